@@ -1,0 +1,39 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+namespace kt {
+
+// Who does what. Equal on all ranks but for `rank`.
+//   trunk rank    attention, dense parts, router, hot experts; tensor-parallel over `trunk`
+//   expert rank   a shard of the routed experts in its own memory
+//   rank 0        scheduler and HTTP endpoint, whatever else it is
+struct Topology {
+  int rank = 0, world = 1;
+  std::vector<int> trunk;    // ranks, in tensor-parallel order
+  std::vector<int> experts;  // ranks, in order of their shards
+  std::vector<int> node_of;  // machine of every rank
+
+  int trunk_index() const;   // of this rank in `trunk`, or -1
+  int expert_index() const;  // of this rank in `experts`, or -1
+  bool is_scheduler() const { return rank == 0; }
+  std::string role_name() const;  // "trunk+expert", "expert", "scheduler", ...: for logs
+};
+
+struct TopologyRequest {
+  int tensor_parallel = 1;
+  int experts_per_node = -1;  // kt-threadpool-count; -1: what the world size leaves
+};
+
+// Valid world sizes N for T = tensor_parallel, P = experts_per_node on `nodes` machines:
+//   1                 all roles in one process
+//   T + P*nodes       ranks 0..T-1 are the trunk, the others expert ranks
+//   T + P*nodes + 1   rank 0 is scheduler only, then the trunk, then expert ranks
+//   P*nodes >= T      every rank is an expert rank, the first T are the trunk too
+// With P absent the ranks beyond the trunk are expert ranks; N == T then means that the trunk ranks are both.
+// Throws Error(kExitUsage) saying what is valid.
+Topology plan_topology(const TopologyRequest& request, int rank, std::span<const int> node_of);
+
+}  // namespace kt

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace kt {
+
+// Everything a run was asked for, after defaults < YAML < command line. Field names are the options' names.
+// Absent optionals were not given: the default depends on the model or the machine and is decided where it is used.
+struct RunConfig {
+  // model
+  std::string model;           // folder
+  std::string tokenizer_path;  // "": model
+  std::string chat_template;   // "": the model's
+  std::string served_model_name;  // "": model
+  std::string load_format = "auto";  // auto, dummy
+  std::optional<int> context_length;
+  // serving
+  std::string host = "127.0.0.1";
+  int port = 30000;
+  std::string api_key, admin_api_key;
+  std::string url_file;
+  std::string tool_call_parser, reasoning_parser;
+  // scheduling
+  std::optional<int> max_running_requests, max_total_tokens, chunked_prefill_size, max_queued_requests;
+  double mem_fraction_static = 0.9;
+  bool enable_mixed_chunk = false;
+  // ranks
+  std::string device = "cpu";  // auto, cuda, cpu
+  int tensor_parallel_size = 1;
+  std::optional<int> kt_threadpool_count, kt_cpuinfer, trunk_threads;
+  std::vector<int> kt_numa_nodes;
+  std::string transport = "auto";  // auto, local, mpi
+  // experts
+  std::string kt_weight_path;    // "": model
+  std::string kt_method = "auto";
+  std::string expert_layout = "hybrid";
+  std::optional<int> kt_num_gpu_experts;
+  double step_timeout_s = 60.0;
+  double drain_timeout_s = 30.0;
+
+  std::vector<std::string> warnings;  // one line per accepted option that has no meaning here, with the reason
+};
+
+}  // namespace kt

@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace kt {
+
+// How the next token is chosen. Ranges are checked where a request enters (serve/); the sampler trusts them.
+// Order on the logits of one step, as SGLang does it: penalties, min_new_tokens, logit_bias, temperature, softmax,
+// top_k, top_p, min_p, draw. temperature < 1e-6 is greedy.
+struct SamplingParams {
+  float temperature = 1.0f;
+  float top_p = 1.0f;
+  int top_k = -1;  // -1: all
+  float min_p = 0.0f;
+  float frequency_penalty = 0.0f;   // times the count in the output
+  float presence_penalty = 0.0f;    // once if in the output
+  float repetition_penalty = 1.0f;  // divides positive, multiplies negative logits of prompt and output tokens
+  std::optional<uint64_t> seed;     // draws depend on (seed, position) alone; absent: a fresh seed per request
+  std::vector<std::pair<int32_t, float>> logit_bias;
+  int max_new_tokens = -1;  // -1: as many as the context holds; the engine clamps to what fits
+  int min_new_tokens = 0;
+  std::vector<std::string> stop;
+  std::vector<int32_t> stop_token_ids;
+  bool ignore_eos = false;           // also ignores stop_token_ids
+  bool skip_special_tokens = true;
+  bool no_stop_trim = false;         // keep the matched stop string in the text
+};
+
+// One sampled or given token with the natural-log probability the model gave it (raw logits, no temperature).
+struct TokenLogprob {
+  int32_t id = 0;
+  float logprob = 0.0f;
+  std::vector<std::pair<int32_t, float>> top;  // the most probable tokens and their logprobs, best first
+};
+
+struct GenerateRequest {
+  std::string rid;  // unique; the client's, or made by the server
+  std::vector<int32_t> input_ids;
+  SamplingParams sampling;
+  bool return_logprob = false;
+  int top_logprobs = 0;
+  int logprob_start = -1;  // first prompt position whose logprob is wanted; -1: none
+  int priority = 0;
+};
+
+struct Finish {
+  enum class Kind : uint8_t { stop, length, abort, error };
+  Kind kind = Kind::stop;
+  std::variant<std::monostate, int32_t, std::string> matched;  // stop token or stop string
+  std::string message;                                         // abort, error: why
+};
+
+// What became of a request since the last emission. The last emission of a request, and only that, has `finish`.
+struct Emission {
+  std::string text;                   // whole characters only; stop strings are held back and cut
+  std::vector<TokenLogprob> tokens;   // all sampled tokens of this emission, also those that show no text
+  std::vector<TokenLogprob> prompt;   // prompt logprobs, once, before or with the first token
+  int prompt_tokens = 0;
+  int cached_tokens = 0;
+  int completion_tokens = 0;          // so far
+  std::optional<Finish> finish;
+};
+using OnEmission = std::function<void(Emission)>;  // called on the engine's thread; must not block
+
+// Why a request was not taken; nothing of it remains in the engine.
+struct Rejection {
+  int http_status = 400;  // 400 cannot ever fit, 429 queue full, 503 draining
+  std::string message;
+};
+
+}  // namespace kt

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace kt {
+
+// Tokens in one page of the KV cache. Prefill chunks end at absolute multiples of it (or at the prompt's end).
+inline constexpr int kBlockTokens = 64;
+
+// The part of one sequence that is in a step: `count` tokens at positions first, first+1, ...
+struct SeqSlice {
+  int32_t slot = 0;         // which running sequence: index of its recurrent state, below max_running_requests
+  int32_t first = 0;        // position of the first token; 0 starts the sequence (its recurrent state is cleared)
+  int32_t count = 0;
+  int32_t logits_from = 0;  // logits are wanted for tokens [logits_from, count) of the slice; == count: none
+};
+
+// One forward pass, the same on all trunk ranks. Values only: rank 0 makes it, sends it, and every rank obeys.
+struct StepPlan {
+  uint64_t step = 0;
+  std::vector<SeqSlice> slices;
+  std::vector<int32_t> tokens;       // of all slices, in order
+  std::vector<int32_t> blocks;       // KV blocks of all slices, in order of position
+  std::vector<int32_t> block_begin;  // slice i owns blocks[block_begin[i] .. block_begin[i + 1])
+
+  int rows() const { return static_cast<int>(tokens.size()); }
+  int logit_rows() const {
+    int n = 0;
+    for (const SeqSlice& s : slices) n += s.count - s.logits_from;
+    return n;
+  }
+};
+
+std::vector<std::byte> encode(const StepPlan& plan);
+StepPlan decode_step_plan(std::span<const std::byte> bytes);  // throws Error on anything inconsistent
+
+// Runs steps on all ranks. The engine knows no more of the model than this.
+class StepRunner {
+ public:
+  virtual ~StepRunner() = default;
+  virtual int vocab() const = 0;
+  // Logits (plan.logit_rows(), vocab), f32, row-major, in the order of the slices; valid until the next call.
+  virtual std::span<const float> run(const StepPlan& plan) = 0;
+};
+
+}  // namespace kt
