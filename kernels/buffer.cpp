@@ -1,0 +1,70 @@
+#include "kernels/buffer.h"
+
+#include <numa.h>
+#include <numaif.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <new>
+#include <utility>
+#include <vector>
+
+#include "kernels/numeric.h"
+
+namespace kt {
+namespace {
+constexpr size_t kHugePage = 2u << 20;
+}
+
+Buffer::Buffer(size_t size, int node, ThreadPool& pool) : size_(size) {
+  if (size == 0) return;
+  const size_t mapped = static_cast<size_t>(round_up(static_cast<int64_t>(size), kHugePage));
+  void* p = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) throw std::bad_alloc();
+  madvise(p, mapped, MADV_HUGEPAGE);
+  if (node >= 0 && numa_available() >= 0 && node <= numa_max_node()) {
+    bitmask* nodes = numa_allocate_nodemask();
+    numa_bitmask_setbit(nodes, static_cast<unsigned>(node));
+    mbind(p, mapped, MPOL_BIND, nodes->maskp, nodes->size + 1, 0);  // EPERM in some containers: first touch decides
+    numa_free_nodemask(nodes);
+  }
+  data_ = static_cast<std::byte*>(p);
+  const int64_t pages = static_cast<int64_t>(mapped / kHugePage);
+  pool.run(pages, [&](int64_t i) {
+    for (size_t at = 0; at < kHugePage; at += 4096) static_cast<volatile std::byte*>(data_)[i * kHugePage + at] = std::byte{0};
+  });
+}
+
+Buffer::~Buffer() {
+  if (data_) munmap(data_, static_cast<size_t>(round_up(static_cast<int64_t>(size_), kHugePage)));
+}
+
+Buffer& Buffer::operator=(Buffer&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+int current_numa_node() {
+  if (numa_available() < 0) return 0;
+  const int cpu = sched_getcpu();
+  const int node = cpu < 0 ? -1 : numa_node_of_cpu(cpu);
+  return std::max(node, 0);
+}
+
+int64_t misplaced_pages(const Buffer& buffer, int node) {
+  constexpr size_t kStep = 1024 * 4096;
+  std::vector<void*> pages;
+  for (size_t at = 0; at < buffer.size(); at += kStep) pages.push_back(buffer.bytes() + at);
+  if (pages.empty()) return 0;
+  std::vector<int> status(pages.size(), -1);
+  for (int attempt = 0; attempt < 2; ++attempt) {  // a page in flight reports an error once
+    if (move_pages(0, pages.size(), pages.data(), nullptr, status.data(), 0) != 0) return -1;
+    if (std::all_of(status.begin(), status.end(), [](int s) { return s >= 0; })) break;
+  }
+  return std::count_if(status.begin(), status.end(), [&](int s) { return s != node; });
+}
+
+}  // namespace kt

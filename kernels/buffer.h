@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "kernels/thread_pool.h"
+
+namespace kt {
+
+// Zeroed memory with huge pages where the system grants them, bound to a NUMA node when one is named, touched first by
+// the pool's pinned threads. Move-only; bytes() are readable up to size(), 64-byte aligned.
+class Buffer {
+ public:
+  Buffer() = default;
+  // node < 0: wherever the touching threads run. Throws std::bad_alloc when the address space or memory is refused.
+  Buffer(size_t size, int node, ThreadPool& pool);
+  ~Buffer();
+  Buffer(Buffer&& other) noexcept { *this = static_cast<Buffer&&>(other); }
+  Buffer& operator=(Buffer&& other) noexcept;
+
+  std::byte* bytes() const { return data_; }
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
+  size_t size() const { return size_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// The NUMA node that this thread runs on, 0 where the machine does not say.
+int current_numa_node();
+// Of about one page in 1024 of the buffer, how many lie on another node than `node`; -1 when the system does not tell.
+int64_t misplaced_pages(const Buffer& buffer, int node);
+
+}  // namespace kt

@@ -1,0 +1,429 @@
+// The loop nests of the vector tables, written once over V (sixteen floats, see vec_avx512.h and vec_avx2.h).
+// Included inside the unnamed namespace of a file that is compiled for one instruction set, so that nothing in here
+// becomes a symbol that the linker could pick for the rest of the program.
+// The arithmetic is that of ref.cpp, operation by operation: every table gives the same bits.
+
+// ---- elementary functions ------------------------------------------------------------------------------------------
+
+// exp by x = n ln2 + r, |r| <= ln2/2, and Taylor's polynomial of degree 7; relative error below 2 ulp. Arguments below
+// -87.3 count as -87.3, above 88.3 as 88.3.
+inline V exp_v(V x) {
+  x = max(splat(-87.3f), min(splat(88.3f), x));  // in this order NaN stays NaN
+  const V n = round_even(mul(x, splat(1.44269504f)));
+  const V r = fma(n, splat(1.42860677e-6f), fma(n, splat(-0.693145752f), x));
+  V p = splat(1.0f / 5040);
+  p = fma(p, r, splat(1.0f / 720));
+  p = fma(p, r, splat(1.0f / 120));
+  p = fma(p, r, splat(1.0f / 24));
+  p = fma(p, r, splat(1.0f / 6));
+  p = fma(p, r, splat(0.5f));
+  p = fma(p, r, splat(1.0f));
+  p = fma(p, r, splat(1.0f));
+  return mul(p, exp2_whole(n));
+}
+inline V sigmoid_v(V x) { return div(splat(1.0f), add(splat(1.0f), exp_v(sub(splat(0.0f), x)))); }
+inline V silu_v(V x) { return mul(x, sigmoid_v(x)); }
+inline float exp_1(float x) {
+  float out[16];
+  store(out, exp_v(splat(x)));
+  return out[0];
+}
+
+// The first n of 16 values; the rest 0.
+inline V load_part(const float* p, int n) {
+  if (n >= 16) return load(p);
+  float tmp[16] = {};
+  for (int i = 0; i < n; ++i) tmp[i] = p[i];
+  return load(tmp);
+}
+
+// ---- chains of weight tiles ----------------------------------------------------------------------------------------
+
+// acc[r][j][16] = chain of row r and panel j over the tiles [t0, t1).
+template <int R, int P>
+inline void vector_chains(const bf16* const* x, const std::byte* const* panels, int t0, int t1, float* acc) {
+  V sum[R][P];
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < P; ++j) sum[r][j] = splat(0.0f);
+  for (int t = t0; t < t1; ++t) {
+    float xe[R][16], xo[R][16];
+    for (int r = 0; r < R; ++r) {
+      V e, o;
+      load_line(x[r] + t * kTileK, e, o);
+      store(xe[r], e);
+      store(xo[r], o);
+    }
+    const bf16* tile[P];
+    for (int j = 0; j < P; ++j) tile[j] = reinterpret_cast<const bf16*>(panels[j]) + static_cast<int64_t>(t) * kPanel * kTileK;
+    V even[R][P], odd[R][P];
+    for (int r = 0; r < R; ++r)
+      for (int j = 0; j < P; ++j) even[r][j] = odd[r][j] = splat(0.0f);
+    for (int p = 0; p < kTileK / 2; ++p) {
+      for (int j = 0; j < P; ++j) {
+        V we, wo;
+        load_line(tile[j] + p * kTileK, we, wo);
+        for (int r = 0; r < R; ++r) {
+          even[r][j] = fma(splat(xe[r][p]), we, even[r][j]);
+          odd[r][j] = fma(splat(xo[r][p]), wo, odd[r][j]);
+        }
+      }
+    }
+    for (int r = 0; r < R; ++r)
+      for (int j = 0; j < P; ++j) sum[r][j] = add(sum[r][j], add(even[r][j], odd[r][j]));
+  }
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < P; ++j) store(acc + (r * P + j) * 16, sum[r][j]);
+}
+
+struct VectorChains {
+  static constexpr int kRows = 6;
+  // One row keeps four weight streams in flight; more rows reuse two panels.
+  static int panels(int rows) { return rows <= 2 ? 4 : 2; }
+  static void run(const bf16* const* x, int rows, const std::byte* const* p, int panels, int t0, int t1, float* acc) {
+    if (panels == 4) {
+      rows == 1 ? vector_chains<1, 4>(x, p, t0, t1, acc) : vector_chains<2, 4>(x, p, t0, t1, acc);
+    } else if (panels == 2) {
+      switch (rows) {
+        case 1: return vector_chains<1, 2>(x, p, t0, t1, acc);
+        case 2: return vector_chains<2, 2>(x, p, t0, t1, acc);
+        case 3: return vector_chains<3, 2>(x, p, t0, t1, acc);
+        case 4: return vector_chains<4, 2>(x, p, t0, t1, acc);
+        case 5: return vector_chains<5, 2>(x, p, t0, t1, acc);
+        default: return vector_chains<6, 2>(x, p, t0, t1, acc);
+      }
+    } else {
+      for (int r = 0; r < rows; ++r)
+        for (int j = 0; j < panels; ++j) vector_chains<1, 1>(x + r, p + j, t0, t1, acc + (r * panels + j) * 16);
+    }
+  }
+};
+
+// Rows whose inputs stay in cache while all panels pass by.
+constexpr int kRowBlock = 192;
+
+// Calls done(i, p, count, acc) with the chains of row i and panels [p, p + count) for every row, panel and slice of
+// `slice` tiles, slices of one row and panel in ascending order.
+template <class Chains, class Done>
+inline void sweep(const Rows& x, const PackedMatrix& w, int begin, int end, int slice, Done done) {
+  const int tiles = w.k_tiles();
+  alignas(64) float acc[Chains::kRows * 4 * 16];
+  for (int i0 = 0; i0 < x.count; i0 += kRowBlock) {
+    const int i1 = i0 + kRowBlock < x.count ? i0 + kRowBlock : x.count;
+    const int group = Chains::panels(i1 - i0);
+    for (int p = begin; p < end; p += group) {
+      const int count = end - p < group ? end - p : group;
+      const std::byte* panels[4];
+      for (int j = 0; j < count; ++j) panels[j] = w.panel(p + j);
+      for (int i = i0; i < i1; i += Chains::kRows) {
+        const int rows = i1 - i < Chains::kRows ? i1 - i : Chains::kRows;
+        const bf16* xr[Chains::kRows];
+        for (int r = 0; r < rows; ++r) xr[r] = x.row(i + r);
+        for (int t = 0; t < tiles; t += slice) {
+          Chains::run(xr, rows, panels, count, t, t + slice < tiles ? t + slice : tiles, acc);
+          for (int r = 0; r < rows; ++r) done(i + r, p, count, acc + r * count * 16);
+        }
+      }
+    }
+  }
+}
+
+template <class Chains>
+void matmul(const Rows& x, const PackedMatrix& w, int begin, int end, float* out, int64_t ldo) {
+  sweep<Chains>(x, w, begin, end, w.k_tiles(), [&](int i, int p, int count, const float* acc) {
+    for (int j = 0; j < count; ++j) store(out + i * ldo + (p + j) * kPanel, load(acc + j * 16));
+  });
+}
+
+template <class Chains>
+void swiglu(const Rows& x, const PackedMatrix& gate_up, int begin, int end, bf16* h, int64_t ldh) {
+  sweep<Chains>(x, gate_up, 2 * begin, 2 * end, gate_up.k_tiles(), [&](int i, int p, int count, const float* acc) {
+    for (int j = 0; j < count; j += 2) {
+      const V gate = load(acc + j * 16), up = load(acc + j * 16 + 16);
+      store_bf16(h + i * ldh + (p + j) / 2 * kPanel, mul(silu_v(gate), up));
+    }
+  });
+}
+
+template <class Chains>
+void matmul_add(const Rows& x, const PackedMatrix& w, int slice, int begin, int end, const float* scale, double* out,
+                int64_t ldo, const int32_t* out_index) {
+  sweep<Chains>(x, w, begin, end, slice / kTileK, [&](int i, int p, int count, const float* acc) {
+    double* row = out + (out_index ? out_index[i] : i) * ldo + p * kPanel;
+    const float s = scale ? scale[i] : 1.0f;
+    for (int j = 0; j < count; ++j)
+      store(row + j * kPanel, add(load(row + j * kPanel), scaled_to_grid(load(acc + j * 16), s)));
+  });
+}
+
+// ---- rows ----------------------------------------------------------------------------------------------------------
+
+inline float sum_of_squares(const float* x, int n) {
+  V sum = splat(0.0f);
+  for (int i = 0; i < n; i += 16) {
+    const V v = load_part(x + i, n - i);
+    sum = fma(v, v, sum);
+  }
+  return sum_lanes(sum);
+}
+// 1 / sqrt, both correctly rounded.
+inline float inverse_root(float x) { return 1.0f / __builtin_sqrtf(x); }
+
+void rms_norm(const float* x, const float* w, float eps, int n, bf16* out) {
+  const V r = splat(inverse_root(sum_of_squares(x, n) / static_cast<float>(n) + eps));
+  const int whole = n / 16 * 16;
+  for (int i = 0; i < whole; i += 16) store_bf16(out + i, mul(mul(load(x + i), r), load(w + i)));
+  if (whole < n) store_bf16(out + whole, mul(mul(load_part(x + whole, n - whole), r), load_part(w + whole, n - whole)));
+  for (int i = (n + 15) / 16 * 16; i < (n + 31) / 32 * 32; i += 16) store_bf16(out + i, splat(0.0f));
+}
+
+void head_norm(float* x, const float* w, float eps, int n) {
+  const V r = splat(inverse_root(sum_of_squares(x, n) / static_cast<float>(n) + eps));
+  for (int i = 0; i < n; i += 16) store(x + i, mul(mul(load(x + i), r), load(w + i)));
+}
+
+void l2_norm(float* x, float eps, float scale, int n) {
+  const V r = splat(inverse_root(sum_of_squares(x, n) + eps) * scale);
+  for (int i = 0; i < n; i += 16) store(x + i, mul(load(x + i), r));
+}
+
+void gated_norm(const float* x, const float* w, const float* z, float eps, int n, bf16* out) {
+  const V r = splat(inverse_root(sum_of_squares(x, n) / static_cast<float>(n) + eps));
+  for (int i = 0; i < n; i += 16)
+    store_bf16(out + i, mul(mul(mul(load(x + i), r), load(w + i)), silu_v(load(z + i))));
+}
+
+void rope(float* x, const float* cosines, const float* sines, int half) {
+  for (int i = 0; i < half; ++i) {
+    const float a = x[i], b = x[i + half];
+    x[i] = __builtin_fmaf(a, cosines[i], -(b * sines[i]));
+    x[i + half] = __builtin_fmaf(b, cosines[i], a * sines[i]);
+  }
+}
+
+void gate_output(const float* x, const float* gate, int n, bf16* out) {
+  for (int i = 0; i < n; i += 16)
+    store_bf16(out + i, gate ? mul(load(x + i), sigmoid_v(load(gate + i))) : load(x + i));
+}
+
+void sigmoid(const float* x, int n, float* out) {
+  for (int i = 0; i < n; i += 16) {
+    float tmp[16];
+    store(tmp, sigmoid_v(load_part(x + i, n - i)));
+    for (int j = 0; j < 16 && i + j < n; ++j) out[i + j] = tmp[j];
+  }
+}
+
+void softmax_top_k(const float* logits, int experts, int top_k, bool normalise, int32_t* ids, float* weights) {
+  int found = 0;
+  for (int e = 0; e < experts; ++e) {  // insertion into the descending list
+    if (found == top_k && !(logits[e] > logits[ids[found - 1]])) continue;
+    int at = found < top_k ? found++ : found - 1;
+    for (; at > 0 && logits[e] > logits[ids[at - 1]]; --at) ids[at] = ids[at - 1];
+    ids[at] = e;
+  }
+  const float top = logits[ids[0]];
+  V sum = splat(0.0f);
+  for (int e = 0; e < experts; e += 16) {
+    const V p = exp_v(sub(load_part(logits + e, experts - e), splat(top)));
+    sum = add(sum, first_lanes(experts - e, p, splat(0.0f)));
+  }
+  const float total = sum_lanes(sum);
+  float chosen = 0.0f;
+  for (int j = 0; j < top_k; ++j) {
+    weights[j] = exp_1(logits[ids[j]] - top) / total;
+    chosen += weights[j];
+  }
+  if (normalise)
+    for (int j = 0; j < top_k; ++j) weights[j] = weights[j] / chosen;
+}
+
+// ---- attention -----------------------------------------------------------------------------------------------------
+
+void store_kv(const float* key, const float* value, int head_dim, int offset, bf16* page) {
+  bf16* values = page + static_cast<int64_t>(head_dim) * kKvBlock + static_cast<int64_t>(offset) * head_dim;
+  for (int i = 0; i < head_dim; i += 16) store_bf16(values + i, load(value + i));
+  for (int i = 0; i < head_dim; i += 16) {
+    bf16 k[16];
+    store_bf16(k, load(key + i));
+    for (int j = 0; j < 16; ++j) page[static_cast<int64_t>(i + j) * kKvBlock + offset] = k[j];
+  }
+}
+
+// Scores of Q queries and the 64 keys of one page: a chain over the components in ascending order.
+template <int Q>
+inline void page_scores(const float* const* q, const bf16* keys, int head_dim, float scale, float* const* scores) {
+  for (int c = 0; c < kKvBlock; c += 32) {
+    V s0[Q], s1[Q];
+    for (int i = 0; i < Q; ++i) s0[i] = s1[i] = splat(0.0f);
+    for (int d = 0; d < head_dim; ++d) {
+      const V k0 = load_bf16(keys + d * kKvBlock + c), k1 = load_bf16(keys + d * kKvBlock + c + 16);
+      for (int i = 0; i < Q; ++i) {
+        s0[i] = fma(splat(q[i][d]), k0, s0[i]);
+        s1[i] = fma(splat(q[i][d]), k1, s1[i]);
+      }
+    }
+    for (int i = 0; i < Q; ++i) {
+      store(scores[i] + c, mul(s0[i], splat(scale)));
+      store(scores[i] + c + 16, mul(s1[i], splat(scale)));
+    }
+  }
+}
+
+// out[i][c..c+16W) = chain over the keys [from, to) of p[i][key] * value.
+template <int Q, int W>
+inline void page_values(const float* const* p, const bf16* values, int head_dim, int c, int from, int to, float* const* out) {
+  V acc[Q][W];
+  for (int i = 0; i < Q; ++i)
+    for (int w = 0; w < W; ++w) acc[i][w] = load(out[i] + c + 16 * w);
+  for (int j = from; j < to; ++j) {
+    V v[W];
+    for (int w = 0; w < W; ++w) v[w] = load_bf16(values + static_cast<int64_t>(j) * head_dim + c + 16 * w);
+    for (int i = 0; i < Q; ++i)
+      for (int w = 0; w < W; ++w) acc[i][w] = fma(splat(p[i][j]), v[w], acc[i][w]);
+  }
+  for (int i = 0; i < Q; ++i)
+    for (int w = 0; w < W; ++w) store(out[i] + c + 16 * w, acc[i][w]);
+}
+template <int Q>
+inline void page_values(const float* const* p, const bf16* values, int head_dim, int from, int to, float* const* out) {
+  int c = 0;
+  for (; c + 64 <= head_dim; c += 64) page_values<Q, 4>(p, values, head_dim, c, from, to, out);
+  for (; c < head_dim; c += 16) page_values<Q, 1>(p, values, head_dim, c, from, to, out);
+}
+
+template <int Q>
+inline void attend_group(const AttentionJob& job, int begin, int span, SoftmaxState* states, float* values) {
+  const int d = job.head_dim, start = span * kKvSpan;
+  alignas(64) float scores[Q][kKvSpan];
+  const float* q[Q];
+  float* out[Q];
+  int keys[Q], most = 0, least = kKvSpan;  // keys of the span that a query sees
+  for (int i = 0; i < Q; ++i) {
+    const int query = begin + i, position = job.first + query / job.group;
+    q[i] = job.q + query / job.group * job.q_stride + query % job.group * d;
+    out[i] = values + static_cast<int64_t>(query) * d;
+    for (int c = 0; c < d; c += 16) store(out[i] + c, splat(0.0f));
+    const int seen = position - start + 1;
+    keys[i] = seen < 0 ? 0 : seen < kKvSpan ? seen : kKvSpan;
+    most = keys[i] > most ? keys[i] : most;
+    least = keys[i] < least ? keys[i] : least;
+  }
+  for (int j = 0; j < most; j += kKvBlock) {
+    float* to[Q];
+    for (int i = 0; i < Q; ++i) to[i] = scores[i] + j;
+    page_scores<Q>(q, job.pages + job.blocks[(start + j) / kKvBlock] * job.page_stride, d, job.scale, to);
+  }
+  for (int i = 0; i < Q; ++i) {
+    const V low = splat(-__builtin_inff());
+    V top = low;
+    for (int j = 0; j < keys[i]; j += 16) top = max(first_lanes(keys[i] - j, load(scores[i] + j), low), top);
+    const float m = max_lanes(top);
+    V sum = splat(0.0f);
+    for (int j = 0; j < keys[i]; j += 16) {
+      const V p = first_lanes(keys[i] - j, exp_v(sub(load(scores[i] + j), splat(m))), splat(0.0f));
+      store(scores[i] + j, p);
+      sum = add(sum, p);
+    }
+    states[begin + i] = {m, sum_lanes(sum)};
+  }
+  for (int j = 0; j < most; j += kKvBlock) {
+    const bf16* v = job.pages + job.blocks[(start + j) / kKvBlock] * job.page_stride + static_cast<int64_t>(d) * kKvBlock;
+    const float* p[Q];
+    for (int i = 0; i < Q; ++i) p[i] = scores[i] + j;
+    const int all = least - j < 0 ? 0 : least - j < kKvBlock ? least - j : kKvBlock;  // keys that every query sees
+    page_values<Q>(p, v, d, 0, all, out);
+    for (int i = 0; i < Q; ++i) {
+      const int own = keys[i] - j < kKvBlock ? keys[i] - j : kKvBlock;
+      if (own > all) page_values<1>(p + i, v, d, all, own, out + i);
+    }
+  }
+}
+
+void attend(const AttentionJob& job, int begin, int end, int span, SoftmaxState* states, float* values) {
+  int i = begin;
+  for (; i + 4 <= end; i += 4) attend_group<4>(job, i, span, states, values);
+  for (; i < end; ++i) attend_group<1>(job, i, span, states, values);
+}
+
+void merge(SoftmaxState& a, float* a_values, const SoftmaxState& b, const float* b_values, int n) {
+  if (b.sum == 0.0f) return;
+  const float m = a.max > b.max ? a.max : b.max;
+  const float fa = a.sum == 0.0f ? 0.0f : exp_1(a.max - m), fb = exp_1(b.max - m);
+  a = {m, __builtin_fmaf(b.sum, fb, a.sum * fa)};
+  for (int i = 0; i < n; i += 16)
+    store(a_values + i, fma(load(b_values + i), splat(fb), mul(load(a_values + i), splat(fa))));
+}
+
+// ---- gated delta net -----------------------------------------------------------------------------------------------
+
+void conv_silu(const float* x, int64_t x_stride, float* history, const float* w, int taps, int channels, int tokens,
+               int begin, int end, float* out, int64_t out_stride) {
+  for (int c = begin; c < end; c += 16) {
+    for (int t = 0; t < tokens; ++t) {
+      V sum = splat(0.0f);
+      for (int i = 0; i < taps; ++i) {
+        const int from = t - (taps - 1) + i;  // negative: before the first token
+        const V in = from < 0 ? load(history + static_cast<int64_t>(from + taps - 1) * channels + c) : load(x + from * x_stride + c);
+        sum = fma(load(w + static_cast<int64_t>(i) * channels + c), in, sum);
+      }
+      store(out + t * out_stride + c, silu_v(sum));
+    }
+    for (int i = 0; i < taps - 1; ++i) {
+      const int from = tokens - (taps - 1) + i;
+      const V in = from < 0 ? load(history + static_cast<int64_t>(from + taps - 1) * channels + c) : load(x + from * x_stride + c);
+      store(history + static_cast<int64_t>(i) * channels + c, in);
+    }
+  }
+}
+
+template <int W>
+inline void delta_columns(const DeltaJob& j, int column) {
+  for (int t = 0; t < j.tokens; ++t) {
+    const float* q = j.q + t * j.qk_stride;
+    const float* k = j.k + t * j.qk_stride;
+    const V alpha = splat(j.alpha[t * j.gate_stride]), beta = splat(j.beta[t * j.gate_stride]);
+    V read[W], delta[W], out[W];
+    for (int w = 0; w < W; ++w) read[w] = out[w] = splat(0.0f);
+    for (int i = 0; i < j.key_dim; ++i) {
+      const float* s = j.state + static_cast<int64_t>(i) * j.value_dim + column;
+      for (int w = 0; w < W; ++w) read[w] = fma(mul(load(s + 16 * w), alpha), splat(k[i]), read[w]);
+    }
+    for (int w = 0; w < W; ++w) delta[w] = mul(beta, sub(load(j.v + t * j.v_stride + column + 16 * w), read[w]));
+    for (int i = 0; i < j.key_dim; ++i) {
+      float* s = j.state + static_cast<int64_t>(i) * j.value_dim + column;
+      for (int w = 0; w < W; ++w) {
+        const V updated = fma(splat(k[i]), delta[w], mul(load(s + 16 * w), alpha));
+        store(s + 16 * w, updated);
+        out[w] = fma(updated, splat(q[i]), out[w]);
+      }
+    }
+    for (int w = 0; w < W; ++w) store(j.out + t * j.out_stride + column + 16 * w, out[w]);
+  }
+}
+
+void delta_rule(const DeltaJob& job, int column, int columns) {
+  int c = column;
+  for (; c + 64 <= column + columns; c += 64) delta_columns<4>(job, c);
+  for (; c < column + columns; c += 16) delta_columns<1>(job, c);
+}
+
+template <class Chains>
+constexpr Ops make_table(std::string_view name) {
+  return {.name = name,
+          .matmul = matmul<Chains>,
+          .swiglu = swiglu<Chains>,
+          .matmul_add = matmul_add<Chains>,
+          .rms_norm = rms_norm,
+          .head_norm = head_norm,
+          .l2_norm = l2_norm,
+          .gated_norm = gated_norm,
+          .rope = rope,
+          .gate_output = gate_output,
+          .store_kv = store_kv,
+          .attend = attend,
+          .merge = merge,
+          .conv_silu = conv_silu,
+          .delta_rule = delta_rule,
+          .softmax_top_k = softmax_top_k,
+          .sigmoid = sigmoid};
+}

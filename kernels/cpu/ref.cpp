@@ -1,0 +1,231 @@
+// The specification: every operation as plain loops. The order of every sum that is written here is the order that all
+// tables keep (compiled without contraction; std::fma is one rounding).
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/cpu/tables.h"
+
+namespace kt {
+namespace {
+
+float exp_ref(float x) {
+  if (std::isnan(x)) return x;
+  x = std::fmax(std::fmin(x, 88.3f), -87.3f);
+  const float n = std::nearbyint(x * 1.44269504f);
+  const float r = std::fma(n, 1.42860677e-6f, std::fma(n, -0.693145752f, x));
+  float p = 1.0f / 5040;
+  for (float c : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) p = std::fma(p, r, c);
+  return p * std::ldexp(1.0f, static_cast<int>(n));
+}
+float sigmoid_ref(float x) { return 1.0f / (1.0f + exp_ref(0.0f - x)); }
+float silu_ref(float x) { return x * sigmoid_ref(x); }
+
+// Sixteen partial sums, element i in sum i mod 16, then halves: i and i + 8, 4, 2, 1.
+float fold(float (&lane)[16]) {
+  for (int half = 8; half >= 1; half /= 2)
+    for (int i = 0; i < half; ++i) lane[i] = lane[i] + lane[i + half];
+  return lane[0];
+}
+float sum_of_squares(const float* x, int n) {
+  float lane[16] = {};
+  for (int i = 0; i < n; ++i) lane[i % 16] = std::fma(x[i], x[i], lane[i % 16]);
+  return fold(lane);
+}
+
+float weight(const PackedMatrix& w, int out, int in) {
+  const auto* panel = reinterpret_cast<const bf16*>(w.panel(out / kPanel));
+  const bf16* tile = panel + static_cast<int64_t>(in / kTileK) * kPanel * kTileK;
+  const int c = in % kTileK;
+  return to_float(tile[(c / 2) * kTileK + 2 * (out % kPanel) + c % 2]);
+}
+
+float chain(const bf16* x, const PackedMatrix& w, int out, int k0, int k1) {
+  float sum = 0.0f;
+  for (int k = k0; k < k1; k += kTileK) {
+    float even = 0.0f, odd = 0.0f;
+    for (int i = 0; i < kTileK; i += 2) {
+      even = std::fma(to_float(x[k + i]), weight(w, out, k + i), even);
+      odd = std::fma(to_float(x[k + i + 1]), weight(w, out, k + i + 1), odd);
+    }
+    sum = sum + (even + odd);
+  }
+  return sum;
+}
+
+void matmul(const Rows& x, const PackedMatrix& w, int begin, int end, float* out, int64_t ldo) {
+  for (int i = 0; i < x.count; ++i)
+    for (int n = begin * kPanel; n < end * kPanel; ++n) out[i * ldo + n] = chain(x.row(i), w, n, 0, w.k_tiles() * kTileK);
+}
+
+void swiglu(const Rows& x, const PackedMatrix& w, int begin, int end, bf16* h, int64_t ldh) {
+  const int k = w.k_tiles() * kTileK;
+  for (int i = 0; i < x.count; ++i)
+    for (int n = begin * kPanel; n < end * kPanel; ++n) {
+      const int gate_row = n / kPanel * 2 * kPanel + n % kPanel;
+      const float gate = chain(x.row(i), w, gate_row, 0, k), up = chain(x.row(i), w, gate_row + kPanel, 0, k);
+      h[i * ldh + n] = to_bf16(silu_ref(gate) * up);
+    }
+}
+
+void matmul_add(const Rows& x, const PackedMatrix& w, int slice, int begin, int end, const float* scale, double* out,
+                int64_t ldo, const int32_t* out_index) {
+  const int k = w.k_tiles() * kTileK;
+  for (int i = 0; i < x.count; ++i)
+    for (int n = begin * kPanel; n < end * kPanel; ++n)
+      for (int k0 = 0; k0 < k; k0 += slice) {
+        const float y = chain(x.row(i), w, n, k0, k0 + slice < k ? k0 + slice : k);
+        const double s = scale ? scale[i] : 1.0f;
+        out[(out_index ? out_index[i] : i) * ldo + n] += to_grid(s * y);
+      }
+}
+
+void rms_norm(const float* x, const float* w, float eps, int n, bf16* out) {
+  const float r = 1.0f / std::sqrt(sum_of_squares(x, n) / static_cast<float>(n) + eps);
+  for (int i = 0; i < n; ++i) out[i] = to_bf16(x[i] * r * w[i]);
+  for (int i = n; i < round_up(n, 32); ++i) out[i] = 0;
+}
+void head_norm(float* x, const float* w, float eps, int n) {
+  const float r = 1.0f / std::sqrt(sum_of_squares(x, n) / static_cast<float>(n) + eps);
+  for (int i = 0; i < n; ++i) x[i] = x[i] * r * w[i];
+}
+void l2_norm(float* x, float eps, float scale, int n) {
+  const float r = 1.0f / std::sqrt(sum_of_squares(x, n) + eps) * scale;
+  for (int i = 0; i < n; ++i) x[i] = x[i] * r;
+}
+void gated_norm(const float* x, const float* w, const float* z, float eps, int n, bf16* out) {
+  const float r = 1.0f / std::sqrt(sum_of_squares(x, n) / static_cast<float>(n) + eps);
+  for (int i = 0; i < n; ++i) out[i] = to_bf16(x[i] * r * w[i] * silu_ref(z[i]));
+}
+void rope(float* x, const float* cosines, const float* sines, int half) {
+  for (int i = 0; i < half; ++i) {
+    const float a = x[i], b = x[i + half];
+    x[i] = std::fma(a, cosines[i], -(b * sines[i]));
+    x[i + half] = std::fma(b, cosines[i], a * sines[i]);
+  }
+}
+void gate_output(const float* x, const float* gate, int n, bf16* out) {
+  for (int i = 0; i < n; ++i) out[i] = to_bf16(gate ? x[i] * sigmoid_ref(gate[i]) : x[i]);
+}
+void sigmoid(const float* x, int n, float* out) {
+  for (int i = 0; i < n; ++i) out[i] = sigmoid_ref(x[i]);
+}
+
+void store_kv(const float* key, const float* value, int head_dim, int offset, bf16* page) {
+  for (int i = 0; i < head_dim; ++i) {
+    page[i * kKvBlock + offset] = to_bf16(key[i]);
+    page[(kKvBlock + offset) * head_dim + i] = to_bf16(value[i]);
+  }
+}
+
+void attend(const AttentionJob& job, int begin, int end, int span, SoftmaxState* states, float* values) {
+  const int d = job.head_dim;
+  for (int query = begin; query < end; ++query) {
+    const float* q = job.q + query / job.group * job.q_stride + query % job.group * d;
+    const int position = job.first + query / job.group;
+    float* out = values + static_cast<int64_t>(query) * d;
+    for (int c = 0; c < d; ++c) out[c] = 0.0f;
+    auto page_of = [&](int key) { return job.pages + job.blocks[key / kKvBlock] * job.page_stride; };
+
+    float score[kKvSpan], top = -std::numeric_limits<float>::infinity(), lane[16] = {};
+    int keys = 0;
+    for (int key = span * kKvSpan; key < (span + 1) * kKvSpan && key <= position; ++key, ++keys) {
+      float s = 0.0f;
+      for (int c = 0; c < d; ++c) s = std::fma(q[c], to_float(page_of(key)[c * kKvBlock + key % kKvBlock]), s);
+      score[keys] = s * job.scale;
+      top = score[keys] > top ? score[keys] : top;
+    }
+    for (int j = 0; j < keys; ++j) {
+      const int key = span * kKvSpan + j;
+      const float p = exp_ref(score[j] - top);
+      lane[j % 16] = lane[j % 16] + p;
+      for (int c = 0; c < d; ++c) out[c] = std::fma(p, to_float(page_of(key)[(kKvBlock + key % kKvBlock) * d + c]), out[c]);
+    }
+    states[query] = {top, fold(lane)};
+  }
+}
+
+void merge(SoftmaxState& a, float* a_values, const SoftmaxState& b, const float* b_values, int n) {
+  if (b.sum == 0.0f) return;
+  const float m = a.max > b.max ? a.max : b.max;
+  const float fa = a.sum == 0.0f ? 0.0f : exp_ref(a.max - m), fb = exp_ref(b.max - m);
+  a = {m, std::fma(b.sum, fb, a.sum * fa)};
+  for (int i = 0; i < n; ++i) a_values[i] = std::fma(b_values[i], fb, a_values[i] * fa);
+}
+
+void conv_silu(const float* x, int64_t x_stride, float* history, const float* w, int taps, int channels, int tokens,
+               int begin, int end, float* out, int64_t out_stride) {
+  for (int c = begin; c < end; ++c) {
+    std::vector<float> in(taps - 1 + tokens);  // history, then the tokens
+    for (int i = 0; i < taps - 1; ++i) in[i] = history[static_cast<int64_t>(i) * channels + c];
+    for (int t = 0; t < tokens; ++t) in[taps - 1 + t] = x[t * x_stride + c];
+    for (int t = 0; t < tokens; ++t) {
+      float sum = 0.0f;
+      for (int i = 0; i < taps; ++i) sum = std::fma(w[static_cast<int64_t>(i) * channels + c], in[t + i], sum);
+      out[t * out_stride + c] = silu_ref(sum);
+    }
+    for (int i = 0; i < taps - 1; ++i) history[static_cast<int64_t>(i) * channels + c] = in[tokens + i];
+  }
+}
+
+void delta_rule(const DeltaJob& j, int column, int columns) {
+  for (int t = 0; t < j.tokens; ++t) {
+    const float* q = j.q + t * j.qk_stride;
+    const float* k = j.k + t * j.qk_stride;
+    const float alpha = j.alpha[t * j.gate_stride], beta = j.beta[t * j.gate_stride];
+    for (int c = column; c < column + columns; ++c) {
+      auto state = [&](int i) -> float& { return j.state[static_cast<int64_t>(i) * j.value_dim + c]; };
+      float read = 0.0f, out = 0.0f;
+      for (int i = 0; i < j.key_dim; ++i) read = std::fma(state(i) * alpha, k[i], read);
+      const float delta = beta * (j.v[t * j.v_stride + c] - read);
+      for (int i = 0; i < j.key_dim; ++i) {
+        state(i) = std::fma(k[i], delta, state(i) * alpha);
+        out = std::fma(state(i), q[i], out);
+      }
+      j.out[t * j.out_stride + c] = out;
+    }
+  }
+}
+
+void softmax_top_k(const float* logits, int experts, int top_k, bool normalise, int32_t* ids, float* weights) {
+  std::vector<bool> taken(experts, false);
+  for (int j = 0; j < top_k; ++j) {
+    int best = -1;
+    for (int e = 0; e < experts; ++e)
+      if (!taken[e] && (best < 0 || logits[e] > logits[best])) best = e;
+    taken[best] = true;
+    ids[j] = best;
+  }
+  float lane[16] = {}, chosen = 0.0f;
+  for (int e = 0; e < experts; ++e) lane[e % 16] = lane[e % 16] + exp_ref(logits[e] - logits[ids[0]]);
+  const float total = fold(lane);
+  for (int j = 0; j < top_k; ++j) {
+    weights[j] = exp_ref(logits[ids[j]] - logits[ids[0]]) / total;
+    chosen += weights[j];
+  }
+  if (normalise)
+    for (int j = 0; j < top_k; ++j) weights[j] = weights[j] / chosen;
+}
+
+}  // namespace
+
+extern const Ops kRefOps = {.name = "ref",
+                            .matmul = matmul,
+                            .swiglu = swiglu,
+                            .matmul_add = matmul_add,
+                            .rms_norm = rms_norm,
+                            .head_norm = head_norm,
+                            .l2_norm = l2_norm,
+                            .gated_norm = gated_norm,
+                            .rope = rope,
+                            .gate_output = gate_output,
+                            .store_kv = store_kv,
+                            .attend = attend,
+                            .merge = merge,
+                            .conv_silu = conv_silu,
+                            .delta_rule = delta_rule,
+                            .softmax_top_k = softmax_top_k,
+                            .sigmoid = sigmoid};
+
+}  // namespace kt

@@ -1,0 +1,13 @@
+#pragma once
+
+#include "kernels/ops.h"
+
+namespace kt {
+
+extern const Ops kRefOps;          // ref.cpp
+extern const Ops kAvx2Ops;         // avx2.cpp
+extern const Ops kAvx512Ops;       // avx512.cpp
+extern const Ops kAmxOps;          // amx.cpp
+extern const Ops kAmxEmulatedOps;  // amx.cpp once more, on tiles in software
+
+}  // namespace kt

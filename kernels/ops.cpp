@@ -1,0 +1,57 @@
+#include "kernels/ops.h"
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/tables.h"
+
+namespace kt {
+namespace {
+
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+// Tiles need the processor (CPUID 7.0 EDX: bit 22 AMX-BF16, bit 24 AMX-TILE) and the kernel's permission for the state.
+bool has_amx() {
+  if (!has_avx512()) return false;
+  unsigned a = 7, b = 0, c = 0, d = 0;
+  asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  if (!(d & (1u << 22)) || !(d & (1u << 24))) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+std::vector<const Ops*> find_ops() {
+  std::vector<const Ops*> ops{&kRefOps};
+  if (has_avx2()) ops.push_back(&kAvx2Ops);
+  if (has_avx512()) ops.insert(ops.end(), {&kAmxEmulatedOps, &kAvx512Ops});
+  if (has_amx()) ops.push_back(&kAmxOps);
+  return ops;
+}
+
+}  // namespace
+
+std::span<const Ops* const> available_ops() {
+  static const std::vector<const Ops*> ops = find_ops();
+  return ops;
+}
+
+const Ops& choose_ops() {
+  const char* wanted = std::getenv("KTMPI_ISA");
+  if (!wanted || !*wanted) return *available_ops().back();
+  std::string names;
+  for (const Ops* ops : available_ops()) {
+    if (ops->name == wanted) return *ops;
+    names += (names.empty() ? "" : ", ") + std::string(ops->name);
+  }
+  throw std::runtime_error("KTMPI_ISA=" + std::string(wanted) + ": this machine has " + names);
+}
+
+}  // namespace kt

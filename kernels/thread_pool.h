@@ -1,0 +1,47 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <thread>
+#include <vector>
+
+namespace kt {
+
+// A fixed set of threads that run the parts of one job after the other. The calling thread is worker 0 and works too.
+// Workers wait by spinning about 20 us, then yielding, then sleeping; an idle pool uses no CPU. One job at a time; jobs
+// run with denormals flushed to zero, as tile instructions do.
+class ThreadPool {
+ public:
+  // threads >= 1. Worker i is pinned to cores[i % size] when cores are given.
+  explicit ThreadPool(int threads, std::span<const int> cores = {});
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls part(i) once for each i in [0, parts), on any worker, and returns when all are done. part must not throw.
+  template <class Part>
+  void run(int64_t parts, const Part& part) {
+    run_erased(parts, [](const void* f, int64_t i) { (*static_cast<const Part*>(f))(i); }, &part);
+  }
+
+ private:
+  using Call = void (*)(const void*, int64_t);
+  void run_erased(int64_t parts, Call call, const void* part);
+  void take_parts();
+  void work(int core);
+
+  std::vector<std::thread> workers_;
+  Call call_ = nullptr;
+  const void* part_ = nullptr;
+  int64_t parts_ = 0;
+  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<uint32_t> job_{0};      // counts jobs; workers wait for it to change
+  alignas(64) std::atomic<uint32_t> working_{0};  // workers that have not left the current job
+  std::atomic<bool> stop_{false};
+};
+
+}  // namespace kt
