@@ -1,0 +1,111 @@
+#include "runtime/comm/topology.h"
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "runtime/base/error.h"
+
+namespace kt {
+namespace {
+
+int index_in(const std::vector<int>& ranks, int rank) {
+  const auto found = std::find(ranks.begin(), ranks.end(), rank);
+  return found == ranks.end() ? -1 : static_cast<int>(found - ranks.begin());
+}
+
+std::vector<int> ranks_from(int first, int count) {
+  std::vector<int> ranks(static_cast<size_t>(count));
+  std::iota(ranks.begin(), ranks.end(), first);
+  return ranks;
+}
+
+const char* plural(int n) { return n == 1 ? "" : "s"; }
+
+[[noreturn]] void refuse_world(const TopologyRequest& request, int world, int nodes) {
+  const int t = request.tensor_parallel, p = request.experts_per_node;
+  if (p < 0) {
+    fail(kExitUsage,
+         "{} rank{} for tensor-parallel-size {}: too few.\n"
+         "  valid: {} (every rank is trunk and expert rank) or more (those beyond the trunk are expert ranks)\n"
+         "  try: mpirun -np {}, or a smaller tensor-parallel-size",
+         world, plural(world), t, t, t + 1);
+  }
+  std::string valid;
+  if (t == 1) valid += "\n  valid: 1 (all roles in one process)";
+  if (p * nodes >= t && p * nodes > 1)
+    valid += fmt::format("\n  valid: {} (the first {} expert ranks hold the trunk)", p * nodes, t);
+  valid += fmt::format("\n  valid: {} (trunk ranks, then expert ranks)", t + p * nodes);
+  valid += fmt::format("\n  valid: {} (rank 0 schedules only, then trunk ranks, then expert ranks)", t + p * nodes + 1);
+  fail(kExitUsage,
+       "{} rank{} for tensor-parallel-size {} and kt-threadpool-count {} on {} node{}.{}\n  try: mpirun -np {}", world,
+       plural(world), t, p, nodes, plural(nodes), valid, t + p * nodes);
+}
+
+// Every node must hold P expert ranks, or the shares of the experts would not match the machines' memories.
+void check_spread(const Topology& topology, const TopologyRequest& request) {
+  const int p = request.experts_per_node;
+  for (const int node : std::set<int>(topology.node_of.begin(), topology.node_of.end())) {
+    const auto count = std::count_if(topology.experts.begin(), topology.experts.end(),
+                                     [&](int r) { return topology.node_of[static_cast<size_t>(r)] == node; });
+    if (count != p) {
+      fail(kExitUsage,
+           "node {} has {} expert rank{}; kt-threadpool-count asks for {} on every node.\n"
+           "  try: slots in the host file, so that mpirun starts {} expert rank{} on each node and rank 0 on the first",
+           node, count, plural(static_cast<int>(count)), p, p, plural(p));
+    }
+  }
+}
+
+}  // namespace
+
+int Topology::trunk_index() const { return index_in(trunk, rank); }
+int Topology::expert_index() const { return index_in(experts, rank); }
+
+std::string Topology::role_name() const {
+  std::string name = is_scheduler() ? "scheduler" : "";
+  if (trunk_index() >= 0) name += name.empty() ? "trunk" : "+trunk";
+  if (expert_index() >= 0) name += name.empty() ? "expert" : "+expert";
+  return name;
+}
+
+Topology plan_topology(const TopologyRequest& request, int rank, std::span<const int> node_of) {
+  const int world = static_cast<int>(node_of.size()), t = request.tensor_parallel, p = request.experts_per_node;
+  const int nodes = static_cast<int>(std::set<int>(node_of.begin(), node_of.end()).size());
+  if (t < 1) fail(kExitUsage, "tensor-parallel-size: {} given, at least 1 expected", t);
+  if (p == 0 || p < -1) fail(kExitUsage, "kt-threadpool-count: {} given, at least 1 expected", p);
+  if (rank < 0 || rank >= world) fail(kExitUsage, "rank {} of a world of {}", rank, world);
+
+  Topology topology{
+      .rank = rank, .world = world, .trunk = {}, .experts = {}, .node_of = {node_of.begin(), node_of.end()}};
+  // A p beyond the world fits nothing; testing it first keeps p * nodes from overflowing.
+  const int expert_ranks = p < 0 || p > world ? -1 : p * nodes;
+  if (world == 1 && t == 1) {
+    topology.trunk = topology.experts = {0};
+    return topology;
+  }
+  if (p < 0 && world == t) {
+    topology.trunk = topology.experts = ranks_from(0, t);
+  } else if (p < 0 && world > t) {
+    topology.trunk = ranks_from(0, t);
+    topology.experts = ranks_from(t, world - t);
+  } else if (expert_ranks == world && world >= t) {
+    topology.trunk = ranks_from(0, t);
+    topology.experts = ranks_from(0, world);
+  } else if (expert_ranks > 0 && world - expert_ranks == t) {
+    topology.trunk = ranks_from(0, t);
+    topology.experts = ranks_from(t, expert_ranks);
+  } else if (expert_ranks > 0 && world - expert_ranks - 1 == t) {
+    topology.trunk = ranks_from(1, t);
+    topology.experts = ranks_from(1 + t, expert_ranks);
+  } else {
+    refuse_world(request, world, nodes);
+  }
+  // Shards of one node stand together, however mpirun dealt out the ranks.
+  std::stable_sort(topology.experts.begin(), topology.experts.end(),
+                   [&](int a, int b) { return node_of[static_cast<size_t>(a)] < node_of[static_cast<size_t>(b)]; });
+  if (p > 0) check_spread(topology, request);
+  return topology;
+}
+
+}  // namespace kt
