@@ -10,7 +10,7 @@
 namespace kt {
 
 // What a message is about. Messages between one pair of ranks with one tag arrive in the order they were sent.
-enum class Tag : int { control = 1, rows = 2, results = 3, reduce = 4, logits = 5 };
+enum class Tag : int { barrier = 0, control = 1, rows = 2, results = 3, reduce = 4, logits = 5 };
 
 // A rank's way to the other ranks. One thread at a time may use it (the rank's step thread).
 // Waiting spins about 20 us, then yields the core, then sleeps without using CPU until a message is announced.
@@ -19,11 +19,12 @@ class Transport {
   virtual ~Transport() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  virtual int node() const = 0;              // index of this rank's machine, 0-based, in order of first rank
+  virtual int node() const = 0;                // index of this rank's machine, 0-based, in order of first rank
   virtual std::vector<int> nodes() const = 0;  // of every rank
 
   // Starts sending and returns at once. The bytes must stay as they are until finish_sends() returns.
   virtual void send(int to, Tag tag, std::span<const std::byte> bytes) = 0;
+  // May wait until large messages are being received: two ranks that send to each other receive first.
   virtual void finish_sends() = 0;
   // Waits for the next message from that rank with that tag; `into` is resized to it (its capacity is reused).
   virtual void receive(int from, Tag tag, std::vector<std::byte>& into) = 0;

@@ -1,0 +1,189 @@
+#include "tests/comm/conformance.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstring>
+#include <numeric>
+#include <thread>
+
+#include "runtime/base/error.h"
+
+namespace kt::testing {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+// Content that depends on every argument, so that a swapped, cut or repeated message shows.
+Bytes content(int from, int to, int number, size_t size) {
+  Bytes bytes(size);
+  uint32_t state = static_cast<uint32_t>(from * 1'000'003 + to * 10'007 + number) * 2654435761u + 1u;
+  for (std::byte& b : bytes) {
+    state = state * 1664525u + 1013904223u;
+    b = static_cast<std::byte>(state >> 24);
+  }
+  return bytes;
+}
+
+void expect_same(const Bytes& got, const Bytes& expected, int from, int number) {
+  ASSERT_EQ(got.size(), expected.size()) << "message " << number << " from rank " << from;
+  if (!got.empty()) {
+    EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size()), 0) << "message " << number << " from rank " << from;
+  }
+}
+
+void every_pair_in_order(Transport& t) {
+  const size_t sizes[] = {0, 1, 64, 4096, 4097, 65'536, 100'001, 0, 3};
+  std::vector<Bytes> sent;
+  for (int to = 0; to < t.size(); ++to) {
+    for (int i = 0; i < static_cast<int>(std::size(sizes)); ++i) sent.push_back(content(t.rank(), to, i, sizes[i]));
+  }
+  for (int to = 0; to < t.size(); ++to) {
+    for (size_t i = 0; i < std::size(sizes); ++i)
+      t.send(to, Tag::rows, sent[static_cast<size_t>(to) * std::size(sizes) + i]);
+  }
+
+  Bytes got;
+  for (int from = t.size() - 1; from >= 0; --from) {
+    for (int i = 0; i < static_cast<int>(std::size(sizes)); ++i) {
+      t.receive(from, Tag::rows, got);
+      expect_same(got, content(from, t.rank(), i, sizes[i]), from, i);
+    }
+  }
+  t.finish_sends();
+}
+
+void tags_do_not_mix(Transport& t) {
+  const int right = (t.rank() + 1) % t.size(), left = (t.rank() + t.size() - 1) % t.size();
+  const Tag tags[] = {Tag::control, Tag::results, Tag::rows, Tag::logits};
+  std::vector<Bytes> sent;
+  for (int i = 0; i < 40; ++i) sent.push_back(content(t.rank(), right, i, static_cast<size_t>(i * 211)));
+  for (int i = 0; i < 40; ++i) t.send(right, tags[i % 4], sent[static_cast<size_t>(i)]);
+
+  Bytes got;
+  for (int tag = 3; tag >= 0; --tag) {
+    for (int i = tag; i < 40; i += 4) {
+      t.receive(left, tags[tag], got);
+      expect_same(got, content(left, t.rank(), i, static_cast<size_t>(i * 211)), left, i);
+    }
+  }
+  t.finish_sends();
+}
+
+void big_messages_arrive_whole(Transport& t) {
+  constexpr size_t kBig = 40u << 20;
+  const int right = (t.rank() + 1) % t.size(), left = (t.rank() + t.size() - 1) % t.size();
+  const Bytes sent = content(t.rank(), right, 7, kBig);
+  t.send(right, Tag::rows, sent);
+  Bytes got;
+  t.receive(left, Tag::rows, got);
+  expect_same(got, content(left, t.rank(), 7, kBig), left, 7);
+  t.finish_sends();
+}
+
+void many_send_to_one(Transport& t) {
+  constexpr int kMessages = 300;
+  std::vector<Bytes> sent;
+  for (int i = 0; i < kMessages; ++i) sent.push_back(content(t.rank(), 0, i, static_cast<size_t>(i % 7 * 1000)));
+  if (t.rank() != 0) {
+    for (const Bytes& bytes : sent) t.send(0, Tag::results, bytes);
+  } else {
+    Bytes got;
+    for (int i = 0; i < kMessages; ++i) {
+      for (int from = 1; from < t.size(); ++from) {
+        t.receive(from, Tag::results, got);
+        expect_same(got, content(from, 0, i, static_cast<size_t>(i % 7 * 1000)), from, i);
+      }
+    }
+  }
+  t.finish_sends();
+}
+
+void ready_tells_what_waits(Transport& t) {
+  const int right = (t.rank() + 1) % t.size(), left = (t.rank() + t.size() - 1) % t.size();
+  EXPECT_FALSE(t.ready(left, Tag::control));
+  t.barrier();
+  const Bytes sent = content(t.rank(), right, 3, 100);
+  t.send(right, Tag::control, sent);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (!t.ready(left, Tag::control) && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+  EXPECT_TRUE(t.ready(left, Tag::control));
+  EXPECT_FALSE(t.ready(left, Tag::results));
+
+  Bytes got;
+  t.receive(left, Tag::control, got);
+  expect_same(got, content(left, t.rank(), 3, 100), left, 3);
+  EXPECT_FALSE(t.ready(left, Tag::control));
+  t.finish_sends();
+}
+
+// A sender that waits for a late receiver, and a receiver that waits for a late sender, both past falling asleep.
+void late_partners_are_waited_for(Transport& t) {
+  const int right = (t.rank() + 1) % t.size(), left = (t.rank() + t.size() - 1) % t.size();
+  const Bytes sent = content(t.rank(), right, 11, 1u << 20);
+  Bytes got;
+  for (const int late : {0, t.size() - 1}) {
+    if (t.rank() == late) std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    t.send(right, Tag::rows, sent);
+    if (t.rank() == right) std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    t.receive(left, Tag::rows, got);
+    expect_same(got, content(left, t.rank(), 11, 1u << 20), left, 11);
+    t.finish_sends();
+  }
+}
+
+void all_reduce_adds_groups(Transport& t) {
+  for (int group_size = 1; group_size <= t.size(); ++group_size) {
+    std::vector<int> group(static_cast<size_t>(group_size));
+    // The last ranks, backwards: neither order nor first rank may matter.
+    for (int i = 0; i < group_size; ++i) group[static_cast<size_t>(i)] = t.size() - 1 - i;
+    const bool member = t.rank() >= t.size() - group_size;
+    for (const size_t count : {size_t{0}, size_t{1}, size_t{2}, size_t{5}, size_t{4096}, size_t{100'003}}) {
+      std::vector<double> values(count);
+      for (size_t i = 0; i < count; ++i) values[i] = static_cast<double>(i % 1000) * (t.rank() + 1) + 0.25;
+      if (!member) {
+        EXPECT_THROW(all_reduce_sum(t, group, values), Error);
+        continue;
+      }
+      all_reduce_sum(t, group, values);
+      double ranks_sum = 0;
+      for (const int r : group) ranks_sum += r + 1;
+      for (size_t i = 0; i < count; ++i) {
+        ASSERT_EQ(values[i], static_cast<double>(i % 1000) * ranks_sum + 0.25 * group_size)
+            << "value " << i << " of " << count << ", group of " << group_size;
+      }
+    }
+  }
+}
+
+void nobody_leaves_a_barrier_early(Transport& t) {
+  using Clock = std::chrono::steady_clock;
+  t.barrier();
+  const Clock::time_point start = Clock::now();
+  if (t.rank() == t.size() - 1) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  t.barrier();
+  // Ranks leave the first barrier at nearly, not exactly, the same time.
+  EXPECT_GE(Clock::now() - start, std::chrono::milliseconds(50));
+}
+
+}  // namespace
+
+void check_transport(Transport& t) {
+  ASSERT_EQ(t.nodes().size(), static_cast<size_t>(t.size()));
+  EXPECT_EQ(t.nodes()[static_cast<size_t>(t.rank())], t.node());
+  EXPECT_EQ(t.nodes()[0], 0);
+  every_pair_in_order(t);
+  tags_do_not_mix(t);
+  big_messages_arrive_whole(t);
+  many_send_to_one(t);
+  t.barrier();
+  ready_tells_what_waits(t);
+  t.barrier();
+  late_partners_are_waited_for(t);
+  t.barrier();
+  all_reduce_adds_groups(t);
+  t.barrier();
+  nobody_leaves_a_barrier_early(t);
+}
+
+}  // namespace kt::testing
