@@ -24,28 +24,22 @@ void configure_tiles(int a0_rows, int a1_rows) {
   for (int t : {6, 7}) tile_rows[t] = 16;
 }
 void release_tiles() {}
-template <int T>
-void zero_tile() {
-  __builtin_memset(tile_c[T], 0, sizeof tile_c[T]);
+void zero_tile(int t) { __builtin_memset(tile_c[t], 0, sizeof tile_c[t]); }
+void load_tile(int t, const void* p, int64_t stride) {
+  for (int r = 0; r < tile_rows[t]; ++r) __builtin_memcpy(tile_ab[t][r], static_cast<const std::byte*>(p) + r * stride, 64);
 }
-template <int T>
-void load_tile(const void* p, int64_t stride) {
-  for (int r = 0; r < tile_rows[T]; ++r) __builtin_memcpy(tile_ab[T][r], static_cast<const std::byte*>(p) + r * stride, 64);
+void store_tile(int t, void* p, int64_t stride) {
+  for (int r = 0; r < tile_rows[t]; ++r) __builtin_memcpy(static_cast<std::byte*>(p) + r * stride, tile_c[t][r], 64);
 }
-template <int T>
-void store_tile(void* p, int64_t stride) {
-  for (int r = 0; r < tile_rows[T]; ++r) __builtin_memcpy(static_cast<std::byte*>(p) + r * stride, tile_c[T][r], 64);
-}
-template <int C, int A, int B>
-void multiply_tiles() {
-  for (int r = 0; r < tile_rows[C]; ++r)
+void multiply_tiles(int c, int a, int b) {
+  for (int r = 0; r < tile_rows[c]; ++r)
     for (int n = 0; n < 16; ++n) {
       float even = 0.0f, odd = 0.0f;
       for (int p = 0; p < 16; ++p) {
-        even = __builtin_fmaf(to_float(tile_ab[A][r][2 * p]), to_float(tile_ab[B][p][2 * n]), even);
-        odd = __builtin_fmaf(to_float(tile_ab[A][r][2 * p + 1]), to_float(tile_ab[B][p][2 * n + 1]), odd);
+        even = __builtin_fmaf(to_float(tile_ab[a][r][2 * p]), to_float(tile_ab[b][p][2 * n]), even);
+        odd = __builtin_fmaf(to_float(tile_ab[a][r][2 * p + 1]), to_float(tile_ab[b][p][2 * n + 1]), odd);
       }
-      tile_c[C][r][n] += even + odd;
+      tile_c[c][r][n] += even + odd;
     }
 }
 
@@ -66,23 +60,12 @@ void configure_tiles(int a0_rows, int a1_rows) {
   asm volatile("" ::"r"(&c) : "memory");  // g++ 12 believes that ldtilecfg reads eight bytes and drops the other stores
   _tile_loadconfig(&c);
 }
-void release_tiles() { _tile_release(); }
-template <int T>
-void zero_tile() {
-  _tile_zero(T);
-}
-template <int T>
-void load_tile(const void* p, int64_t stride) {
-  _tile_loadd(T, p, static_cast<size_t>(stride));
-}
-template <int T>
-void store_tile(void* p, int64_t stride) {
-  _tile_stored(T, p, static_cast<size_t>(stride));
-}
-template <int C, int A, int B>
-void multiply_tiles() {
-  _tile_dpbf16ps(C, A, B);
-}
+// Macros, because the compiler's own are: a tile's number is part of the instruction.
+#define release_tiles() _tile_release()
+#define zero_tile(t) _tile_zero(t)
+#define load_tile(t, p, stride) _tile_loadd(t, p, static_cast<size_t>(stride))
+#define store_tile(t, p, stride) _tile_stored(t, p, static_cast<size_t>(stride))
+#define multiply_tiles(c, a, b) _tile_dpbf16ps(c, a, b)
 
 #endif
 
@@ -105,10 +88,10 @@ struct TileChains {
     for (int r = 2; r < rows; ++r) even = even && x[r] - x[r - 1] == stride;
 
     configure_tiles(rows0, rows1 ? rows1 : 1);
-    zero_tile<0>();
-    zero_tile<1>();
-    zero_tile<2>();
-    zero_tile<3>();
+    zero_tile(0);
+    zero_tile(1);
+    zero_tile(2);
+    zero_tile(3);
     alignas(64) bf16 gathered[kRows][kTileK];
     for (int t = t0; t < t1; ++t) {
       const bf16* a = x[0] + t * kTileK;
@@ -119,23 +102,23 @@ struct TileChains {
         bytes = kTileK * sizeof(bf16);
       }
       const int64_t tile = static_cast<int64_t>(t) * kPanel * kTileK * static_cast<int64_t>(sizeof(bf16));
-      load_tile<6>(p[0] + tile, 64);
-      load_tile<7>(p[1] + tile, 64);
-      load_tile<4>(a, bytes);
-      multiply_tiles<0, 4, 6>();
-      multiply_tiles<1, 4, 7>();
+      load_tile(6, p[0] + tile, 64);
+      load_tile(7, p[1] + tile, 64);
+      load_tile(4, a, bytes);
+      multiply_tiles(0, 4, 6);
+      multiply_tiles(1, 4, 7);
       if (rows1) {
-        load_tile<5>(reinterpret_cast<const std::byte*>(a) + 16 * bytes, bytes);
-        multiply_tiles<2, 5, 6>();
-        multiply_tiles<3, 5, 7>();
+        load_tile(5, reinterpret_cast<const std::byte*>(a) + 16 * bytes, bytes);
+        multiply_tiles(2, 5, 6);
+        multiply_tiles(3, 5, 7);
       }
     }
     constexpr int64_t kRowBytes = 2 * 16 * sizeof(float);
-    store_tile<0>(acc, kRowBytes);
-    store_tile<1>(acc + 16, kRowBytes);
+    store_tile(0, acc, kRowBytes);
+    store_tile(1, acc + 16, kRowBytes);
     if (rows1) {
-      store_tile<2>(acc + 16 * 32, kRowBytes);
-      store_tile<3>(acc + 16 * 32 + 16, kRowBytes);
+      store_tile(2, acc + 16 * 32, kRowBytes);
+      store_tile(3, acc + 16 * 32 + 16, kRowBytes);
     }
     release_tiles();
   }
