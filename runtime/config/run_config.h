@@ -1,20 +1,21 @@
 #pragma once
 
-#include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 namespace kt {
 
-// Everything a run was asked for, after defaults < YAML < command line. Field names are the options' names.
-// Absent optionals were not given: the default depends on the model or the machine and is decided where it is used.
+// Everything a run was asked for, after defaults < YAML < command line. Field names are the options' names; options.cpp
+// is the table of them. Absent optionals were not given: the default depends on the model or the machine and is decided
+// where it is used.
 struct RunConfig {
   // model
-  std::string model;           // folder
-  std::string tokenizer_path;  // "": model
-  std::string chat_template;   // "": the model's
-  std::string served_model_name;  // "": model
+  std::string model;                 // folder
+  std::string tokenizer_path;        // "" becomes model
+  std::string chat_template;         // "": the model's
+  std::string served_model_name;     // "" becomes model
   std::string load_format = "auto";  // auto, dummy
   std::optional<int> context_length;
   // serving
@@ -34,7 +35,7 @@ struct RunConfig {
   std::vector<int> kt_numa_nodes;
   std::string transport = "auto";  // auto, local, mpi
   // experts
-  std::string kt_weight_path;    // "": model
+  std::string kt_weight_path;  // "" becomes model
   std::string kt_method = "auto";
   std::string expert_layout = "hybrid";
   std::optional<int> kt_num_gpu_experts;
@@ -43,5 +44,13 @@ struct RunConfig {
 
   std::vector<std::string> warnings;  // one line per accepted option that has no meaning here, with the reason
 };
+
+// Reads the command line (argv[0] is the command's name) and the YAML file that its --config names. Throws
+// Error(kExitUsage) with one line for everything that is wrong: where it was asked for, what was expected and found.
+RunConfig parse_run_config(int argc, char** argv);
+RunConfig parse_run_config(std::span<const std::string> arguments);  // without argv[0]
+
+std::string run_config_help();                 // all options in groups, for --help
+std::string to_json(const RunConfig& config);  // an object, option names with underscores, keys and secrets masked
 
 }  // namespace kt

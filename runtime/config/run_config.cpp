@@ -1,0 +1,118 @@
+#include "runtime/config/run_config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "runtime/base/error.h"
+#include "runtime/config/options.h"
+#include "runtime/config/sources.h"
+#include "runtime/config/values.h"
+#include "runtime/config/words.h"
+
+namespace kt {
+namespace {
+
+// One setting for each option, in order of first mention; what comes later wins.
+std::vector<Setting> last_of_each(std::vector<Setting> settings) {
+  std::vector<Setting> result;
+  for (Setting& setting : settings) {
+    const auto same = [&](const Setting& other) { return other.option == setting.option; };
+    const auto earlier = std::find_if(result.begin(), result.end(), same);
+    if (earlier == result.end())
+      result.push_back(std::move(setting));
+    else
+      *earlier = std::move(setting);
+  }
+  return result;
+}
+
+// Stores one setting; returns what is wrong with it, or "".
+std::string apply(RunConfig& config, const Setting& setting) {
+  const auto& [option, value, where] = setting;
+  switch (option->status) {
+    case Status::no_meaning:
+      config.warnings.push_back(fmt::format("{}: {} has no effect: {}", where, option->name, option->reason));
+      return "";
+    case Status::not_built:
+      if (asks_for_nothing(*option, value)) return "";
+      return fmt::format("{}: {}: asked for '{}', but {}", where, option->name, value, option->reason);
+    case Status::active: break;
+  }
+  if (contains(option->later, value))
+    return fmt::format("{}: {}: asked for '{}', but {}", where, option->name, value, option->reason);
+  if (const auto expected = assign(config, *option, value))
+    return fmt::format("{}: {}: expected {}, found '{}'", where, option->name, *expected, value);
+  return "";
+}
+
+// What single options cannot tell.
+std::vector<std::string> conflicts(const RunConfig& config) {
+  std::vector<std::string> problems;
+  if (config.model.empty())
+    problems.push_back("model is required: --model DIR, or 'model: DIR' in the file of --config");
+  if (config.load_format == "dummy" && !config.kt_weight_path.empty() && config.kt_weight_path != config.model)
+    problems.push_back("load-format dummy reads no weights, but kt-weight-path names some; leave one of them out");
+  const size_t nodes = config.kt_numa_nodes.size();
+  if (nodes > 0 && config.kt_threadpool_count.value_or(static_cast<int>(nodes)) != static_cast<int>(nodes))
+    problems.push_back(fmt::format("kt-numa-nodes: expected {} numbers, one for each of kt-threadpool-count, found {}",
+                                   *config.kt_threadpool_count, nodes));
+  return problems;
+}
+
+void fill_defaults(RunConfig& config) {
+  for (std::string* path : {&config.tokenizer_path, &config.kt_weight_path, &config.served_model_name})
+    if (path->empty()) *path = config.model;
+}
+
+[[noreturn]] void fail_with(const std::vector<std::string>& problems) {
+  fail(kExitUsage, "{}\nktmpi serve --help lists the options", fmt::join(problems, "\n"));
+}
+
+}  // namespace
+
+RunConfig parse_run_config(int argc, char** argv) {
+  const std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
+  return parse_run_config(arguments);
+}
+
+RunConfig parse_run_config(std::span<const std::string> arguments) {
+  CommandLine command_line = read_command_line(arguments);
+  std::vector<Setting> settings;
+  if (!command_line.config.empty()) settings = read_yaml(command_line.config);
+  settings.insert(settings.end(), command_line.settings.begin(), command_line.settings.end());
+
+  RunConfig config;
+  std::vector<std::string> problems;
+  for (const Setting& setting : last_of_each(std::move(settings)))
+    if (std::string problem = apply(config, setting); !problem.empty()) problems.push_back(std::move(problem));
+  if (problems.empty()) problems = conflicts(config);
+  if (!problems.empty()) fail_with(problems);
+  fill_defaults(config);
+  return config;
+}
+
+std::string to_json(const RunConfig& config) {
+  const auto value_of = [&](auto field) -> nlohmann::json {
+    if constexpr (std::is_same_v<decltype(field), std::monostate>) {
+      return nullptr;
+    } else if constexpr (std::is_same_v<decltype(field), std::optional<int> RunConfig::*>) {
+      return config.*field ? nlohmann::json(*(config.*field)) : nlohmann::json();
+    } else {
+      return config.*field;
+    }
+  };
+  nlohmann::ordered_json object = nlohmann::ordered_json::object();
+  for (const Option& option : all_options()) {
+    if (option.status != Status::active) continue;
+    std::string key(option.name);
+    std::replace(key.begin(), key.end(), '-', '_');
+    object[key] = std::visit(value_of, option.field);
+    if (option.secret) object[key] = object[key] == "" ? nlohmann::ordered_json() : "***";
+  }
+  // A path that is not UTF-8 shows U+FFFD instead of failing the request.
+  return object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+}  // namespace kt

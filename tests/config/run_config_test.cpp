@@ -1,0 +1,279 @@
+#include "runtime/config/run_config.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <sstream>
+
+#include "runtime/base/error.h"
+#include "runtime/config/options.h"
+
+namespace kt {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Not;
+using Arguments = std::vector<std::string>;
+
+RunConfig parse(const Arguments& arguments) { return parse_run_config(std::span<const std::string>(arguments)); }
+
+// The message of the usage error that these arguments cause; "" and a failure if they cause none.
+std::string error_of(const Arguments& arguments) {
+  try {
+    parse(arguments);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), kExitUsage);
+    return error.what();
+  }
+  ADD_FAILURE() << "accepted";
+  return "";
+}
+
+// A file of its own for each test program, removed with the object.
+class YamlFile {
+ public:
+  explicit YamlFile(const std::string& text)
+      : path_(std::filesystem::path(testing::TempDir()) / fmt::format("run_config_{}.yaml", getpid())) {
+    std::ofstream(path_) << text;
+  }
+  ~YamlFile() { std::filesystem::remove(path_); }
+  std::string path() const { return path_.string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+std::string yaml_error(const std::string& text) {
+  const YamlFile file(text);
+  return error_of({"--config", file.path()});
+}
+
+TEST(CommandLine, ReadsEveryTypeOfValue) {
+  const RunConfig config = parse({"--model", "m", "--port=8080", "--mem-fraction-static", "0.5", "--enable-mixed-chunk",
+                                  "--kt-numa-nodes", "1", "0", "--max-total-tokens", "4096"});
+
+  EXPECT_EQ(config.model, "m");
+  EXPECT_EQ(config.port, 8080);
+  EXPECT_EQ(config.mem_fraction_static, 0.5);
+  EXPECT_TRUE(config.enable_mixed_chunk);
+  EXPECT_THAT(config.kt_numa_nodes, ElementsAre(1, 0));
+  EXPECT_EQ(config.max_total_tokens, 4096);
+  EXPECT_EQ(config.max_running_requests, std::nullopt);
+}
+
+TEST(CommandLine, TakesUnderscoresInNamesOnly) {
+  const RunConfig config = parse({"--model_path=my_model", "--served_model_name", "my_name"});
+
+  EXPECT_EQ(config.model, "my_model");
+  EXPECT_EQ(config.served_model_name, "my_name");
+}
+
+TEST(CommandLine, FlagsMaySayNo) {
+  EXPECT_FALSE(parse({"--model", "m", "--enable-mixed-chunk=false"}).enable_mixed_chunk);
+  EXPECT_TRUE(parse({"--enable-mixed-chunk", "--model", "m"}).enable_mixed_chunk);
+}
+
+TEST(CommandLine, TheLastOfTwoEqualOptionsWins) {
+  EXPECT_EQ(parse({"--model", "m", "--tp", "2", "--tensor-parallel-size", "4"}).tensor_parallel_size, 4);
+}
+
+TEST(CommandLine, NamesTheNearestOptionForAnUnknownOne) {
+  EXPECT_THAT(error_of({"--model", "m", "--kt-cpu-infer", "4"}),
+              HasSubstr("--kt-cpu-infer; the nearest one is --kt-cpuinfer"));
+  EXPECT_THAT(error_of({"--confg", "x"}), HasSubstr("the nearest one is --config"));
+}
+
+TEST(CommandLine, DoesNotGuessFromAPrefix) {
+  EXPECT_THAT(error_of({"--model", "m", "--por", "1"}), HasSubstr("unknown option --por"));
+}
+
+TEST(CommandLine, RefusesStrayWordsAndMissingValues) {
+  EXPECT_THAT(error_of({"--model", "m", "stray"}), HasSubstr("found 'stray'"));
+  EXPECT_THAT(error_of({"--model"}), HasSubstr("--model"));
+}
+
+TEST(Values, AreCheckedForTypeAndRange) {
+  EXPECT_THAT(error_of({"--model", "m", "--port", "70000"}),
+              HasSubstr("command line: port: expected a whole number from 0 to 65535, found '70000'"));
+  EXPECT_THAT(error_of({"--model", "m", "--max-total-tokens", "4k"}), HasSubstr("found '4k'"));
+  EXPECT_THAT(error_of({"--model", "m", "--max-total-tokens", "99999999999"}), HasSubstr("found '99999999999'"));
+  EXPECT_THAT(error_of({"--model", "m", "--mem-fraction-static", "nan"}),
+              HasSubstr("expected a number from 0.01 to 1"));
+  EXPECT_THAT(error_of({"--model", "m", "--enable-mixed-chunk=maybe"}), HasSubstr("expected true or false"));
+  EXPECT_THAT(error_of({"--model", "m", "--max-running-requests", "-1"}), HasSubstr("found '-1'"));
+  EXPECT_THAT(error_of({"--model", "m", "--load-format", "dumy"}),
+              HasSubstr("expected one of auto, dummy (the nearest is dummy), found 'dumy'"));
+}
+
+TEST(Values, AnEmptyTextIsRefusedBecauseAnEmptyKeyWouldOpenTheDoor) {
+  EXPECT_THAT(error_of({"--model", "m", "--api-key", ""}), HasSubstr("api-key: expected a text that is not empty"));
+}
+
+TEST(Yaml, IsOverruledByTheCommandLineAndOverrulesTheDefaults) {
+  const YamlFile file("model: m\nport: 1234\nkt_numa_nodes: [0, 1]\nenable-mixed-chunk: true\nhost: '::1'\n");
+
+  const RunConfig config = parse({"--config", file.path(), "--port", "4321"});
+
+  EXPECT_EQ(config.model, "m");
+  EXPECT_EQ(config.port, 4321);
+  EXPECT_THAT(config.kt_numa_nodes, ElementsAre(0, 1));
+  EXPECT_TRUE(config.enable_mixed_chunk);
+  EXPECT_EQ(config.host, "::1");
+}
+
+TEST(Yaml, ErrorsNameFileAndLine) {
+  EXPECT_THAT(yaml_error("model: m\n\nport: none\n"), HasSubstr(".yaml:3: port: expected a whole number"));
+  EXPECT_THAT(yaml_error("model: m\nprot: 1\n"),
+              HasSubstr(".yaml:2: unknown option 'prot'; the nearest one is 'port'"));
+  EXPECT_THAT(yaml_error("model: [a, b]\n"), HasSubstr(".yaml:1: model: expected one value, found a list"));
+  EXPECT_THAT(yaml_error("model: m\nhost:\n"), HasSubstr(".yaml:2: host: expected one value, found none"));
+  EXPECT_THAT(yaml_error("model: m\nport: [1\n"), HasSubstr("not valid YAML"));
+}
+
+TEST(Yaml, RefusesWhatWouldBeDroppedSilently) {
+  EXPECT_THAT(yaml_error("port: 1\nport: 2\n"), HasSubstr(".yaml:2: port: expected once, found again after"));
+  EXPECT_THAT(yaml_error("model: a\n---\nmodel: b\n"), HasSubstr("expected one YAML document, found 2"));
+  EXPECT_THAT(yaml_error("config: other.yaml\n"), HasSubstr("one file cannot name another"));
+  EXPECT_THAT(yaml_error("- model\n"), HasSubstr("expected lines of the form 'option: value'"));
+}
+
+TEST(Yaml, SaysThatAFileCannotBeRead) {
+  EXPECT_THAT(error_of({"--config", "/nonexistent/x.yaml"}), HasSubstr("--config /nonexistent/x.yaml: cannot be read"));
+  EXPECT_THAT(error_of({"--config", "/"}), HasSubstr("is a folder"));
+}
+
+TEST(NotBuilt, IsRefusedByNameAndAllAtOnce) {
+  const std::string error = error_of({"--model", "m", "--kt-num-gpu-experts", "8", "--tool-call-parser", "qwen3_coder",
+                                      "--device", "cuda", "--kt-method", "FP8", "--kt-enable-dynamic-expert-update"});
+
+  EXPECT_THAT(error, HasSubstr("kt-num-gpu-experts: asked for '8'"));
+  EXPECT_THAT(error, HasSubstr("tool-call-parser: asked for 'qwen3_coder'"));
+  EXPECT_THAT(error, HasSubstr("device: asked for 'cuda'"));
+  EXPECT_THAT(error, HasSubstr("kt-method: asked for 'FP8'"));
+  EXPECT_THAT(error, HasSubstr("kt-enable-dynamic-expert-update: asked for 'true'"));
+}
+
+TEST(NotBuilt, AcceptsAValueThatAsksForNothing) {
+  const RunConfig config = parse({"--model", "m", "--kt-num-gpu-experts", "0", "--kt-expert-placement-strategy",
+                                  "uniform", "--kt-enable-dynamic-expert-update=false", "--dispatch-dtype", "exact"});
+
+  EXPECT_TRUE(config.warnings.empty());
+}
+
+TEST(NotBuilt, IsJudgedByTheLastValueOnly) {
+  const YamlFile file("model: m\nkt-num-gpu-experts: 1\n");
+
+  EXPECT_NO_THROW(parse({"--config", file.path(), "--kt-num-gpu-experts", "0"}));
+}
+
+TEST(NoMeaning, WarnsOnceWithTheReason) {
+  const RunConfig config = parse({"--model", "m", "--attention-backend", "triton", "--attention-backend", "triton"});
+
+  ASSERT_EQ(config.warnings.size(), 1u);
+  EXPECT_THAT(config.warnings[0], HasSubstr("attention-backend has no effect: the kernels follow from the device"));
+}
+
+TEST(Conflicts, AreRefused) {
+  EXPECT_THAT(error_of({"--port", "1"}), HasSubstr("model is required"));
+  EXPECT_THAT(error_of({"--model", "m", "--kt-threadpool-count", "2", "--kt-numa-nodes", "0"}),
+              HasSubstr("kt-numa-nodes: expected 2 numbers"));
+  EXPECT_THAT(error_of({"--model", "m", "--load-format", "dummy", "--kt-weight-path", "w"}),
+              HasSubstr("load-format dummy reads no weights"));
+}
+
+TEST(Defaults, OfPathsAreTheModel) {
+  const RunConfig config = parse({"--model", "m", "--tokenizer-path", "t"});
+
+  EXPECT_EQ(config.tokenizer_path, "t");
+  EXPECT_EQ(config.kt_weight_path, "m");
+  EXPECT_EQ(config.served_model_name, "m");
+}
+
+TEST(Help, NamesEveryOption) {
+  const std::string help = run_config_help();
+
+  for (const Option& option : all_options()) {
+    EXPECT_THAT(help, HasSubstr("--" + std::string(option.name)));
+    const bool says_why = !(option.status == Status::active ? option.help : option.reason).empty();
+    EXPECT_TRUE(says_why) << option.name;
+  }
+  for (size_t begin = 0, end; begin < help.size(); begin = end + 1) {
+    end = help.find('\n', begin);
+    EXPECT_LE(end - begin, 130u) << help.substr(begin, end - begin);
+  }
+}
+
+TEST(Json, ShowsWhatRunsButNoKeys) {
+  const auto json =
+      nlohmann::json::parse(to_json(parse({"--model", "m", "--api-key", "hush", "--trunk-threads", "3"})));
+
+  EXPECT_EQ(json.at("model"), "m");
+  EXPECT_EQ(json.at("trunk_threads"), 3);
+  EXPECT_EQ(json.at("kt_cpuinfer"), nullptr);
+  EXPECT_EQ(json.at("api_key"), "***");
+  EXPECT_EQ(json.at("admin_api_key"), nullptr);
+  EXPECT_FALSE(json.contains("attention_backend"));
+}
+
+TEST(Json, SurvivesAPathThatIsNotUtf8) {
+  EXPECT_EQ(nlohmann::json::parse(to_json(parse({"--model", "\xff"}))).at("model"), "\xEF\xBF\xBD");
+}
+
+// The files of configs/ may ask for what is not built yet, and for nothing else that is wrong.
+TEST(ConfigFiles, HoldOnlyKnownOptionsWithValidValues) {
+  size_t files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(std::string(KTMPI_SOURCE_DIR) + "/configs")) {
+    if (entry.path().extension() != ".yaml") continue;
+    ++files;
+    try {
+      parse({"--config", entry.path().string()});
+    } catch (const Error& error) {
+      std::istringstream lines(error.what());
+      for (std::string line; std::getline(lines, line);)
+        EXPECT_TRUE(line.find(": asked for '") != std::string::npos || line.starts_with("ktmpi serve --help")) << line;
+    }
+  }
+  EXPECT_GE(files, 5u);
+}
+
+// Launch commands of the KTransformers tutorials, "python -m sglang.launch_server \ --model ...": every option of
+// theirs is known, and what is wrong with their values is only what is not built yet.
+TEST(Tutorials, LaunchCommandsHoldOnlyKnownOptions) {
+  const char* given = std::getenv("KTMPI_SHARED");
+  const std::filesystem::path folder =
+      (given ? std::filesystem::path(given) : std::filesystem::path(KTMPI_SOURCE_DIR) / "../shared") / "seeds";
+  if (!std::filesystem::is_directory(folder)) GTEST_SKIP() << folder << " is absent; KTMPI_SHARED names its parent";
+
+  size_t commands = 0;
+  const std::regex command(R"(sglang\.launch_server((?:[^\n]*\\\n)*[^\n]*))");
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    std::ostringstream text;
+    text << std::ifstream(entry.path()).rdbuf();
+    const std::string tutorial = text.str();
+    for (std::sregex_iterator match(tutorial.begin(), tutorial.end(), command), end; match != end; ++match) {
+      ++commands;
+      std::istringstream words((*match)[1].str());
+      Arguments arguments;
+      for (std::string word; words >> word;)
+        if (word != "\\") arguments.push_back(word);
+      try {
+        parse(arguments);
+      } catch (const Error& error) {
+        EXPECT_THAT(error.what(), Not(HasSubstr("unknown option"))) << entry.path();
+        EXPECT_THAT(error.what(), Not(HasSubstr("expected"))) << entry.path();
+      }
+    }
+  }
+  EXPECT_GE(commands, 8u);
+}
+
+}  // namespace
+}  // namespace kt
