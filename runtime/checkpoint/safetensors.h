@@ -12,7 +12,7 @@
 namespace kt {
 
 // Element types of safetensors files. Which of them a tensor may have is the loader's decision.
-enum class StoredType : uint8_t { f64, f32, f16, bf16, f8_e4m3, f8_e5m2, i64, i32, i16, i8, u64, u32, u16, u8, boolean };
+enum class StoredType { f64, f32, f16, bf16, f8_e4m3, f8_e5m2, i64, i32, i16, i8, u64, u32, u16, u8, boolean };
 size_t bytes_of(StoredType type);
 std::string_view name_of(StoredType type);  // as in the file: "BF16"
 
