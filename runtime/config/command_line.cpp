@@ -47,7 +47,8 @@ po::parsed_options parse(const po::options_description& known, const std::vector
         .style(style::allow_long | style::long_allow_adjacent | style::long_allow_next)
         .run();
   } catch (const po::unknown_option& error) {
-    const std::string name = error.get_option_name().substr(2);
+    const std::string shown = error.get_option_name();  // "--name" or "--name=value"
+    const std::string name = shown.substr(2, shown.find('=') - 2);
     fail(kExitUsage, "command line: unknown option --{}; the nearest one is --{}", name, nearest_option(name));
   } catch (const po::error& error) {
     fail(kExitUsage, "command line: {}", error.what());
