@@ -10,7 +10,7 @@
 inline V exp_v(V x) {
   x = max(splat(-87.3f), min(splat(88.3f), x));  // in this order NaN stays NaN
   const V n = round_even(mul(x, splat(1.44269504f)));
-  const V r = fma(n, splat(1.42860677e-6f), fma(n, splat(-0.693145752f), x));
+  const V r = fma(n, splat(-1.42860677e-6f), fma(n, splat(-0.693145752f), x));
   V p = splat(1.0f / 5040);
   p = fma(p, r, splat(1.0f / 720));
   p = fma(p, r, splat(1.0f / 120));

@@ -14,7 +14,7 @@ float exp_ref(float x) {
   if (std::isnan(x)) return x;
   x = std::fmax(std::fmin(x, 88.3f), -87.3f);
   const float n = std::nearbyint(x * 1.44269504f);
-  const float r = std::fma(n, 1.42860677e-6f, std::fma(n, -0.693145752f, x));
+  const float r = std::fma(n, -1.42860677e-6f, std::fma(n, -0.693145752f, x));
   float p = 1.0f / 5040;
   for (float c : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) p = std::fma(p, r, c);
   return p * std::ldexp(1.0f, static_cast<int>(n));
