@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <system_error>
 #include <unordered_map>
 
 #include "runtime/base/error.h"
@@ -140,11 +141,16 @@ std::map<std::string, std::vector<std::string>> read_index(const fs::path& path)
   return shards;
 }
 
+bool is_there(const fs::path& path) {
+  std::error_code ignored;  // a name that is too long, for example, is not there either
+  return fs::exists(path, ignored);
+}
+
 void check_shards_exist(const fs::path& folder, const std::map<std::string, std::vector<std::string>>& shards) {
   size_t missing = 0;
   std::string first;
   for (const auto& [name, tensors] : shards) {
-    if (fs::exists(folder / name)) continue;
+    if (is_there(folder / name)) continue;
     if (missing++ == 0) first = shown(name);
   }
   if (missing > 0) {
@@ -164,11 +170,11 @@ StoredRows Checkpoint::all_rows(std::string_view name, std::span<const int64_t> 
 
 std::unique_ptr<Checkpoint> open_checkpoint(const fs::path& folder) {
   auto checkpoint = std::make_unique<MappedCheckpoint>(folder);
-  if (fs::exists(folder / kIndexName)) {
+  if (is_there(folder / kIndexName)) {
     const auto shards = read_index(folder / kIndexName);
     check_shards_exist(folder, shards);
     for (const auto& [name, tensors] : shards) checkpoint->add_shard(name, &tensors);
-  } else if (fs::exists(folder / kLoneName)) {
+  } else if (is_there(folder / kLoneName)) {
     checkpoint->add_shard(kLoneName, nullptr);
   } else {
     fail(kExitModel, "{}: expected {} or {}, found neither (only safetensors checkpoints are read)", folder.string(),
