@@ -1,0 +1,67 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/arch/arch.h"
+#include "runtime/model/packing.h"
+#include "runtime/model/shares.h"
+
+namespace kt {
+
+// Rows of the fused input projections, in this order, of this rank's heads:
+//   attention   queries | output gates (if gated) | keys | values
+//   delta net   queries | keys | values | z        and, in `ba`:  b | a
+struct AttentionWeights {
+  PackedMatrix qkv, out;
+  std::vector<float> bias, q_norm, k_norm;  // empty when the model has none
+};
+struct DeltaWeights {
+  PackedMatrix qkvz, ba, out;
+  std::vector<float> conv;        // (taps, channels), this rank's channels
+  std::vector<float> decay;       // -exp(A_log) per value head
+  std::vector<float> dt_bias;     // per value head
+  std::vector<float> norm;        // (value_dim)
+};
+// SwiGLU on this rank's intermediate columns.
+struct FfnWeights {
+  PackedMatrix gate_up, down;
+  int columns = 0;  // true columns; 0: this rank has none
+};
+struct LayerWeights {
+  std::vector<float> mixer_norm, ffn_norm;  // as multiplied: 1 + w where the model stores w
+  AttentionWeights attention;
+  DeltaWeights delta;
+  FfnWeights dense, shared;
+  PackedMatrix router;  // rows: experts, then the shared expert's gate if there is one
+};
+
+// What a trunk rank holds. The embedding stays in the checkpoint: a step reads a row per token.
+struct TrunkWeights {
+  std::vector<LayerWeights> layers;
+  std::vector<float> final_norm;
+  PackedMatrix head;
+  std::string embedding;
+  Buffer storage;
+};
+
+// The routed experts of all MoE layers on this rank's intermediate columns.
+struct ExpertBank {
+  std::vector<FfnWeights> experts;  // [moe layer * experts + expert]
+  std::vector<int> moe_index;       // layer -> which MoE layer it is, or -1
+  Range columns;                    // of the intermediate dimension
+  Buffer storage;
+
+  const FfnWeights* layer(int layer, int experts_per_layer) const {
+    return &experts[static_cast<size_t>(moe_index[layer]) * experts_per_layer];
+  }
+};
+
+// Load this rank's part; throw Error(kExitModel) naming the tensor. The result may be moved: views point into storage.
+TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config, const TrunkShare& share,
+                        ThreadPool& pool, int numa_node);
+ExpertBank load_experts(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config, Range columns,
+                        ThreadPool& pool, int numa_node);
+
+}  // namespace kt
