@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""What the program says and how it exits before it serves: commands_test.py KTMPI MPIRUN."""
+import os
+import subprocess
+import sys
+import unittest
+
+KTMPI, MPIRUN = sys.argv[1], sys.argv[2]
+ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+def run(*command):
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60,
+                          env={**os.environ, **ROOT})
+
+
+class Commands(unittest.TestCase):
+    def test_help_lists_the_commands_and_serve_help_the_options(self):
+        commands, options = run(KTMPI, "--help"), run(KTMPI, "serve", "--help")
+
+        self.assertEqual((commands.returncode, options.returncode), (0, 0))
+        for name in ("serve", "tokenize", "template", "version"):
+            self.assertIn(f"\n  {name} ", commands.stdout)
+        self.assertIn("--tensor-parallel-size N", options.stdout)
+
+    def test_options_without_a_command_mean_serve(self):
+        self.assertEqual(run(KTMPI, "--model", "m", "--help").stdout, run(KTMPI, "serve", "--help").stdout)
+
+    def test_version_names_what_it_was_built_with(self):
+        for name in ("version", "--version"):
+            answer = run(KTMPI, name)
+            self.assertEqual(answer.returncode, 0)
+            for word in ("ktmpi ", "compiler: ", "mpi: Open MPI", "found at build: "):
+                self.assertIn(word, answer.stdout)
+
+    def test_an_unknown_command_gets_the_nearest_one(self):
+        answer = run(KTMPI, "tokenise")
+
+        self.assertEqual(answer.returncode, 2)
+        self.assertIn("unknown command 'tokenise'; the nearest one is 'tokenize'", answer.stderr)
+
+    def test_a_usage_error_is_said_once_whatever_the_number_of_ranks(self):
+        answer = run(MPIRUN, "-np", "3", "--oversubscribe", "--bind-to", "none", KTMPI, "--prot", "1")
+
+        self.assertEqual(answer.returncode, 2)
+        self.assertEqual(answer.stderr.count("unknown option --prot; the nearest one is --port"), 1, answer.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
