@@ -16,7 +16,7 @@ struct EncodeOptions {
 };
 
 // Byte-level BPE of a model folder's tokenizer.json (Hugging Face tokenizers). Immutable; any thread may use it.
-// Encoding adds no BOS or EOS. Throws Error(kExitModel) naming the file and the field when the folder has no usable one.
+// Encoding adds no BOS or EOS.
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -24,11 +24,12 @@ class Tokenizer {
   virtual std::vector<int32_t> encode(std::string_view text, EncodeOptions options = {}) const = 0;
   // Bytes of one token: may be a part of a character. Unknown ids (padding rows of the embedding) are empty.
   virtual std::string_view bytes(int32_t id) const = 0;
-  virtual bool is_special(int32_t id) const = 0;  // dropped by skip_special_tokens
+  virtual bool is_special(int32_t id) const = 0;                            // dropped by skip_special_tokens
   virtual std::optional<int32_t> find(std::string_view content) const = 0;  // id of an added token by its text
-  virtual int32_t size() const = 0;  // one more than the largest known id
+  virtual int32_t size() const = 0;                                         // one more than the largest known id
 };
 
+// Throws Error(kExitModel) naming the file and the field when the folder has no tokenizer that is understood.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder);
 
 // Whole text of the ids, U+FFFD for each maximal invalid sub-part.
@@ -39,7 +40,7 @@ std::string decode(const Tokenizer& tokenizer, std::span<const int32_t> ids, boo
 class Utf8Stream {
  public:
   std::string push(std::string_view bytes);
-  std::string flush();  // an incomplete tail becomes one U+FFFD
+  std::string flush();  // U+FFFD for an incomplete tail
 
  private:
   std::string tail_;
