@@ -12,7 +12,8 @@ namespace kt {
 // How a checkpoint stores some families of tensors.
 enum class ExpertLayout : uint8_t {
   per_expert,     // {experts}.E.gate_proj.weight [inter, hidden], up_proj.weight, down_proj.weight [hidden, inter]
-  fused_gate_up,  // {experts}.gate_up_proj [E, 2 inter, hidden] (gate rows first), {experts}.down_proj [E, hidden, inter]
+  fused_gate_up,  // {experts}.gate_up_proj [E, 2 inter, hidden] (gate rows first), {experts}.down_proj [E, hidden,
+                  // inter]
 };
 enum class DeltaLayout : uint8_t {
   grouped,   // in_proj_qkvz and in_proj_ba, grouped by key head
@@ -22,11 +23,11 @@ enum class DeltaLayout : uint8_t {
 // All that is particular to one architecture. Tensor names are derived from the prefixes; layer tensors are
 // "{layers}.N.{suffix}" with the suffixes that the Hugging Face models of this family share (see model/weights.cpp).
 struct Arch {
-  std::string_view hf_name;     // config.json "architectures"[0]
-  std::string_view model_type;  // accepted when the architecture's name is unknown
+  std::string_view hf_name;                               // config.json "architectures"[0]
+  std::string_view model_type;                            // accepted when the architecture's name is unknown
   ModelConfig (*parse)(const nlohmann::json& hf_config);  // throws Error(kExitModel) naming the key
-  std::string_view prefix;      // "model." or "model.language_model."
-  ExpertLayout experts = ExpertLayout::per_expert;  // the one releases use; loaders take either
+  std::string_view prefix;                                // "model." or "model.language_model."
+  ExpertLayout experts = ExpertLayout::per_expert;        // the one releases use; loaders take either
   DeltaLayout delta = DeltaLayout::grouped;
   std::string_view skipped[3] = {};  // tensor prefixes that are not part of the language model
 };

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "runtime/arch/arch.h"
+
+// One line here and one in registry.cpp is what a new architecture adds besides its own file.
+
+namespace kt {
+
+extern const Arch kQwen2Moe;
+extern const Arch kQwen3Moe;
+extern const Arch kQwen3Next;
+extern const Arch kQwen35Moe;
+
+}  // namespace kt

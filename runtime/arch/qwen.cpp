@@ -1,0 +1,168 @@
+#include "runtime/arch/qwen.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace kt::qwen {
+namespace {
+
+// Far above any model, far below where products of two of them leave int64.
+constexpr int kMaxWidth = 1 << 20;
+constexpr int kMaxVocab = 1 << 24;
+constexpr int kMaxLayers = 1024;
+constexpr int kMaxExperts = 1 << 16;
+constexpr int kMaxHeads = 1 << 12;
+constexpr int kMaxContext = 1 << 30;
+
+void refuse_unsupported(const ConfigReader& json) {
+  for (const char* key : {"quantization_config", "compression_config"}) {
+    if (json.has(key)) json.refuse(key, "quantised checkpoints are not supported yet; use the BF16 release");
+  }
+  const std::string activation = json.text_or("hidden_act", "silu");
+  if (activation != "silu") json.refuse("hidden_act", fmt::format("\"{}\" is not supported, only silu is", activation));
+  if (json.boolean_or("use_sliding_window", false)) {
+    json.refuse("use_sliding_window", "sliding window attention is not supported");
+  }
+  if (json.boolean_or("attention_bias", false)) {
+    json.refuse("attention_bias", "biases of the attention projections are not supported for this architecture");
+  }
+}
+
+// Theta and the kind of one of the two places for rope settings.
+void check_rope_type(const ConfigReader& json, const char* key) {
+  if (!json.has(key)) return;
+  const ConfigReader rope = json.object(key);
+  for (const char* name : {"rope_type", "type"}) {
+    const std::string type = rope.text_or(name, "default");
+    if (type != "default") {
+      json.refuse(key, fmt::format("{} \"{}\" is not supported for this architecture, only default is", name, type));
+    }
+  }
+}
+
+}  // namespace
+
+void read_skeleton(const ConfigReader& json, ModelConfig& config) {
+  refuse_unsupported(json);
+  config.hidden = json.integer("hidden_size", 1, kMaxWidth);
+  if (config.hidden % 2 != 0) {
+    json.refuse("hidden_size", fmt::format("expected an even number, found {}", config.hidden));
+  }
+  config.vocab = json.integer("vocab_size", 1, kMaxVocab);
+  config.max_context = json.integer("max_position_embeddings", 1, kMaxContext);
+  config.norm_eps = static_cast<float>(json.number_or("rms_norm_eps", 1e-6, 0.0, 1.0));
+  config.tied_head = json.boolean_or("tie_word_embeddings", false);
+  config.layers.resize(static_cast<size_t>(json.integer("num_hidden_layers", 1, kMaxLayers)));
+  config.eos = json.integers("eos_token_id", 0, kMaxVocab);
+}
+
+void read_attention(const ConfigReader& json, ModelConfig& config) {
+  AttentionSpec& attention = config.attention;
+  attention.heads = json.integer("num_attention_heads", 1, kMaxHeads);
+  attention.kv_heads = json.integer_or("num_key_value_heads", attention.heads, 1, kMaxHeads);
+  if (attention.heads % attention.kv_heads != 0) {
+    json.refuse("num_key_value_heads", fmt::format("expected a divisor of num_attention_heads = {}, found {}",
+                                                   attention.heads, attention.kv_heads));
+  }
+  if (!json.has("head_dim") && config.hidden % attention.heads != 0) {
+    json.refuse("num_attention_heads",
+                fmt::format("expected a divisor of hidden_size = {} as there is no head_dim, found {}", config.hidden,
+                            attention.heads));
+  }
+  attention.head_dim = json.integer_or("head_dim", config.hidden / attention.heads, 1, kMaxWidth);
+  if (attention.head_dim % 32 != 0) {
+    const char* key = json.has("head_dim") ? "head_dim" : "hidden_size / num_attention_heads";
+    json.refuse(key, fmt::format("expected a multiple of 32, found {}", attention.head_dim));
+  }
+}
+
+void read_rope(const ConfigReader& json, double default_theta, double default_share, ModelConfig& config) {
+  check_rope_type(json, "rope_scaling");
+  check_rope_type(json, "rope_parameters");
+  // transformers 5 keeps both numbers in rope_parameters, transformers 4 beside it.
+  const auto number = [&](const char* key, double fallback, double low, double high) {
+    const double outside = json.number_or(key, fallback, low, high);
+    return json.has("rope_parameters") ? json.object("rope_parameters").number_or(key, outside, low, high) : outside;
+  };
+  RopeSpec& rope = config.attention.rope;
+  rope.theta = number("rope_theta", default_theta, 1.0, 1e15);
+  const double dims = config.attention.head_dim * number("partial_rotary_factor", default_share, 0.0, 1.0);
+  rope.dims = static_cast<int>(std::lround(dims));
+  if (rope.dims < 2 || rope.dims % 2 != 0 || std::abs(dims - rope.dims) > 1e-6) {
+    json.refuse("partial_rotary_factor",
+                fmt::format("expected an even number of rotated dims of head_dim = {}, found {}",
+                            config.attention.head_dim, dims));
+  }
+}
+
+void read_experts(const ConfigReader& json, ModelConfig& config) {
+  MoeSpec& moe = config.moe;
+  moe.experts = json.integer("num_experts", 1, kMaxExperts);
+  moe.top_k = json.integer("num_experts_per_tok", 1, kMaxExperts);
+  if (moe.top_k > moe.experts) {
+    json.refuse("num_experts_per_tok",
+                fmt::format("expected at most num_experts = {}, found {}", moe.experts, moe.top_k));
+  }
+  moe.inter = json.integer("moe_intermediate_size", 1, kMaxWidth);
+}
+
+void read_shared_expert(const ConfigReader& json, ModelConfig& config) {
+  config.moe.shared_inter = json.integer("shared_expert_intermediate_size", 0, kMaxWidth);
+  config.moe.shared_gate = config.moe.shared_inter > 0;
+}
+
+void read_dense_layers(const ConfigReader& json, ModelConfig& config) {
+  const int count = static_cast<int>(config.layers.size());
+  const int step = json.integer_or("decoder_sparse_step", 1, 1, kMaxLayers);
+  const std::vector<int> dense = json.integers("mlp_only_layers", 0, count - 1);
+  bool any = false;
+  for (int n = 0; n < count; ++n) {
+    if ((n + 1) % step == 0 && std::find(dense.begin(), dense.end(), n) == dense.end()) continue;
+    config.layers[static_cast<size_t>(n)].ffn = Ffn::dense;
+    any = true;
+  }
+  if (any) config.dense_inter = json.integer("intermediate_size", 1, kMaxWidth);
+}
+
+void read_hybrid_layers(const ConfigReader& json, ModelConfig& config) {
+  const size_t count = config.layers.size();
+  if (!json.has("layer_types")) {
+    const auto interval = static_cast<size_t>(json.integer_or("full_attention_interval", 4, 1, kMaxLayers));
+    for (size_t n = 0; n < count; ++n) {
+      config.layers[n].mixer = (n + 1) % interval == 0 ? Mixer::attention : Mixer::delta_net;
+    }
+    return;
+  }
+  const std::vector<std::string> types = json.texts("layer_types");
+  if (types.size() != count) {
+    json.refuse("layer_types", fmt::format("expected num_hidden_layers = {} entries, found {}", count, types.size()));
+  }
+  for (size_t n = 0; n < count; ++n) {
+    if (types[n] == "full_attention") {
+      config.layers[n].mixer = Mixer::attention;
+    } else if (types[n] == "linear_attention") {
+      config.layers[n].mixer = Mixer::delta_net;
+    } else {
+      json.refuse("layer_types", fmt::format("\"{}\" (layer {}) is not supported, only full_attention and "
+                                             "linear_attention are",
+                                             types[n], n));
+    }
+  }
+}
+
+void read_delta(const ConfigReader& json, ModelConfig& config) {
+  DeltaSpec& delta = config.delta;
+  delta.key_heads = json.integer("linear_num_key_heads", 1, kMaxHeads);
+  delta.value_heads = json.integer("linear_num_value_heads", 1, kMaxHeads);
+  if (delta.value_heads % delta.key_heads != 0) {
+    json.refuse("linear_num_value_heads", fmt::format("expected a multiple of linear_num_key_heads = {}, found {}",
+                                                      delta.key_heads, delta.value_heads));
+  }
+  delta.key_dim = json.integer("linear_key_head_dim", 1, kMaxHeads);
+  delta.value_dim = json.integer("linear_value_head_dim", 1, kMaxHeads);
+  delta.conv_kernel = json.integer("linear_conv_kernel_dim", 1, 64);
+}
+
+}  // namespace kt::qwen
