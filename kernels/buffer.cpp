@@ -33,7 +33,8 @@ Buffer::Buffer(size_t size, int node, ThreadPool& pool) : size_(size) {
   data_ = static_cast<std::byte*>(p);
   const int64_t pages = static_cast<int64_t>(mapped / kHugePage);
   pool.run(pages, [&](int64_t i) {
-    for (size_t at = 0; at < kHugePage; at += 4096) static_cast<volatile std::byte*>(data_)[i * kHugePage + at] = std::byte{0};
+    for (size_t at = 0; at < kHugePage; at += 4096)
+      static_cast<volatile std::byte*>(data_)[i * kHugePage + at] = std::byte{0};
   });
 }
 

@@ -38,13 +38,13 @@ inline constexpr int64_t kv_page_elements(int head_dim) { return 2ll * head_dim 
 struct AttentionJob {
   const float* q = nullptr;  // query of (token t, head g): q + t * q_stride + g * head_dim
   int64_t q_stride = 0;
-  int first = 0;             // position of token 0
-  int group = 1;             // query heads per key-value head
-  int head_dim = 0;          // multiple of 16
+  int first = 0;     // position of token 0
+  int group = 1;     // query heads per key-value head
+  int head_dim = 0;  // multiple of 16
   float scale = 1.0f;
-  const bf16* pages = nullptr;       // page b of this head at pages + b * page_stride
+  const bf16* pages = nullptr;  // page b of this head at pages + b * page_stride
   int64_t page_stride = 0;
-  const int32_t* blocks = nullptr;   // page numbers in order of position
+  const int32_t* blocks = nullptr;  // page numbers in order of position
 };
 
 // Softmax over a set of keys, unfinished: maximum, sum of exp(score - maximum), and values weighted alike.
@@ -75,14 +75,15 @@ struct Ops {
   // for whole panels.
   void (*matmul)(const Rows& x, const PackedMatrix& w, int begin, int end, float* out, int64_t ldo);
 
-  // gate_up has the gate's panel p at 2p and the up's at 2p + 1. h[i][16p..] = bf16(silu(gate) * up), for p in [begin, end).
+  // gate_up has the gate's panel p at 2p and the up's at 2p + 1. h[i][16p..] = bf16(silu(gate) * up), for p in [begin,
+  // end).
   void (*swiglu)(const Rows& x, const PackedMatrix& gate_up, int begin, int end, bf16* h, int64_t ldh);
 
   // Row-parallel product, cut into slices of `slice` inputs (a multiple of 32; the last may be shorter):
   // out[to(i)][16p..] += sum over slices of to_grid(scale_i * chain over the slice), for p in [begin, end).
   // to(i) = out_index ? out_index[i] : i; scale null: 1. out is float64 with room for whole panels.
-  void (*matmul_add)(const Rows& x, const PackedMatrix& w, int slice, int begin, int end, const float* scale, double* out,
-                     int64_t ldo, const int32_t* out_index);
+  void (*matmul_add)(const Rows& x, const PackedMatrix& w, int slice, int begin, int end, const float* scale,
+                     double* out, int64_t ldo, const int32_t* out_index);
 
   // out = bf16(w * x / sqrt(mean(x^2) + eps)), n values, out padded with zeros to a multiple of 32.
   void (*rms_norm)(const float* x, const float* w, float eps, int n, bf16* out);
@@ -108,8 +109,8 @@ struct Ops {
   // Causal depthwise convolution and silu on channels [begin, end), multiples of 16. x (tokens, x_stride);
   // history (taps - 1, channels): the inputs before the first token, updated; w (taps, channels) with the current
   // token's tap last; out (tokens, out_stride).
-  void (*conv_silu)(const float* x, int64_t x_stride, float* history, const float* w, int taps, int channels, int tokens,
-                    int begin, int end, float* out, int64_t out_stride);
+  void (*conv_silu)(const float* x, int64_t x_stride, float* history, const float* w, int taps, int channels,
+                    int tokens, int begin, int end, float* out, int64_t out_stride);
   // Gated delta rule: S *= alpha; d = beta (v - S^T k); S += k d^T; out = S^T q, token by token.
   void (*delta_rule)(const DeltaJob& job, int column, int columns);
 

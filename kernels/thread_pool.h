@@ -25,7 +25,8 @@ class ThreadPool {
   // Calls part(i) once for each i in [0, parts), on any worker, and returns when all are done. part must not throw.
   template <class Part>
   void run(int64_t parts, const Part& part) {
-    run_erased(parts, [](const void* f, int64_t i) { (*static_cast<const Part*>(f))(i); }, &part);
+    run_erased(
+        parts, [](const void* f, int64_t i) { (*static_cast<const Part*>(f))(i); }, &part);
   }
 
  private:

@@ -24,7 +24,7 @@ enum class Format : uint8_t { BF16 };  // named as kt-method names them
 // A view of a packed matrix; owns nothing.
 struct PackedMatrix {
   Format format = Format::BF16;
-  int n = 0, k = 0;               // true sizes
+  int n = 0, k = 0;                 // true sizes
   const std::byte* data = nullptr;  // 64-byte aligned
 
   int panels() const { return static_cast<int>(ceil_div(n, kPanel)); }
@@ -35,7 +35,8 @@ struct PackedMatrix {
 };
 
 // Packs rows [16 * panel, 16 * panel + 16) of W into one panel. `rows` points to the first of them, row-major with
-// `stride` elements from one row to the next; `count` <= 16 rows exist, the others are zero; k columns, padded with zeros.
+// `stride` elements from one row to the next; `count` <= 16 rows exist, the others are zero; k columns, padded with
+// zeros.
 void pack_panel_bf16(const bf16* rows, int64_t stride, int count, int k, std::byte* panel);
 
 }  // namespace kt

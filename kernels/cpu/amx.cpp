@@ -1,6 +1,6 @@
 // AMX-BF16 tiles for five rows and more; below, and for everything else, AVX-512.
-// Compiled a second time with KT_EMULATE_TILES: the same code on tiles in software, so that it can be tested on machines
-// without AMX.
+// Compiled a second time with KT_EMULATE_TILES: the same code on tiles in software, so that it can be tested on
+// machines without AMX.
 
 #include <immintrin.h>
 
@@ -26,7 +26,8 @@ void configure_tiles(int a0_rows, int a1_rows) {
 void release_tiles() {}
 void zero_tile(int t) { __builtin_memset(tile_c[t], 0, sizeof tile_c[t]); }
 void load_tile(int t, const void* p, int64_t stride) {
-  for (int r = 0; r < tile_rows[t]; ++r) __builtin_memcpy(tile_ab[t][r], static_cast<const std::byte*>(p) + r * stride, 64);
+  for (int r = 0; r < tile_rows[t]; ++r)
+    __builtin_memcpy(tile_ab[t][r], static_cast<const std::byte*>(p) + r * stride, 64);
 }
 void store_tile(int t, void* p, int64_t stride) {
   for (int r = 0; r < tile_rows[t]; ++r) __builtin_memcpy(static_cast<std::byte*>(p) + r * stride, tile_c[t][r], 64);

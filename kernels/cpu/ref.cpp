@@ -56,7 +56,8 @@ float chain(const bf16* x, const PackedMatrix& w, int out, int k0, int k1) {
 
 void matmul(const Rows& x, const PackedMatrix& w, int begin, int end, float* out, int64_t ldo) {
   for (int i = 0; i < x.count; ++i)
-    for (int n = begin * kPanel; n < end * kPanel; ++n) out[i * ldo + n] = chain(x.row(i), w, n, 0, w.k_tiles() * kTileK);
+    for (int n = begin * kPanel; n < end * kPanel; ++n)
+      out[i * ldo + n] = chain(x.row(i), w, n, 0, w.k_tiles() * kTileK);
 }
 
 void swiglu(const Rows& x, const PackedMatrix& w, int begin, int end, bf16* h, int64_t ldh) {
@@ -140,7 +141,8 @@ void attend(const AttentionJob& job, int begin, int end, int span, SoftmaxState*
       const int key = span * kKvSpan + j;
       const float p = exp_ref(score[j] - top);
       lane[j % 16] = lane[j % 16] + p;
-      for (int c = 0; c < d; ++c) out[c] = std::fma(p, to_float(page_of(key)[(kKvBlock + key % kKvBlock) * d + c]), out[c]);
+      for (int c = 0; c < d; ++c)
+        out[c] = std::fma(p, to_float(page_of(key)[(kKvBlock + key % kKvBlock) * d + c]), out[c]);
     }
     states[query] = {top, fold(lane)};
   }

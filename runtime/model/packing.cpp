@@ -30,7 +30,8 @@ class Progress {
         static_cast<double>(total_ - done) / rate);
   }
   void finish() const {
-    log("loaded {}: {:.2f} GB in {:.1f} s ({:.2f} GB/s)", what_, gb(total_), seconds(), gb(total_) / std::max(seconds(), 1e-3));
+    log("loaded {}: {:.2f} GB in {:.1f} s ({:.2f} GB/s)", what_, gb(total_), seconds(),
+        gb(total_) / std::max(seconds(), 1e-3));
   }
 
  private:
@@ -45,8 +46,7 @@ class Progress {
 };
 
 void require_bf16(StoredType type, const std::string& name) {
-  if (type != StoredType::bf16)
-    fail(kExitModel, "{}: expected BF16 weights, found {}", name, name_of(type));
+  if (type != StoredType::bf16) fail(kExitModel, "{}: expected BF16 weights, found {}", name, name_of(type));
 }
 
 }  // namespace
@@ -70,7 +70,8 @@ void Packing::add_pair(PackedMatrix* target, RowRun gate, RowRun up) {
 void Packing::check(const Checkpoint& checkpoint) const {
   std::vector<std::byte> scratch;
   for (const Job& job : jobs_)
-    for (const RowRun& run : job.rows) require_bf16(checkpoint.rows(run.name, run.shape, run.first, 0, scratch).type, run.name);
+    for (const RowRun& run : job.rows)
+      require_bf16(checkpoint.rows(run.name, run.shape, run.first, 0, scratch).type, run.name);
 }
 
 Buffer Packing::load(const Checkpoint& checkpoint, ThreadPool& pool, int numa_node, const std::string& what) {

@@ -23,7 +23,8 @@ struct RowRun {
 // fills it from the checkpoint with all threads.
 class Packing {
  public:
-  // `target` becomes a packed matrix of the given rows (one run after the other) and columns. Its data is set by load().
+  // `target` becomes a packed matrix of the given rows (one run after the other) and columns. Its data is set by
+  // load().
   void add(PackedMatrix* target, std::vector<RowRun> rows, int64_t first_column, int columns);
   // Two matrices of equal size as alternating panels, as Ops::swiglu wants them; padded to an even number of pairs.
   void add_pair(PackedMatrix* target, RowRun gate, RowRun up);
@@ -41,7 +42,7 @@ class Packing {
     std::vector<RowRun> rows;
     int64_t first_column;
     int columns;
-    size_t offset;         // of the target in the buffer
+    size_t offset;                // of the target in the buffer
     int first_panel, panel_step;  // where the job's panels go in the target
   };
   void check(const Checkpoint& checkpoint) const;

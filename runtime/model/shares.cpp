@@ -14,7 +14,8 @@ bool fits(const ModelConfig& c, int count) {
   const AttentionSpec& a = c.attention;
   if (a.heads % count) return false;
   if (a.kv_heads % count && (count % a.kv_heads || (a.heads / a.kv_heads) % (count / a.kv_heads))) return false;
-  const bool delta = std::any_of(c.layers.begin(), c.layers.end(), [](LayerSpec l) { return l.mixer == Mixer::delta_net; });
+  const bool delta =
+      std::any_of(c.layers.begin(), c.layers.end(), [](LayerSpec l) { return l.mixer == Mixer::delta_net; });
   return !delta || c.delta.key_heads % count == 0;
 }
 
@@ -26,8 +27,10 @@ TrunkShare trunk_share(const ModelConfig& config, int index, int count) {
     std::string valid;
     for (int n = 1; n <= a.heads; ++n)
       if (fits(config, n)) valid += (valid.empty() ? "" : ", ") + std::to_string(n);
-    fail(kExitUsage, "tensor-parallel-size {} does not divide the heads of {} ({} query, {} key-value, {} linear key heads)\n"
-         "  valid: {}", count, config.architecture, a.heads, a.kv_heads, config.delta.key_heads, valid);
+    fail(kExitUsage,
+         "tensor-parallel-size {} does not divide the heads of {} ({} query, {} key-value, {} linear key heads)\n"
+         "  valid: {}",
+         count, config.architecture, a.heads, a.kv_heads, config.delta.key_heads, valid);
   }
   TrunkShare s{.index = index, .count = count};
   s.heads = part_of(a.heads, index, count);

@@ -24,16 +24,17 @@ inline int slice_count(int inter) { return (inter + slice_width(inter) - 1) / sl
 inline Range inter_part(int inter, int index, int count) {
   const Range slices = part_of(slice_count(inter), index, count);
   const int width = slice_width(inter);
-  return {slices.begin * width < inter ? slices.begin * width : inter, slices.end * width < inter ? slices.end * width : inter};
+  return {slices.begin * width < inter ? slices.begin * width : inter,
+          slices.end * width < inter ? slices.end * width : inter};
 }
 
 // What trunk rank `index` of `count` computes. Throws Error(kExitUsage) when the heads do not divide.
 struct TrunkShare {
   int index = 0, count = 1;
-  Range heads, kv_heads;       // attention; key-value heads are replicated when there are more ranks than heads
+  Range heads, kv_heads;         // attention; key-value heads are replicated when there are more ranks than heads
   Range key_heads, value_heads;  // delta net
-  Range dense, shared;         // intermediate columns
-  Range vocab;                 // rows of the head, cut at panels
+  Range dense, shared;           // intermediate columns
+  Range vocab;                   // rows of the head, cut at panels
 };
 TrunkShare trunk_share(const ModelConfig& config, int index, int count);
 

@@ -32,7 +32,8 @@ struct LayerLoader {
 
   void attention(AttentionWeights& w) const {
     const AttentionSpec& a = config.attention;
-    const int64_t d = a.head_dim, hidden = config.hidden, q_rows = a.heads * d * (a.gated ? 2 : 1), kv_rows = a.kv_heads * d;
+    const int64_t d = a.head_dim, hidden = config.hidden, q_rows = a.heads * d * (a.gated ? 2 : 1),
+                  kv_rows = a.kv_heads * d;
     std::vector<RowRun> rows;
     for (int part = 0; part < (a.gated ? 2 : 1); ++part)  // per head: query, then gate
       for (int h = share.heads.begin; h < share.heads.end; ++h)
@@ -67,7 +68,8 @@ struct LayerLoader {
         (arch.delta == DeltaLayout::grouped && !checkpoint.find(name("linear_attn.in_proj_qkv.weight")))) {
       // Per key head: query dk | key dk | values ratio*dv | z ratio*dv, and ratio b | ratio a.
       const int64_t group = 2 * dk + 2 * ratio * dv, total = s.key_heads * group;
-      const std::pair<int64_t, int64_t> parts[] = {{0, dk}, {dk, dk}, {2 * dk, ratio * dv}, {2 * dk + ratio * dv, ratio * dv}};
+      const std::pair<int64_t, int64_t> parts[] = {
+          {0, dk}, {dk, dk}, {2 * dk, ratio * dv}, {2 * dk + ratio * dv, ratio * dv}};
       for (auto [offset, count] : parts)
         for (int h = kh.begin; h < kh.end; ++h)
           qkvz.push_back(run("linear_attn.in_proj_qkvz.weight", total, hidden, h * group + offset, count));
@@ -85,7 +87,8 @@ struct LayerLoader {
     }
     packing.add(&w.qkvz, std::move(qkvz), 0, config.hidden);
     packing.add(&w.ba, std::move(ba), 0, config.hidden);
-    packing.add(&w.out, {run("linear_attn.out_proj.weight", hidden, v_all, 0, hidden)}, vh.begin * dv, vh.size() * s.value_dim);
+    packing.add(&w.out, {run("linear_attn.out_proj.weight", hidden, v_all, 0, hidden)}, vh.begin * dv,
+                vh.size() * s.value_dim);
 
     const int taps = s.conv_kernel, channels = s.conv_channels();
     const std::vector<float> conv = read_floats(checkpoint, name("linear_attn.conv1d.weight"), {channels, 1, taps});
@@ -118,15 +121,18 @@ struct LayerLoader {
 
   void expert(FfnWeights& w, int e, Range columns) const {
     const int64_t inter = config.moe.inter, hidden = config.hidden, experts = config.moe.experts;
-    const bool fused = checkpoint.find(name("mlp.experts.gate_up_proj")) ||
-                       (arch.experts == ExpertLayout::fused_gate_up && !checkpoint.find(name("mlp.experts.0.gate_proj.weight")));
+    const bool fused =
+        checkpoint.find(name("mlp.experts.gate_up_proj")) ||
+        (arch.experts == ExpertLayout::fused_gate_up && !checkpoint.find(name("mlp.experts.0.gate_proj.weight")));
     if (!fused) return ffn(w, fmt::format("mlp.experts.{}.", e), config.moe.inter, columns);
     w.columns = columns.size();
-    const RowRun gate{name("mlp.experts.gate_up_proj"), {experts, 2 * inter, hidden}, e * 2 * inter + columns.begin, columns.size()};
+    const RowRun gate{
+        name("mlp.experts.gate_up_proj"), {experts, 2 * inter, hidden}, e * 2 * inter + columns.begin, columns.size()};
     RowRun up = gate;
     up.first += inter;
     packing.add_pair(&w.gate_up, gate, up);
-    packing.add(&w.down, {{name("mlp.experts.down_proj"), {experts, hidden, inter}, e * hidden, hidden}}, columns.begin, columns.size());
+    packing.add(&w.down, {{name("mlp.experts.down_proj"), {experts, hidden, inter}, e * hidden, hidden}}, columns.begin,
+                columns.size());
   }
 };
 
@@ -134,8 +140,8 @@ std::string layer_prefix(const Arch& arch, size_t layer) { return fmt::format("{
 
 }  // namespace
 
-TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config, const TrunkShare& share,
-                        ThreadPool& pool, int numa_node) {
+TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config,
+                        const TrunkShare& share, ThreadPool& pool, int numa_node) {
   TrunkWeights t;
   Packing packing;
   t.layers.resize(config.layers.size());
@@ -158,8 +164,11 @@ TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const Mo
   const LayerLoader top{checkpoint, arch, config, share, packing, prefix};
   t.final_norm = top.norm(prefix + "norm.weight", config.hidden);
   t.embedding = prefix + "embed_tokens.weight";
-  packing.add(&t.head, {{config.tied_head ? t.embedding : "lm_head.weight", {config.vocab, config.hidden}, share.vocab.begin,
-                         share.vocab.size()}},
+  packing.add(&t.head,
+              {{config.tied_head ? t.embedding : "lm_head.weight",
+                {config.vocab, config.hidden},
+                share.vocab.begin,
+                share.vocab.size()}},
               0, config.hidden);
   std::vector<std::byte> scratch;
   checkpoint.rows(t.embedding, Shape{config.vocab, config.hidden}, 0, 0, scratch);
@@ -183,8 +192,9 @@ ExpertBank load_experts(const Checkpoint& checkpoint, const Arch& arch, const Mo
     for (int e = 0; e < config.moe.experts; ++e)
       l.expert(bank.experts[static_cast<size_t>(bank.moe_index[i]) * config.moe.experts + e], e, columns);
   }
-  bank.storage = packing.load(checkpoint, pool, numa_node, fmt::format("experts, columns {}-{} of {}", columns.begin, columns.end,
-                                                                       config.moe.inter));
+  bank.storage =
+      packing.load(checkpoint, pool, numa_node,
+                   fmt::format("experts, columns {}-{} of {}", columns.begin, columns.end, config.moe.inter));
   return bank;
 }
 

@@ -19,10 +19,10 @@ struct AttentionWeights {
 };
 struct DeltaWeights {
   PackedMatrix qkvz, ba, out;
-  std::vector<float> conv;        // (taps, channels), this rank's channels
-  std::vector<float> decay;       // -exp(A_log) per value head
-  std::vector<float> dt_bias;     // per value head
-  std::vector<float> norm;        // (value_dim)
+  std::vector<float> conv;     // (taps, channels), this rank's channels
+  std::vector<float> decay;    // -exp(A_log) per value head
+  std::vector<float> dt_bias;  // per value head
+  std::vector<float> norm;     // (value_dim)
 };
 // SwiGLU on this rank's intermediate columns.
 struct FfnWeights {
@@ -59,8 +59,8 @@ struct ExpertBank {
 };
 
 // Load this rank's part; throw Error(kExitModel) naming the tensor. The result may be moved: views point into storage.
-TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config, const TrunkShare& share,
-                        ThreadPool& pool, int numa_node);
+TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config,
+                        const TrunkShare& share, ThreadPool& pool, int numa_node);
 ExpertBank load_experts(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config, Range columns,
                         ThreadPool& pool, int numa_node);
 

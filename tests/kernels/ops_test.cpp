@@ -78,8 +78,8 @@ void expect_same_bits(const std::vector<T>& found, const std::vector<T>& expecte
 struct Shape {
   int rows, n, k;
 };
-const Shape kShapes[] = {{1, 16, 32}, {1, 1, 64}, {2, 40, 96}, {3, 33, 70}, {4, 64, 128}, {5, 64, 128}, {7, 48, 192}, {17, 80, 64},
-                         {33, 32, 256}, {64, 16, 32}, {200, 48, 64}};
+const Shape kShapes[] = {{1, 16, 32},  {1, 1, 64},   {2, 40, 96},   {3, 33, 70},  {4, 64, 128}, {5, 64, 128},
+                         {7, 48, 192}, {17, 80, 64}, {33, 32, 256}, {64, 16, 32}, {200, 48, 64}};
 
 TEST_P(EveryTable, MatmulHasTheReferencesBits) {
   for (const Shape& s : kShapes) {
@@ -169,16 +169,16 @@ TEST_P(EveryTable, SlicesAddUpToTheSameBitsInAnyGrouping) {
   const auto w = halves(n * k), x = halves(rows * k);
   const Packed whole = pack(w, n, k);
   std::vector<double> one(rows * n, 0.0), cut(rows * n, 0.0);
-  ops().matmul_add({.data = x.data(), .stride = k, .count = rows}, whole.matrix, 64, 0, n / kPanel, nullptr, one.data(), n,
-                   nullptr);
+  ops().matmul_add({.data = x.data(), .stride = k, .count = rows}, whole.matrix, 64, 0, n / kPanel, nullptr, one.data(),
+                   n, nullptr);
 
   for (auto [from, to] : {std::pair{192, 256}, {0, 64}, {64, 192}}) {  // three ranks' shares, last one first
     std::vector<bf16> part;
     for (int r = 0; r < n; ++r) part.insert(part.end(), &w[r * k + from], &w[r * k] + to);
     const Packed p = pack(part, n, to - from);
     std::vector<double> sum(rows * n, 0.0);
-    ops().matmul_add({.data = x.data() + from, .stride = k, .count = rows}, p.matrix, 64, 0, n / kPanel, nullptr, sum.data(), n,
-                     nullptr);
+    ops().matmul_add({.data = x.data() + from, .stride = k, .count = rows}, p.matrix, 64, 0, n / kPanel, nullptr,
+                     sum.data(), n, nullptr);
     for (size_t i = 0; i < sum.size(); ++i) cut[i] += sum[i];
   }
 
@@ -245,8 +245,15 @@ TEST_P(EveryTable, AttentionOverPagesHasTheReferencesBitsForAnySplitOfTheQueries
     ops().store_kv(k.data(), v.data(), d, t % kKvBlock, &cache[blocks[t / kKvBlock] * kv_page_elements(d)]);
   }
   const auto q = floats(static_cast<size_t>(tokens) * group * d);
-  const AttentionJob job{.q = q.data(), .q_stride = group * d, .first = first, .group = group, .head_dim = d, .scale = 0.125f,
-                         .pages = cache.data(), .page_stride = kv_page_elements(d), .blocks = blocks.data()};
+  const AttentionJob job{.q = q.data(),
+                         .q_stride = group * d,
+                         .first = first,
+                         .group = group,
+                         .head_dim = d,
+                         .scale = 0.125f,
+                         .pages = cache.data(),
+                         .page_stride = kv_page_elements(d),
+                         .blocks = blocks.data()};
   const int queries = tokens * group;
   auto run = [&](const Ops& o, int step) {
     std::vector<SoftmaxState> state(queries), part(queries);
@@ -272,12 +279,13 @@ TEST_P(EveryTable, ConvolutionContinuesAcrossChunks) {
   const int taps = 4, channels = 32, tokens = 9;
   const auto x = floats(tokens * channels), w = floats(taps * channels), h = floats((taps - 1) * channels);
   std::vector<float> history = h, expected(tokens * channels), out(expected);
-  ref().conv_silu(x.data(), channels, history.data(), w.data(), taps, channels, tokens, 0, channels, expected.data(), channels);
+  ref().conv_silu(x.data(), channels, history.data(), w.data(), taps, channels, tokens, 0, channels, expected.data(),
+                  channels);
 
   std::vector<float> own = h;
   for (auto [from, count] : {std::pair{0, 1}, {1, 2}, {3, 6}})
-    ops().conv_silu(&x[from * channels], channels, own.data(), w.data(), taps, channels, count, 0, channels, &out[from * channels],
-                    channels);
+    ops().conv_silu(&x[from * channels], channels, own.data(), w.data(), taps, channels, count, 0, channels,
+                    &out[from * channels], channels);
 
   expect_same_bits(out, expected);
   expect_same_bits(own, history);
@@ -290,9 +298,20 @@ TEST_P(EveryTable, DeltaRuleHasTheReferencesBitsForAnySplitOfColumns) {
   auto run = [&](const Ops& o, std::vector<std::pair<int, int>> parts) {
     std::vector<float> state = s, out(tokens * dv);
     for (auto [c, n] : parts)
-      o.delta_rule({.q = q.data(), .k = k.data(), .qk_stride = dk, .v = v.data(), .v_stride = dv, .alpha = alpha.data(),
-                    .beta = beta.data(), .gate_stride = 1, .tokens = tokens, .key_dim = dk, .value_dim = dv, .state = state.data(),
-                    .out = out.data(), .out_stride = dv},
+      o.delta_rule({.q = q.data(),
+                    .k = k.data(),
+                    .qk_stride = dk,
+                    .v = v.data(),
+                    .v_stride = dv,
+                    .alpha = alpha.data(),
+                    .beta = beta.data(),
+                    .gate_stride = 1,
+                    .tokens = tokens,
+                    .key_dim = dk,
+                    .value_dim = dv,
+                    .state = state.data(),
+                    .out = out.data(),
+                    .out_stride = dv},
                    c, n);
     out.insert(out.end(), state.begin(), state.end());
     return out;

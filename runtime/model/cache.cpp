@@ -1,0 +1,60 @@
+#include "runtime/model/cache.h"
+
+#include <cstring>
+
+namespace kt {
+namespace {
+
+struct Sizes {
+  size_t page_elements, history, state;  // per attention layer and per (delta layer, slot)
+  int attention_layers = 0, delta_layers = 0;
+};
+Sizes sizes_of(const ModelConfig& c, const TrunkShare& share, CacheLimits limits) {
+  const DeltaSpec& d = c.delta;
+  Sizes s{};
+  for (LayerSpec l : c.layers) ++(l.mixer == Mixer::attention ? s.attention_layers : s.delta_layers);
+  s.page_elements = static_cast<size_t>(limits.blocks) * share.kv_heads.size() * kv_page_elements(c.attention.head_dim);
+  if (s.delta_layers) {
+    s.history = static_cast<size_t>(d.conv_kernel - 1) *
+                (2 * share.key_heads.size() * d.key_dim + share.value_heads.size() * d.value_dim);
+    s.state = static_cast<size_t>(share.value_heads.size()) * d.key_dim * d.value_dim;
+  }
+  return s;
+}
+
+}  // namespace
+
+size_t StateCache::bytes(const ModelConfig& config, const TrunkShare& share, CacheLimits limits) {
+  const Sizes s = sizes_of(config, share, limits);
+  return s.attention_layers * s.page_elements * sizeof(bf16) +
+         s.delta_layers * limits.slots * (s.history + s.state) * sizeof(float);
+}
+
+StateCache::StateCache(const ModelConfig& config, const TrunkShare& share, CacheLimits limits, ThreadPool& pool,
+                       int numa_node)
+    : kv_heads_(share.kv_heads.size()), head_dim_(config.attention.head_dim), slots_(limits.slots) {
+  const Sizes s = sizes_of(config, share, limits);
+  for (LayerSpec l : config.layers)
+    index_.push_back(l.mixer == Mixer::attention ? attention_layers_++ : delta_layers_++);
+  layer_page_elements_ = s.page_elements;
+  history_ = s.history;
+  state_ = s.state;
+  pages_ = Buffer(attention_layers_ * s.page_elements * sizeof(bf16), numa_node, pool);
+  states_ = Buffer(static_cast<size_t>(delta_layers_) * slots_ * (history_ + state_) * sizeof(float), numa_node, pool);
+}
+
+bf16* StateCache::pages(int layer, int kv_head) const {
+  return pages_.as<bf16>() + index_[layer] * layer_page_elements_ + kv_head * kv_page_elements(head_dim_);
+}
+float* StateCache::conv_history(int layer, int slot) const {
+  return states_.as<float>() + (static_cast<size_t>(index_[layer]) * slots_ + slot) * (history_ + state_);
+}
+float* StateCache::delta_state(int layer, int slot) const { return conv_history(layer, slot) + history_; }
+
+void StateCache::clear_slot(int slot) const {
+  for (int i = 0; i < delta_layers_; ++i)
+    std::memset(states_.as<float>() + (static_cast<size_t>(i) * slots_ + slot) * (history_ + state_), 0,
+                (history_ + state_) * sizeof(float));
+}
+
+}  // namespace kt

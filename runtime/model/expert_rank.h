@@ -1,0 +1,17 @@
+#pragma once
+
+#include <span>
+
+#include "kernels/context.h"
+#include "runtime/comm/topology.h"
+#include "runtime/comm/transport.h"
+#include "runtime/model/experts.h"
+
+namespace kt {
+
+// The whole life of an expert rank that is not a trunk rank too: per MoE layer takes the rows of every trunk rank,
+// computes them on its bank as one batch and returns each its sums; ends when the trunk ranks say so.
+void serve_experts(Transport& transport, const Topology& topology, const KernelContext& kernels,
+                   const ModelConfig& config, const ExpertBank& bank, int max_rows);
+
+}  // namespace kt

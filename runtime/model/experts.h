@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/context.h"
+#include "runtime/model/weights.h"
+
+namespace kt {
+
+// Which experts each row wants: row r goes to ids[r * top_k + j] with weights[r * top_k + j].
+struct Routing {
+  std::span<const int32_t> ids;
+  std::span<const float> weights;
+  int rows = 0, top_k = 0;
+};
+
+// Computes routed experts; keeps the memory that this needs between calls, sized by the largest batch.
+class ExpertRunner {
+ public:
+  ExpertRunner(const MoeSpec& spec, int hidden, int columns, int max_rows);
+
+  // out[r] += sum over j of weight * down(silu(gate(x_r)) * up(x_r)), for this rank's columns of each expert. out is
+  // (rows, ldo) float64, multiples of the grid. `experts` is one layer of a bank.
+  void run(const KernelContext& k, const FfnWeights* experts, const Rows& x, const Routing& routing, double* out,
+           int64_t ldo);
+
+ private:
+  struct Group {
+    int expert, begin, count;  // rows [begin, begin + count) of the grouped arrays
+  };
+  void group(const Routing& routing);
+
+  MoeSpec spec_;
+  int hidden_, columns_;
+  std::vector<Group> groups_;      // experts with rows, ascending
+  std::vector<int> fill_;          // per expert
+  std::vector<int32_t> row_;       // grouped: row of the batch
+  std::vector<float> weight_;      // grouped
+  std::vector<bf16> activations_;  // grouped: (rows, round_up(columns, 32))
+};
+
+}  // namespace kt

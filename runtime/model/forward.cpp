@@ -1,0 +1,189 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "runtime/base/error.h"
+#include "runtime/model/trunk.h"
+
+namespace kt {
+namespace {
+
+int64_t fused_columns(const ModelConfig& c, const TrunkShare& s) {
+  const AttentionSpec& a = c.attention;
+  const int64_t attention =
+      ((a.gated ? 2 : 1) * s.heads.size() + 2 * s.kv_heads.size()) * static_cast<int64_t>(a.head_dim);
+  const int64_t delta = 2ll * s.key_heads.size() * c.delta.key_dim + 2ll * s.value_heads.size() * c.delta.value_dim;
+  return std::max(attention, delta);
+}
+int64_t conv_columns(const ModelConfig& c, const TrunkShare& s) {
+  return 2ll * s.key_heads.size() * c.delta.key_dim + static_cast<int64_t>(s.value_heads.size()) * c.delta.value_dim;
+}
+int64_t mixed_columns(const ModelConfig& c, const TrunkShare& s) {
+  return std::max<int64_t>(s.heads.size() * c.attention.head_dim, s.value_heads.size() * c.delta.value_dim);
+}
+
+struct Scratch {
+  size_t x, h, y, fused, mixed, gated, gates, conv, activations, router, logits;
+  size_t total() const { return x + h + y + fused + mixed + gated + gates + conv + activations + router + logits; }
+};
+void set_strides(Trunk& t) {
+  const ModelConfig& c = t.config;
+  t.h_stride = round_up(c.hidden, kTileK);
+  t.y_stride = round_up(c.hidden, kPanel);
+  t.fused_stride = round_up(fused_columns(c, t.share), kPanel);
+  t.mixed_stride = round_up(mixed_columns(c, t.share), kTileK);
+  t.gates_stride = round_up(2ll * t.share.value_heads.size(), kPanel);
+  t.conv_stride = conv_columns(c, t.share);
+  t.activation_stride = round_up(std::max(t.share.dense.size(), t.share.shared.size()), kTileK);
+  t.router_stride = round_up(c.moe.experts + 1, kPanel);
+  t.logits_stride = round_up(t.share.vocab.size(), kPanel);
+}
+Scratch scratch_of(const Trunk& t) {
+  auto bytes = [](int64_t rows, int64_t columns, size_t size) { return static_cast<size_t>(rows * columns) * size; };
+  const int r = t.max_rows;
+  return {.x = bytes(r, t.h_stride, 4),
+          .h = bytes(r, t.h_stride, 2),
+          .y = bytes(r, t.y_stride, 8),
+          .fused = bytes(r, t.fused_stride, 4),
+          .mixed = bytes(r, t.mixed_stride, 4),
+          .gated = bytes(r, t.mixed_stride, 2),
+          .gates = bytes(r, t.gates_stride, 4),
+          .conv = bytes(r, t.conv_stride, 4),
+          .activations = bytes(r, t.activation_stride, 2),
+          .router = bytes(r, t.router_stride, 4),
+          .logits = bytes(t.max_logit_rows, t.logits_stride, 4)};
+}
+
+// Embeds the tokens and computes the step's rotary angles, in float64.
+void begin_step(Trunk& t, const StepPlan& plan) {
+  const ModelConfig& c = t.config;
+  const int half = c.attention.rope.dims / 2;
+  std::vector<int> position(plan.tokens.size());
+  int row = 0;
+  for (const SeqSlice& s : plan.slices) {
+    if (s.first == 0) t.cache.clear_slot(s.slot);
+    for (int i = 0; i < s.count; ++i) position[row++] = s.first + i;
+  }
+  std::vector<double> frequency(half);
+  for (int i = 0; i < half; ++i) frequency[i] = std::pow(c.attention.rope.theta, -2.0 * i / c.attention.rope.dims);
+  const int64_t shape[] = {c.vocab, c.hidden};
+  t.kernels.split(plan.rows(), 1, [&](int begin, int end) {
+    std::vector<std::byte> scratch;
+    for (int r = begin; r < end; ++r) {
+      const StoredRows e = t.checkpoint.rows(t.weights.embedding, shape, plan.tokens[r], 1, scratch);
+      float* x = t.x.as<float>() + r * t.h_stride;
+      for (int i = 0; i < c.hidden; ++i) {
+        bf16 v;
+        std::memcpy(&v, e.bytes.data() + i * sizeof(bf16), sizeof v);
+        x[i] = to_float(v);
+      }
+      for (int i = 0; i < half; ++i) {
+        t.rope_cos[static_cast<size_t>(r) * half + i] = static_cast<float>(std::cos(position[r] * frequency[i]));
+        t.rope_sin[static_cast<size_t>(r) * half + i] = static_cast<float>(std::sin(position[r] * frequency[i]));
+      }
+    }
+  });
+}
+
+// h = norm(x), y = 0.
+void begin_sublayer(Trunk& t, const std::vector<float>& norm, int rows) {
+  t.kernels.split(rows, 1, [&](int begin, int end) {
+    for (int r = begin; r < end; ++r)
+      t.kernels.ops.rms_norm(t.x.as<float>() + r * t.h_stride, norm.data(), t.config.norm_eps, t.config.hidden,
+                             t.h.as<bf16>() + r * t.h_stride);
+    std::memset(t.y.as<double>() + begin * t.y_stride, 0,
+                static_cast<size_t>(end - begin) * t.y_stride * sizeof(double));
+  });
+}
+
+// x += the sum of y over the trunk ranks; the same bits on each of them, for any number of ranks.
+void end_sublayer(Trunk& t, int rows) {
+  all_reduce_sum(t.transport, t.topology.trunk, {t.y.as<double>(), static_cast<size_t>(rows * t.y_stride)});
+  t.kernels.split(rows, 1, [&](int begin, int end) {
+    for (int r = begin; r < end; ++r) {
+      float* x = t.x.as<float>() + r * t.h_stride;
+      const double* y = t.y.as<double>() + r * t.y_stride;
+      for (int i = 0; i < t.config.hidden; ++i) x[i] += static_cast<float>(y[i]);
+    }
+  });
+}
+
+const float* head(Trunk& t, const StepPlan& plan) {
+  int row = 0, out = 0;
+  for (const SeqSlice& s : plan.slices) {
+    for (int i = s.logits_from; i < s.count; ++i, ++out)
+      t.kernels.ops.rms_norm(t.x.as<float>() + (row + i) * t.h_stride, t.weights.final_norm.data(), t.config.norm_eps,
+                             t.config.hidden, t.h.as<bf16>() + out * t.h_stride);
+    row += s.count;
+  }
+  if (out && t.share.vocab.size())
+    t.kernels.matmul(t.normed(out), t.weights.head, t.logits.as<float>(), t.logits_stride);
+  return t.logits.as<float>();
+}
+
+}  // namespace
+
+const float* forward(Trunk& t, const StepPlan& plan) {
+  const int rows = plan.rows();
+  if (rows > t.max_rows || plan.logit_rows() > t.max_logit_rows)
+    fail(kExitPeerLost, "step {}: {} rows and {} logits exceed the planned {} and {}", plan.step, rows,
+         plan.logit_rows(), t.max_rows, t.max_logit_rows);
+  begin_step(t, plan);
+  for (int layer = 0; layer < static_cast<int>(t.config.layers.size()); ++layer) {
+    const LayerWeights& w = t.weights.layers[layer];
+
+    begin_sublayer(t, w.mixer_norm, rows);
+    switch (t.config.layers[layer].mixer) {
+      case Mixer::attention: mix_attention(t, layer, plan); break;
+      case Mixer::delta_net: mix_delta_net(t, layer, plan); break;
+    }
+    end_sublayer(t, rows);
+
+    begin_sublayer(t, w.ffn_norm, rows);
+    switch (t.config.layers[layer].ffn) {
+      case Ffn::dense: dense_ffn(t, layer, rows); break;
+      case Ffn::moe: moe(t, layer, rows); break;
+    }
+    end_sublayer(t, rows);
+  }
+  return head(t, plan);
+}
+
+Trunk make_trunk(Transport& transport, const Topology& topology, const KernelContext& kernels,
+                 const Checkpoint& checkpoint, const ModelConfig& config, const TrunkShare& share,
+                 const TrunkWeights& weights, const ExpertBank* bank, StateCache& cache, TrunkLimits limits,
+                 int numa_node) {
+  Trunk t{transport, topology, kernels, checkpoint, config, share, weights, bank, cache};
+  t.max_rows = limits.max_rows;
+  t.max_logit_rows = limits.max_logit_rows;
+  set_strides(t);
+  const Scratch s = scratch_of(t);
+  auto make = [&](size_t bytes) { return Buffer(bytes, numa_node, kernels.pool); };
+  t.x = make(s.x);
+  t.h = make(s.h);
+  t.y = make(s.y);
+  t.fused = make(s.fused);
+  t.mixed = make(s.mixed);
+  t.gated = make(s.gated);
+  t.gates = make(s.gates);
+  t.conv = make(s.conv);
+  t.activations = make(s.activations);
+  t.router = make(s.router);
+  t.logits = make(s.logits);
+  const size_t rows = static_cast<size_t>(limits.max_rows);
+  t.rope_cos.resize(rows * config.attention.rope.dims / 2);
+  t.rope_sin.resize(t.rope_cos.size());
+  t.expert_ids.resize(rows * config.moe.top_k);
+  t.expert_weights.resize(rows * config.moe.top_k);
+  t.shared_gate.resize(rows);
+  if (bank)
+    t.local_experts = std::make_unique<ExpertRunner>(config.moe, config.hidden, bank->columns.size(), limits.max_rows);
+  for (int i = 0; i < static_cast<int>(topology.experts.size()); ++i)
+    if (topology.experts[i] != topology.rank && config.moe.experts > 0 &&
+        inter_part(config.moe.inter, i, static_cast<int>(topology.experts.size())).size() > 0 &&
+        std::find(topology.trunk.begin(), topology.trunk.end(), topology.experts[i]) == topology.trunk.end())
+      t.remote_experts.push_back(topology.experts[i]);
+  return t;
+}
+
+}  // namespace kt

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/context.h"
+#include "runtime/checkpoint/safetensors.h"
+#include "runtime/comm/topology.h"
+#include "runtime/comm/transport.h"
+#include "runtime/model/cache.h"
+#include "runtime/model/experts.h"
+#include "runtime/model/step.h"
+#include "runtime/model/weights.h"
+
+namespace kt {
+
+// A trunk rank: everything but the routed experts that live elsewhere. The functions of forward.cpp, attention.cpp,
+// delta_net.cpp and moe.cpp take it as their first argument; there are no methods.
+struct Trunk {
+  Transport& transport;
+  const Topology& topology;
+  const KernelContext& kernels;
+  const Checkpoint& checkpoint;  // for the embedding
+  const ModelConfig& config;
+  const TrunkShare& share;
+  const TrunkWeights& weights;
+  const ExpertBank*
+      bank;  // experts that this rank computes itself: all in a world of one, a shard on a rank that is both
+  StateCache& cache;
+
+  // Memory of a step, for max_rows rows; made once by make_trunk.
+  int max_rows = 0;
+  int64_t h_stride = 0, y_stride = 0;  // hidden, padded for rows of inputs (32) and of outputs (16)
+  Buffer x, h, y;                      // f32 residual stream; bf16 normed rows; f64 sums of the current sub-layer
+  Buffer fused, mixed, gated;          // f32 projections; f32 and bf16 outputs of the mixer, before its last projection
+  Buffer gates, conv;                  // f32 delta net: [b | a] turned into [beta | alpha]; convolved q, k, v
+  Buffer activations;                  // bf16 SwiGLU of dense and shared feed-forwards
+  Buffer router;                       // f32 router logits
+  Buffer logits;                       // f32 (rows, this rank's vocabulary)
+  int64_t fused_stride = 0, mixed_stride = 0, gates_stride = 0, conv_stride = 0, activation_stride = 0,
+          router_stride = 0, logits_stride = 0;
+  int max_logit_rows = 0;
+  std::vector<float> rope_cos, rope_sin;  // (rows, dims / 2) of this step
+  std::vector<int32_t> expert_ids;
+  std::vector<float> expert_weights, shared_gate;
+  std::vector<SoftmaxState> part_states;  // attention split over spans
+  std::vector<float> part_values;
+  std::unique_ptr<ExpertRunner> local_experts;
+  std::vector<std::byte> outbox, inbox;
+  std::vector<int> remote_experts;  // expert ranks with a slice, without this rank
+
+  Rows normed(int rows) const { return {.data = h.as<bf16>(), .stride = h_stride, .count = rows}; }
+};
+
+struct TrunkLimits {
+  int max_rows = 0;        // tokens of a step
+  int max_logit_rows = 0;  // logits of a step
+};
+Trunk make_trunk(Transport& transport, const Topology& topology, const KernelContext& kernels,
+                 const Checkpoint& checkpoint, const ModelConfig& config, const TrunkShare& share,
+                 const TrunkWeights& weights, const ExpertBank* bank, StateCache& cache, TrunkLimits limits,
+                 int numa_node);
+
+// One forward pass. Returns this rank's logits: (plan.logit_rows(), share.vocab.size()) with t.logits_stride.
+const float* forward(Trunk& t, const StepPlan& plan);
+
+// Parts of a layer, in the order of a forward pass. Each reads the normed rows t.h and adds its share to t.y.
+void mix_attention(Trunk& t, int layer, const StepPlan& plan);
+void mix_delta_net(Trunk& t, int layer, const StepPlan& plan);
+void dense_ffn(Trunk& t, int layer, int rows);
+void moe(Trunk& t, int layer, int rows);
+
+}  // namespace kt
