@@ -12,8 +12,8 @@ inline constexpr int kBlockTokens = 64;
 
 // The part of one sequence that is in a step: `count` tokens at positions first, first+1, ...
 struct SeqSlice {
-  int32_t slot = 0;         // which running sequence: index of its recurrent state, below max_running_requests
-  int32_t first = 0;        // position of the first token; 0 starts the sequence (its recurrent state is cleared)
+  int32_t slot = 0;   // which running sequence: index of its recurrent state, below max_running_requests
+  int32_t first = 0;  // position of the first token; 0 starts the sequence (its recurrent state is cleared)
   int32_t count = 0;
   int32_t logits_from = 0;  // logits are wanted for tokens [logits_from, count) of the slice; == count: none
 };
