@@ -27,9 +27,9 @@ struct SamplingParams {
   int min_new_tokens = 0;
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;
-  bool ignore_eos = false;           // also ignores stop_token_ids
+  bool ignore_eos = false;  // also ignores stop_token_ids
   bool skip_special_tokens = true;
-  bool no_stop_trim = false;         // keep the matched stop string in the text
+  bool no_stop_trim = false;  // keep the matched stop string in the text
 };
 
 // One sampled or given token with the natural-log probability the model gave it (raw logits, no temperature).
@@ -58,12 +58,12 @@ struct Finish {
 
 // What became of a request since the last emission. The last emission of a request, and only that, has `finish`.
 struct Emission {
-  std::string text;                   // whole characters only; stop strings are held back and cut
-  std::vector<TokenLogprob> tokens;   // all sampled tokens of this emission, also those that show no text
-  std::vector<TokenLogprob> prompt;   // prompt logprobs, once, before or with the first token
+  std::string text;                  // whole characters only; stop strings are held back and cut
+  std::vector<TokenLogprob> tokens;  // all sampled tokens of this emission, also those that show no text
+  std::vector<TokenLogprob> prompt;  // from max(logprob_start, 1) on, once, with the first token
   int prompt_tokens = 0;
   int cached_tokens = 0;
-  int completion_tokens = 0;          // so far
+  int completion_tokens = 0;  // so far
   std::optional<Finish> finish;
 };
 using OnEmission = std::function<void(Emission)>;  // called on the engine's thread; must not block
