@@ -8,8 +8,24 @@
 #include <vector>
 
 #include "runtime/engine/request.h"
+#include "runtime/model/step.h"
+#include "runtime/text/tokenizer.h"
 
 namespace kt {
+
+struct EngineConfig {
+  int context_length = 0;           // tokens of one request that the model can hold, prompt and answer
+  int kv_blocks = 0;                // the KV pool, in pages of kBlockTokens tokens
+  int max_running_requests = 32;    // also the number of recurrent states; at most max_logit_rows - kBlockTokens
+  int max_queued_requests = 1024;   // beyond the running ones; -1: no limit
+  int chunked_prefill_size = 2048;  // tokens of one step, at least kBlockTokens; -1: whole prompts
+  bool enable_mixed_chunk = false;  // decode rows ride along with prefill chunks
+  int max_logit_rows = 256;         // of one step
+  std::vector<int32_t> eos = {};    // tokens that end an answer
+};
+
+// The most tokens that a step of such an engine can have: the ranks size their buffers by it and by max_logit_rows.
+int max_step_rows(const EngineConfig& config);
 
 // A snapshot for /health, /metrics and /get_server_info.
 struct EngineStats {
@@ -31,13 +47,18 @@ class Engine {
 
   // Takes a request or says at once why not. On success on_emission is called until one emission has `finish`.
   virtual std::variant<uint64_t, Rejection> submit(GenerateRequest request, OnEmission on_emission) = 0;
-  // Ends a request within one step, wherever it is; its last emission has finish.kind == abort. Unknown ids are ignored.
+  // Ends a request within one step, wherever it is; its last emission has finish.kind == abort. Unknown ids are
+  // ignored.
   virtual void abort(uint64_t id) = 0;
   virtual EngineStats stats() const = 0;
   // Takes no new requests from now on; those taken go on.
   virtual void drain() = 0;
   // Until stop is requested and then until every request has its last emission.
+  // When a step fails every open request first gets an emission that ends in error, then the exception leaves.
   virtual void run(std::stop_token stop) = 0;
 };
+
+// Both must outlive the engine. Throws Error(kExitUsage) when the numbers cannot work together.
+std::unique_ptr<Engine> make_engine(const EngineConfig& config, StepRunner& runner, const Tokenizer& tokenizer);
 
 }  // namespace kt

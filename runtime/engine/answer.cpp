@@ -1,0 +1,61 @@
+#include "runtime/engine/answer.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace kt {
+
+Answer::Answer(const GenerateRequest& request, OnEmission on_emission, const Tokenizer& tokenizer,
+               std::span<const int32_t> eos, int max_new_tokens, uint64_t fresh_seed)
+    : sampling_(request.sampling),
+      sampler_(make_sampler_state(request, eos, fresh_seed)),
+      on_emission_(std::move(on_emission)),
+      tokenizer_(tokenizer),
+      text_(request.sampling.stop, request.sampling.no_stop_trim),
+      return_logprob_(request.return_logprob),
+      top_logprobs_(request.top_logprobs),
+      max_new_tokens_(max_new_tokens),
+      prompt_tokens_(static_cast<int>(request.input_ids.size())) {
+  if (sampling_.ignore_eos) return;
+  stop_ids_.assign(eos.begin(), eos.end());
+  stop_ids_.insert(stop_ids_.end(), sampling_.stop_token_ids.begin(), sampling_.stop_token_ids.end());
+  std::sort(stop_ids_.begin(), stop_ids_.end());
+}
+
+bool Answer::add_token(TokenLogprob token) {
+  ++made_;
+  count_output(sampler_, sampling_, token.id);
+  const bool hidden = (stops(token.id) && !sampling_.no_stop_trim) ||
+                      (sampling_.skip_special_tokens && tokenizer_.is_special(token.id));
+  std::string text = hidden ? "" : text_.push(tokenizer_.bytes(token.id));
+  std::optional<Finish> finish = finish_after(token.id);
+  const bool last = finish.has_value();
+  if (last) text += text_.flush();
+  std::vector<TokenLogprob> tokens;
+  tokens.push_back(std::move(token));
+  emit(std::move(text), std::move(tokens), std::move(finish));
+  return last;
+}
+
+void Answer::end(Finish finish) { emit(text_.flush(), {}, std::move(finish)); }
+
+bool Answer::stops(int32_t token) const { return std::binary_search(stop_ids_.begin(), stop_ids_.end(), token); }
+
+std::optional<Finish> Answer::finish_after(int32_t token) const {
+  if (complete()) return Finish{.kind = Finish::Kind::length, .matched = {}, .message = {}};
+  if (stops(token)) return Finish{.kind = Finish::Kind::stop, .matched = token, .message = {}};
+  if (text_.matched()) return Finish{.kind = Finish::Kind::stop, .matched = *text_.matched(), .message = {}};
+  return std::nullopt;
+}
+
+void Answer::emit(std::string text, std::vector<TokenLogprob> tokens, std::optional<Finish> finish) {
+  on_emission_({.text = std::move(text),
+                .tokens = std::move(tokens),
+                .prompt = std::exchange(prompt_, {}),
+                .prompt_tokens = prompt_tokens_,
+                .cached_tokens = 0,
+                .completion_tokens = made_,
+                .finish = std::move(finish)});
+}
+
+}  // namespace kt

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/engine/answer_text.h"
+#include "runtime/engine/request.h"
+#include "runtime/engine/sampler.h"
+#include "runtime/text/tokenizer.h"
+
+namespace kt {
+
+// One request from its first step to its last emission: what was made so far and when it is enough.
+class Answer {
+ public:
+  // `max_new_tokens` is the request's, clamped to what fits.
+  Answer(const GenerateRequest& request, OnEmission on_emission, const Tokenizer& tokenizer,
+         std::span<const int32_t> eos, int max_new_tokens, uint64_t fresh_seed);
+
+  const SamplingParams& sampling() const { return sampling_; }
+  const SamplerState& sampler() const { return sampler_; }
+  bool wants_logprobs() const { return return_logprob_; }
+  int top_logprobs() const { return top_logprobs_; }
+  int made() const { return made_; }
+  bool complete() const { return made_ >= max_new_tokens_; }
+
+  void add_prompt_logprob(TokenLogprob token) { prompt_.push_back(std::move(token)); }
+  // Emits the token; true if it was the last. Length comes before a stop token, that before a stop string, as SGLang
+  // has it; the text of what stopped it is cut in any case.
+  bool add_token(TokenLogprob token);
+  // The last emission, with the text held back so far.
+  void end(Finish finish);
+
+ private:
+  bool stops(int32_t token) const;
+  std::optional<Finish> finish_after(int32_t token) const;
+  void emit(std::string text, std::vector<TokenLogprob> tokens, std::optional<Finish> finish);
+
+  SamplingParams sampling_;
+  SamplerState sampler_;
+  OnEmission on_emission_;
+  const Tokenizer& tokenizer_;
+  std::vector<int32_t> stop_ids_;  // sorted
+  AnswerText text_;
+  bool return_logprob_;
+  int top_logprobs_, max_new_tokens_, prompt_tokens_, made_ = 0;
+  std::vector<TokenLogprob> prompt_;
+};
+
+}  // namespace kt

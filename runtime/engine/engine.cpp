@@ -1,0 +1,305 @@
+#include "runtime/engine/engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <utility>
+
+#include "runtime/base/error.h"
+#include "runtime/engine/answer.h"
+#include "runtime/engine/sampler.h"
+#include "runtime/engine/scheduler.h"
+
+namespace kt {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Weight of the newest decode step in the reported tokens/s.
+constexpr double kRateWeight = 0.1;
+
+int context_that_fits(const EngineConfig& config) {
+  return static_cast<int>(std::min<int64_t>(config.context_length, int64_t{config.kv_blocks} * kBlockTokens));
+}
+
+SchedulerLimits limits_of(const EngineConfig& config) {
+  if (context_that_fits(config) < 2) {
+    fail(kExitUsage,
+         "a context of {} tokens over {} KV blocks holds no prompt and answer; try a larger max-total-tokens",
+         config.context_length, config.kv_blocks);
+  }
+  const bool whole_prompts = config.chunked_prefill_size == -1;
+  return {
+      .slots = config.max_running_requests,
+      .blocks = config.kv_blocks,
+      .chunk_tokens = whole_prompts ? std::max(context_that_fits(config), kBlockTokens) : config.chunked_prefill_size,
+      .logit_rows = config.max_logit_rows,
+      .mixed = config.enable_mixed_chunk};
+}
+
+uint64_t random_seed() {
+  std::random_device device;
+  return (uint64_t{device()} << 32) | device();
+}
+
+class StepEngine final : public Engine {
+ public:
+  StepEngine(const EngineConfig& config, StepRunner& runner, const Tokenizer& tokenizer)
+      : config_(config),
+        max_context_(context_that_fits(config)),
+        vocab_(runner.vocab()),
+        seeds_(random_seed()),
+        runner_(runner),
+        tokenizer_(tokenizer),
+        scheduler_(limits_of(config)),
+        sampler_(std::min(tokenizer.size(), vocab_)) {
+    stats_.max_running_requests = config.max_running_requests;
+    stats_.max_context = max_context_;
+    stats_.kv_tokens_total = config.kv_blocks * kBlockTokens;
+  }
+
+  std::variant<uint64_t, Rejection> submit(GenerateRequest request, OnEmission on_emission) override {
+    if (auto rejection = check(request)) return *rejection;
+    const std::lock_guard lock(mutex_);
+    if (draining_) return Rejection{503, "The server is shutting down."};
+    if (config_.max_queued_requests >= 0 && open_ >= config_.max_running_requests + config_.max_queued_requests) {
+      return Rejection{429, "The request queue is full."};
+    }
+    if (open_++ == 0) last_progress_ = Clock::now();
+    ++stats_.requests_total;
+    stats_.prompt_tokens_total += request.input_ids.size();
+    inbox_.push_back({++last_id_, std::move(request), std::move(on_emission)});
+    wake_.notify_one();
+    return last_id_;
+  }
+
+  void abort(uint64_t id) override {
+    const std::lock_guard lock(mutex_);
+    aborts_.push_back(id);
+    wake_.notify_one();
+  }
+
+  EngineStats stats() const override {
+    const std::lock_guard lock(mutex_);
+    EngineStats stats = stats_;
+    stats.waiting += static_cast<int>(inbox_.size());
+    stats.draining = draining_;
+    if (open_ > 0) stats.step_age_s = std::chrono::duration<double>(Clock::now() - last_progress_).count();
+    return stats;
+  }
+
+  void drain() override {
+    const std::lock_guard lock(mutex_);
+    draining_ = true;
+  }
+
+  void run(std::stop_token stop) override {
+    const std::stop_callback wake_up(stop, [this] {
+      const std::lock_guard lock(mutex_);
+      draining_ = true;
+      wake_.notify_one();
+    });
+    try {
+      while (wait_for_work(stop)) {
+        take_commands();
+        step();
+      }
+    } catch (const std::exception& error) {
+      end_all(error.what());
+      throw;
+    }
+  }
+
+ private:
+  struct Submitted {
+    uint64_t id;
+    GenerateRequest request;
+    OnEmission on_emission;
+  };
+  using Answers = std::map<uint64_t, Answer>;
+
+  std::optional<Rejection> check(const GenerateRequest& request) const {
+    const size_t length = request.input_ids.size();
+    if (length == 0) return Rejection{400, "The input is empty."};
+    if (length >= static_cast<size_t>(max_context_)) {
+      return Rejection{400, fmt::format("The input ({} tokens) is longer than the model's context length ({} tokens).",
+                                        length, max_context_)};
+    }
+    for (const int32_t id : request.input_ids) {
+      if (id < 0 || id >= vocab_) {
+        return Rejection{400, fmt::format("Token id {} is not in the vocabulary (0 to {}).", id, vocab_ - 1)};
+      }
+    }
+    return std::nullopt;
+  }
+
+  // False when a stop was requested and every request has its last emission.
+  bool wait_for_work(const std::stop_token& stop) {
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [&] { return open_ > 0 || stop.stop_requested(); });
+    return open_ > 0;
+  }
+
+  void take_commands() {
+    std::vector<Submitted> submitted;
+    std::vector<uint64_t> aborts;
+    {
+      const std::lock_guard lock(mutex_);
+      submitted.swap(inbox_);
+      aborts.swap(aborts_);
+    }
+    for (Submitted& s : submitted) start(s);
+    for (const uint64_t id : aborts) {
+      const auto found = answers_.find(id);
+      if (found != answers_.end()) end(found, {Finish::Kind::abort, {}, "The request was aborted."});
+    }
+  }
+
+  void start(Submitted& s) {
+    GenerateRequest& request = s.request;
+    const int room = max_context_ - static_cast<int>(request.input_ids.size());
+    const int wanted = request.sampling.max_new_tokens;
+    answers_.emplace(std::piecewise_construct, std::forward_as_tuple(s.id),
+                     std::forward_as_tuple(request, std::move(s.on_emission), tokenizer_, config_.eos,
+                                           wanted < 0 ? room : std::min(wanted, room), seeds_ + s.id));
+    // The logits at a position say how probable the next token is.
+    const bool prompt_too = request.return_logprob && request.logprob_start >= 0;
+    scheduler_.add({.id = s.id,
+                    .prompt = std::move(request.input_ids),
+                    .priority = request.priority,
+                    .logits_from = prompt_too ? std::max(request.logprob_start - 1, 0) : -1});
+  }
+
+  void step() {
+    const Clock::time_point begin = Clock::now();
+    const Scheduler::Planned& planned = scheduler_.plan();
+    for (const uint64_t id : planned.out_of_blocks) end(answers_.find(id), {Finish::Kind::length, {}, {}});
+    const StepPlan& plan = planned.plan;
+    if (!plan.slices.empty()) {
+      const std::span<const float> logits = runner_.run(plan);
+      const size_t expected = static_cast<size_t>(plan.logit_rows()) * static_cast<size_t>(vocab_);
+      if (logits.size() != expected)
+        fail(kExitPeerLost, "step {}: {} logits, {} expected", plan.step, logits.size(), expected);
+      scheduler_.finish_step();
+      take_commands();
+      take_logits(planned, logits);
+    }
+    report(plan, std::chrono::duration<double>(Clock::now() - begin).count());
+  }
+
+  void take_logits(const Scheduler::Planned& planned, std::span<const float> logits) {
+    const size_t vocab = static_cast<size_t>(vocab_);
+    for (size_t i = 0; i < planned.ids.size(); ++i) {
+      const SeqSlice& slice = planned.plan.slices[i];
+      for (int at = slice.logits_from; at < slice.count; ++at) {
+        const auto answer = answers_.find(planned.ids[i]);  // gone when it was aborted or has just ended
+        if (answer != answers_.end()) take_row(answer, slice.first + at, logits.first(vocab));
+        logits = logits.subspan(vocab);
+      }
+    }
+  }
+
+  // Logits of the token at `position` of the sequence.
+  void take_row(Answers::iterator entry, int position, std::span<const float> logits) {
+    Answer& answer = entry->second;
+    const std::span<const int32_t> tokens = scheduler_.tokens(entry->first);
+    const size_t next = static_cast<size_t>(position) + 1;
+    if (next < tokens.size()) {
+      answer.add_prompt_logprob(sampler_.logprob(logits, tokens[next], answer.top_logprobs()));
+      return;
+    }
+    if (answer.complete()) return end(entry, {Finish::Kind::length, {}, {}});  // no token was wanted
+    const std::optional<int32_t> token =
+        sampler_.sample(logits, answer.sampling(), answer.sampler(), answer.made(), next);
+    if (!token) {
+      return end(
+          entry,
+          {Finish::Kind::error, {}, fmt::format("The model's logits at position {} are not numbers.", position)});
+    }
+    scheduler_.append(entry->first, *token);
+    ++generated_;
+    const bool last =
+        answer.add_token(answer.wants_logprobs() ? sampler_.logprob(logits, *token, answer.top_logprobs())
+                                                 : TokenLogprob{.id = *token, .logprob = 0.0f, .top = {}});
+    if (last) forget(entry);
+  }
+
+  void end(Answers::iterator entry, Finish finish) {
+    if (finish.kind == Finish::Kind::abort) ++aborted_;
+    entry->second.end(std::move(finish));
+    forget(entry);
+  }
+
+  void forget(Answers::iterator entry) {
+    scheduler_.remove(entry->first);
+    answers_.erase(entry);
+    const std::lock_guard lock(mutex_);
+    --open_;
+  }
+
+  void report(const StepPlan& plan, double seconds) {
+    const bool decode_only =
+        std::all_of(plan.slices.begin(), plan.slices.end(), [](const SeqSlice& s) { return s.count == 1; });
+    const std::lock_guard lock(mutex_);
+    last_progress_ = Clock::now();
+    stats_.running = scheduler_.running();
+    stats_.waiting = scheduler_.waiting();
+    stats_.kv_tokens_used = scheduler_.used_blocks() * kBlockTokens;
+    stats_.retracted_total = scheduler_.retractions();
+    stats_.generation_tokens_total = generated_;
+    stats_.aborted_total = aborted_;
+    if (decode_only && !plan.slices.empty() && seconds > 0.0) {
+      const double rate = static_cast<double>(plan.slices.size()) / seconds;
+      double& shown = stats_.last_generation_throughput;
+      shown = shown == 0.0 ? rate : (1.0 - kRateWeight) * shown + kRateWeight * rate;
+    }
+  }
+
+  void end_all(const std::string& reason) {
+    std::vector<Submitted> submitted;
+    {
+      const std::lock_guard lock(mutex_);
+      draining_ = true;
+      submitted.swap(inbox_);
+    }
+    for (Submitted& s : submitted) start(s);
+    while (!answers_.empty()) end(answers_.begin(), {Finish::Kind::error, {}, reason});
+  }
+
+  const EngineConfig config_;
+  const int max_context_, vocab_;
+  const uint64_t seeds_;  // requests without a seed draw from this one plus their id
+
+  mutable std::mutex mutex_;  // guards all down to the empty line
+  std::condition_variable wake_;
+  std::vector<Submitted> inbox_;
+  std::vector<uint64_t> aborts_;
+  uint64_t last_id_ = 0;
+  int open_ = 0;  // submitted and not ended
+  bool draining_ = false;
+  Clock::time_point last_progress_;
+  EngineStats stats_;
+
+  // Of the thread in run().
+  StepRunner& runner_;
+  const Tokenizer& tokenizer_;
+  Scheduler scheduler_;
+  Sampler sampler_;
+  Answers answers_;
+  uint64_t generated_ = 0, aborted_ = 0;
+};
+
+}  // namespace
+
+int max_step_rows(const EngineConfig& config) { return max_step_rows(limits_of(config)); }
+
+std::unique_ptr<Engine> make_engine(const EngineConfig& config, StepRunner& runner, const Tokenizer& tokenizer) {
+  return std::make_unique<StepEngine>(config, runner, tokenizer);
+}
+
+}  // namespace kt

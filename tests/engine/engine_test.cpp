@@ -1,0 +1,568 @@
+#include "runtime/engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cmath>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "runtime/base/error.h"
+#include "tests/engine/fakes.h"
+
+namespace kt {
+namespace {
+
+using testing::ByteTokenizer;
+using testing::letter_after;
+using testing::PagedFakeModel;
+
+constexpr int32_t kEos = 256;
+
+// All that became of one request, gathered on the engine's thread and awaited on the test's.
+class Client {
+ public:
+  OnEmission receiver() {
+    return [this](Emission e) {
+      const std::lock_guard lock(mutex_);
+      EXPECT_FALSE(finish_) << "an emission after the last";
+      text_ += e.text;
+      for (TokenLogprob& t : e.tokens) tokens_.push_back(std::move(t));
+      for (TokenLogprob& t : e.prompt) prompt_.push_back(std::move(t));
+      EXPECT_EQ(e.completion_tokens, static_cast<int>(tokens_.size()));
+      prompt_tokens_ = e.prompt_tokens;
+      finish_ = std::move(e.finish);
+      changed_.notify_all();
+    };
+  }
+
+  const Client& await_end() {
+    std::unique_lock lock(mutex_);
+    const bool ended = changed_.wait_for(lock, std::chrono::seconds(60), [&] { return finish_.has_value(); });
+    EXPECT_TRUE(ended) << "no last emission";
+    if (!ended) finish_ = Finish{};
+    return *this;
+  }
+  void await_tokens(size_t count) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, std::chrono::seconds(60), [&] { return tokens_.size() >= count; });
+  }
+
+  // After await_end.
+  const std::string& text() const { return text_; }
+  const std::vector<TokenLogprob>& tokens() const { return tokens_; }
+  const std::vector<TokenLogprob>& prompt() const { return prompt_; }
+  int prompt_tokens() const { return prompt_tokens_; }
+  const Finish& finish() const { return *finish_; }
+  bool ended() {
+    const std::lock_guard lock(mutex_);
+    return finish_.has_value();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::string text_;
+  std::vector<TokenLogprob> tokens_, prompt_;
+  int prompt_tokens_ = 0;
+  std::optional<Finish> finish_;
+};
+
+// What the fake model answers, without engine.
+std::string expected_text(std::string_view prompt, int tokens) {
+  std::vector<int32_t> all;
+  for (const char c : prompt) all.push_back(static_cast<unsigned char>(c));
+  std::string text;
+  for (int i = 0; i < tokens; ++i) {
+    all.push_back(letter_after(all));
+    text += static_cast<char>(all.back());
+  }
+  return text;
+}
+
+GenerateRequest ask(std::string_view prompt, int max_new_tokens) {
+  GenerateRequest request;
+  for (const char c : prompt) request.input_ids.push_back(static_cast<unsigned char>(c));
+  request.sampling.temperature = 0.0f;
+  request.sampling.max_new_tokens = max_new_tokens;
+  return request;
+}
+
+// An engine over the fake model, running on a thread of its own until the test ends.
+class Running {
+ public:
+  explicit Running(PagedFakeModel::Next next = letter_after, EngineConfig config = defaults())
+      : model_(config.kv_blocks, ByteTokenizer::kSize + 4, std::move(next)),
+        engine_(make_engine(config, model_, tokenizer_)) {}
+  ~Running() { stop(); }
+
+  static EngineConfig defaults() {
+    return {.context_length = 1000,
+            .kv_blocks = 64,
+            .max_running_requests = 8,
+            .max_queued_requests = 1024,
+            .chunked_prefill_size = 256,
+            .enable_mixed_chunk = true,
+            .eos = {kEos}};
+  }
+
+  PagedFakeModel& model() { return model_; }
+  Engine& engine() { return *engine_; }
+
+  void start() {
+    thread_ = std::jthread([this](std::stop_token stop) {
+      try {
+        engine_->run(stop);
+      } catch (const std::exception& error) {
+        failure_ = error.what();
+      }
+    });
+  }
+  // Returns what run() threw.
+  std::string stop() {
+    if (thread_.joinable()) {
+      thread_.request_stop();
+      thread_.join();
+    }
+    return failure_;
+  }
+  uint64_t submit(GenerateRequest request, Client& client) {
+    const auto result = engine_->submit(std::move(request), client.receiver());
+    EXPECT_TRUE(std::holds_alternative<uint64_t>(result)) << std::get<Rejection>(result).message;
+    return std::get<uint64_t>(result);
+  }
+  // Starts the engine if need be and waits for the answer.
+  void answer(GenerateRequest request, Client& client) {
+    submit(std::move(request), client);
+    if (!thread_.joinable()) start();
+    client.await_end();
+  }
+
+ private:
+  ByteTokenizer tokenizer_;
+  PagedFakeModel model_;
+  std::unique_ptr<Engine> engine_;
+  std::string failure_;
+  std::jthread thread_;
+};
+
+// A model that says the given tokens after a prompt of that length, then EOS.
+PagedFakeModel::Next says(size_t prompt, std::vector<int32_t> script) {
+  return [=](std::span<const int32_t> tokens) {
+    const size_t made = tokens.size() - std::min(tokens.size(), prompt);
+    return made < script.size() ? script[made] : kEos;
+  };
+}
+
+std::vector<int32_t> bytes(std::string_view text) {
+  std::vector<int32_t> ids;
+  for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
+  return ids;
+}
+
+Rejection rejection(Engine& engine, GenerateRequest request) {
+  const auto result =
+      engine.submit(std::move(request), [](const Emission&) { ADD_FAILURE() << "emission of a rejected request"; });
+  return std::holds_alternative<Rejection>(result) ? std::get<Rejection>(result) : Rejection{0, "accepted"};
+}
+
+TEST(Engine, AnswersUntilTheLengthIsReached) {
+  Running run;
+  Client client;
+
+  run.answer(ask("hello", 20), client);
+
+  EXPECT_EQ(client.text(), expected_text("hello", 20));
+  EXPECT_EQ(client.tokens().size(), 20u);
+  EXPECT_EQ(client.prompt_tokens(), 5);
+  EXPECT_EQ(client.finish().kind, Finish::Kind::length);
+}
+
+TEST(Engine, StopsAtEosWithoutItsText) {
+  Running run(says(3, bytes("fine")));
+  Client client;
+
+  run.answer(ask("how", 20), client);
+
+  EXPECT_EQ(client.text(), "fine");
+  EXPECT_EQ(client.tokens().size(), 5u) << "EOS is counted";
+  EXPECT_EQ(client.finish().kind, Finish::Kind::stop);
+  EXPECT_EQ(std::get<int32_t>(client.finish().matched), kEos);
+}
+
+TEST(Engine, ReportsLengthWhenEosIsTheLastAllowedToken) {
+  Running run(says(3, bytes("fine")));
+  Client client;
+
+  run.answer(ask("how", 5), client);
+
+  EXPECT_EQ(client.text(), "fine");
+  EXPECT_EQ(client.finish().kind, Finish::Kind::length);
+}
+
+TEST(Engine, GoesOnPastEosWhenAsked) {
+  Running run(says(3, {'a', kEos, 'b', 'c'}));
+  Client client;
+  GenerateRequest request = ask("how", 4);
+  request.sampling.ignore_eos = true;
+  request.sampling.stop_token_ids = {'b'};
+
+  run.answer(std::move(request), client);
+
+  EXPECT_EQ(client.text(), "abc");
+  EXPECT_EQ(client.finish().kind, Finish::Kind::length);
+}
+
+TEST(Engine, StopsAtAStopTokenOfTheRequest) {
+  for (const bool keep : {false, true}) {
+    Running run(says(3, bytes("one.two")));
+    Client client;
+    GenerateRequest request = ask("how", 20);
+    request.sampling.stop_token_ids = {'.'};
+    request.sampling.no_stop_trim = keep;
+
+    run.answer(std::move(request), client);
+
+    EXPECT_EQ(client.text(), keep ? "one." : "one");
+    EXPECT_EQ(std::get<int32_t>(client.finish().matched), '.');
+  }
+}
+
+TEST(Engine, StopsAtAStopStringAndCutsIt) {
+  Running run(says(3, bytes("one STOP two")));
+  Client client;
+  GenerateRequest request = ask("how", 20);
+  request.sampling.stop = {"STOP"};
+
+  run.answer(std::move(request), client);
+
+  EXPECT_EQ(client.text(), "one ");
+  EXPECT_EQ(client.tokens().size(), 8u);
+  EXPECT_EQ(std::get<std::string>(client.finish().matched), "STOP");
+}
+
+TEST(Engine, ShowsSpecialTokensOnlyWhenAsked) {
+  for (const bool skip : {true, false}) {
+    Running run(says(3, {'a', 257, 'b'}));
+    Client client;
+    GenerateRequest request = ask("how", 20);
+    request.sampling.skip_special_tokens = skip;
+
+    run.answer(std::move(request), client);
+
+    EXPECT_EQ(client.text(), skip ? "ab" : "a<257>b");
+  }
+}
+
+TEST(Engine, HoldsEosBackUntilMinNewTokens) {
+  Running run(says(3, {}));
+  Client client;
+  GenerateRequest request = ask("how", 20);
+  request.sampling.min_new_tokens = 3;
+
+  run.answer(std::move(request), client);
+
+  EXPECT_EQ(client.tokens().size(), 4u);
+  EXPECT_EQ(client.finish().kind, Finish::Kind::stop);
+}
+
+TEST(Engine, EmitsWholeCharactersOnly) {
+  Running run(says(3, bytes("\xe4\xbd\xa0\xe4")));
+  Client client;
+
+  run.answer(ask("how", 20), client);
+
+  EXPECT_EQ(client.text(), "\u4f60\ufffd");
+}
+
+TEST(Engine, PrefillsLongPromptsInChunks) {
+  Running run;
+  Client client;
+  const std::string prompt(900, 'x');
+
+  run.answer(ask(prompt, 8), client);
+
+  EXPECT_EQ(client.text(), expected_text(prompt, 8));
+  EXPECT_EQ(run.model().steps, 4 + 7);
+}
+
+TEST(Engine, GivesPromptLogprobsOnceWithTheFirstToken) {
+  Running run;
+  Client client;
+  GenerateRequest request = ask(std::string(300, 'x'), 2);
+  request.return_logprob = true;
+  request.logprob_start = 10;
+  request.top_logprobs = 3;
+
+  run.answer(std::move(request), client);
+
+  ASSERT_EQ(client.prompt().size(), 290u);
+  EXPECT_EQ(client.prompt()[0].id, 'x');
+  EXPECT_EQ(client.prompt()[0].top.size(), 3u);
+  // One logit of 10 among zeros: log(e^10 / (e^10 + 263)).
+  EXPECT_NEAR(client.tokens()[0].logprob, 10 - std::log(std::exp(10.0) + 263), 1e-5);
+  EXPECT_EQ(client.tokens()[0].top[0].first, client.tokens()[0].id);
+}
+
+TEST(Engine, PrefillsOnlyWhenNoTokenIsWanted) {
+  Running run;
+  Client client;
+  GenerateRequest request = ask("hello", 0);
+  request.return_logprob = true;
+  request.logprob_start = 0;
+
+  run.answer(std::move(request), client);
+
+  EXPECT_TRUE(client.tokens().empty());
+  EXPECT_EQ(client.prompt().size(), 4u);
+  EXPECT_EQ(client.finish().kind, Finish::Kind::length);
+}
+
+TEST(Engine, ClampsTheAnswerToTheContext) {
+  EngineConfig config = Running::defaults();
+  config.context_length = 100;
+  Running run(letter_after, config);
+  Client client;
+
+  run.answer(ask(std::string(90, 'x'), -1), client);
+
+  EXPECT_EQ(client.tokens().size(), 10u);
+  EXPECT_EQ(client.finish().kind, Finish::Kind::length);
+  EXPECT_EQ(run.engine().stats().max_context, 100);
+}
+
+TEST(Engine, RejectsWhatCanNeverFit) {
+  EngineConfig config = Running::defaults();
+  config.kv_blocks = 2;
+  Running run(letter_after, config);
+
+  const Rejection too_long = rejection(run.engine(), ask(std::string(128, 'x'), 1));
+  EXPECT_EQ(too_long.http_status, 400);
+  EXPECT_EQ(too_long.message, "The input (128 tokens) is longer than the model's context length (128 tokens).");
+  EXPECT_EQ(rejection(run.engine(), ask("", 1)).http_status, 400);
+  GenerateRequest strange = ask("x", 1);
+  strange.input_ids = {5, 264};
+  EXPECT_EQ(rejection(run.engine(), strange).http_status, 400);
+  strange.input_ids = {-1};
+  EXPECT_EQ(rejection(run.engine(), strange).http_status, 400);
+}
+
+TEST(Engine, RejectsWhenTheQueueIsFullOrDraining) {
+  EngineConfig config = Running::defaults();
+  config.max_running_requests = 1;
+  config.max_queued_requests = 1;
+  Running run(letter_after, config);
+  Client a, b;
+  run.submit(ask("a", 2), a);
+  run.submit(ask("b", 2), b);
+
+  EXPECT_EQ(rejection(run.engine(), ask("c", 2)).http_status, 429);
+  run.engine().drain();
+  EXPECT_EQ(rejection(run.engine(), ask("c", 2)).http_status, 503);
+  EXPECT_TRUE(run.engine().stats().draining);
+
+  run.start();
+  EXPECT_EQ(a.await_end().text(), expected_text("a", 2));
+  EXPECT_EQ(b.await_end().text(), expected_text("b", 2));
+}
+
+TEST(Engine, FinishesOpenRequestsWhenStopped) {
+  Running run;
+  Client client;
+  run.submit(ask("hello", 200), client);
+  run.start();
+
+  EXPECT_EQ(run.stop(), "");
+
+  EXPECT_TRUE(client.ended());
+  EXPECT_EQ(client.text(), expected_text("hello", 200));
+  EXPECT_EQ(rejection(run.engine(), ask("late", 1)).http_status, 503);
+}
+
+TEST(Engine, AbortsWithinOneStep) {
+  Running run;
+  Client client;
+  uint64_t id = 0;
+  run.model().before_step = [&](const StepPlan& plan) {
+    if (plan.step == 5) run.engine().abort(id);
+  };
+  id = run.submit(ask("hello", 500), client);
+  run.start();
+
+  client.await_end();
+
+  EXPECT_EQ(client.finish().kind, Finish::Kind::abort);
+  EXPECT_EQ(client.tokens().size(), 5u) << "the token of the step in which it was aborted is not emitted";
+  EXPECT_EQ(run.stop(), "");
+  EXPECT_EQ(run.engine().stats().kv_tokens_used, 0);
+  EXPECT_EQ(run.engine().stats().aborted_total, 1u);
+}
+
+TEST(Engine, AbortsWhatStillWaits) {
+  EngineConfig config = Running::defaults();
+  config.max_running_requests = 1;
+  Running run(letter_after, config);
+  Client first, second;
+  run.submit(ask("first", 50), first);
+  const uint64_t id = run.submit(ask("second", 50), second);
+  run.engine().abort(id);
+  run.engine().abort(12345);
+  run.start();
+
+  EXPECT_EQ(second.await_end().finish().kind, Finish::Kind::abort);
+  EXPECT_TRUE(second.tokens().empty());
+  EXPECT_EQ(first.await_end().text(), expected_text("first", 50));
+}
+
+TEST(Engine, EndsOnlyTheRequestWhoseLogitsAreBroken) {
+  Running run([](std::span<const int32_t> tokens) { return tokens[0] == '!' ? -1 : letter_after(tokens); });
+  Client good, bad;
+  run.submit(ask("good", 30), good);
+  run.submit(ask("!bad", 30), bad);
+  run.start();
+
+  EXPECT_EQ(bad.await_end().finish().kind, Finish::Kind::error);
+  EXPECT_EQ(good.await_end().text(), expected_text("good", 30));
+}
+
+TEST(Engine, TellsEveryClientWhenAStepFails) {
+  Running run;
+  Client running, waiting;
+  run.model().before_step = [](const StepPlan& plan) {
+    if (plan.step == 3) throw Error(kExitPeerLost, "rank 2 is gone");
+  };
+  run.submit(ask("hello", 100), running);
+  run.submit(ask("hello", 100), waiting);
+  run.start();
+
+  for (Client* client : {&running, &waiting}) {
+    EXPECT_EQ(client->await_end().finish().kind, Finish::Kind::error);
+    EXPECT_EQ(client->finish().message, "rank 2 is gone");
+  }
+  EXPECT_EQ(run.stop(), "rank 2 is gone");
+  EXPECT_EQ(rejection(run.engine(), ask("late", 1)).http_status, 503);
+}
+
+TEST(Engine, SeededAnswersRepeatWhateverElseRuns) {
+  const auto flat = [](std::span<const int32_t>) { return 5; };
+  const auto seeded = [](uint64_t seed) {
+    GenerateRequest request = ask("hello", 40);
+    request.sampling.temperature = 50.0f;
+    request.sampling.seed = seed;
+    return request;
+  };
+  Running run(flat);
+  Client alone, beside, other, noise;
+  run.answer(seeded(1), alone);
+  run.submit(ask("noise", 60), noise);
+  run.submit(seeded(1), beside);
+  run.submit(seeded(2), other);
+  const auto ids = [](Client& client) {
+    std::vector<int32_t> list;
+    for (const TokenLogprob& t : client.await_end().tokens()) list.push_back(t.id);
+    return list;
+  };
+
+  EXPECT_EQ(ids(beside), ids(alone));
+  EXPECT_NE(ids(other), ids(alone));
+}
+
+// 1000 tokens wanted of a pool of 512: some are retracted, and nobody's answer shows it.
+TEST(Engine, AnswersTheSameWhenThePoolIsTooSmallForAll) {
+  EngineConfig config = Running::defaults();
+  config.kv_blocks = 8;
+  Running run(letter_after, config);
+  std::vector<Client> clients(5);
+  for (size_t i = 0; i < clients.size(); ++i)
+    run.submit(ask(std::string(60, static_cast<char>('A' + i)), 140), clients[i]);
+  run.start();
+
+  for (size_t i = 0; i < clients.size(); ++i) {
+    EXPECT_EQ(clients[i].await_end().text(), expected_text(std::string(60, static_cast<char>('A' + i)), 140));
+  }
+  EXPECT_EQ(run.stop(), "");
+  EXPECT_GT(run.engine().stats().retracted_total, 0u);
+}
+
+TEST(Engine, CountsInItsStats) {
+  Running run;
+  Client client;
+  EXPECT_EQ(run.engine().stats().step_age_s, 0.0);
+  run.submit(ask("hello", 10), client);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_GE(run.engine().stats().step_age_s, 0.02) << "work waits";
+  EXPECT_EQ(run.engine().stats().waiting, 1);
+  run.start();
+  client.await_end();
+  run.stop();
+
+  const EngineStats stats = run.engine().stats();
+  EXPECT_EQ(stats.requests_total, 1u);
+  EXPECT_EQ(stats.prompt_tokens_total, 5u);
+  EXPECT_EQ(stats.generation_tokens_total, 10u);
+  EXPECT_EQ(stats.running + stats.waiting + stats.kv_tokens_used, 0);
+  EXPECT_EQ(stats.kv_tokens_total, 64 * kBlockTokens);
+  EXPECT_EQ(stats.step_age_s, 0.0);
+  EXPECT_GT(stats.last_generation_throughput, 0.0);
+}
+
+TEST(Engine, ServesManyThreadsThatSubmitAndAbort) {
+  EngineConfig config = Running::defaults();
+  config.kv_blocks = 12;
+  Running run(letter_after, config);
+  run.start();
+  std::atomic<int> answered = 0, aborted = 0;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 6; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 20; ++i) {
+        Client client;
+        const std::string prompt =
+            std::to_string(t) + "/" + std::to_string(i) + std::string(static_cast<size_t>(i * 5), '.');
+        const uint64_t id = run.submit(ask(prompt, 50), client);
+        if (i % 3 == 0) {
+          client.await_tokens(static_cast<size_t>(i));
+          run.engine().abort(id);
+        }
+        run.engine().stats();
+        client.await_end();
+        if (client.finish().kind == Finish::Kind::abort) {
+          ++aborted;
+        } else {
+          EXPECT_EQ(client.text(), expected_text(prompt, 50));
+          ++answered;
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+
+  EXPECT_EQ(run.stop(), "");
+  EXPECT_EQ(answered + aborted, 120);
+  EXPECT_GE(answered, 78);
+  EXPECT_EQ(run.engine().stats().kv_tokens_used, 0);
+  EXPECT_EQ(run.engine().stats().requests_total, 120u);
+}
+
+TEST(Engine, RefusesNumbersThatCannotWorkTogether) {
+  ByteTokenizer tokenizer;
+  PagedFakeModel model(1, 260, letter_after);
+  EXPECT_THROW(make_engine({.context_length = 0, .kv_blocks = 1}, model, tokenizer), Error);
+  EXPECT_THROW(make_engine({.context_length = 100, .kv_blocks = 0}, model, tokenizer), Error);
+  EXPECT_THROW(make_engine({.context_length = 100, .kv_blocks = 4, .chunked_prefill_size = 0}, model, tokenizer),
+               Error);
+  EXPECT_THROW(make_engine({.context_length = 100, .kv_blocks = 4, .max_running_requests = 0}, model, tokenizer),
+               Error);
+}
+
+TEST(Engine, BoundsItsStepsByWhatTheRanksAreTold) {
+  EXPECT_EQ(max_step_rows({.context_length = 5000, .kv_blocks = 100, .chunked_prefill_size = 512}), 512);
+  EXPECT_EQ(max_step_rows({.context_length = 5000, .kv_blocks = 100, .chunked_prefill_size = -1}), 5000);
+  EXPECT_EQ(max_step_rows(
+                {.context_length = 5000, .kv_blocks = 100, .max_running_requests = 100, .chunked_prefill_size = 64}),
+            164);
+}
+
+}  // namespace
+}  // namespace kt
