@@ -11,19 +11,20 @@ namespace {
 
 namespace po = boost::program_options;
 
-void describe(po::options_description& known, const Option& option, std::string_view name) {
-  const po::value_semantic* value = po::value<std::string>();
-  if (option.is_list()) value = po::value<std::vector<std::string>>()->multitoken();
-  if (option.is_flag()) value = po::value<std::string>()->implicit_value("true");
-  known.add_options()(std::string(name).c_str(), value);
+// How many words follow the option; the option's description takes the value over.
+const po::value_semantic* words_after(const Option& option) {
+  if (option.is_flag()) return po::value<std::string>()->implicit_value("true");
+  if (option.is_list()) return po::value<std::vector<std::string>>()->multitoken();
+  return po::value<std::string>();
 }
 
 po::options_description known_options() {
   po::options_description known;
   known.add_options()("config", po::value<std::string>());
   for (const Option& option : all_options()) {
-    describe(known, option, option.name);
-    for (std::string_view alias : split(option.aliases, '|')) describe(known, option, alias);
+    std::vector<std::string_view> names = split(option.aliases, '|');
+    names.push_back(option.name);
+    for (std::string_view name : names) known.add_options()(std::string(name).c_str(), words_after(option));
   }
   return known;
 }
