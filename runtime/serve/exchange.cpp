@@ -1,0 +1,185 @@
+#include "runtime/serve/exchange.h"
+
+#include <algorithm>
+#include <boost/asio/post.hpp>
+#include <utility>
+
+#include "runtime/serve/json.h"
+
+namespace kt {
+namespace {
+
+constexpr std::string_view kPing = ": ping\n\n";
+
+std::string_view name_of(Finish::Kind kind) {
+  switch (kind) {
+    case Finish::Kind::stop: return "stop";
+    case Finish::Kind::length: return "length";
+    case Finish::Kind::abort: return "abort";
+    default: return "error";
+  }
+}
+
+}  // namespace
+
+Exchange::Exchange(Context context, std::shared_ptr<Connection> connection, Job job)
+    : context_(std::move(context)),
+      connection_(std::move(connection)),
+      job_(std::move(job)),
+      finished_(job_.requests.size()),
+      open_(job_.requests.size()),
+      arrival_(Clock::now()),
+      last_token_(job_.requests.size(), arrival_),
+      ping_(context_.io),
+      deadline_(context_.io) {
+  for (const GenerateRequest& request : job_.requests) rids_.push_back(request.rid);
+}
+
+void Exchange::start() {
+  if (!admit()) return;
+  connection_->set_on_gone([self = shared_from_this()] { self->on_gone(); });
+  if (job_.deadline_s > 0) arm_deadline();
+  if (!job_.stream) return;
+  connection_->begin_stream();
+  connection_->send(job_.answer->start());
+  arm_ping();
+}
+
+// Emissions may come before submit returns, but they are posted, and this runs on the thread that takes them.
+bool Exchange::admit() {
+  for (size_t i = 0; i < job_.requests.size(); ++i) {
+    auto on_emission = [weak = weak_from_this(), &io = context_.io, i](Emission emission) {
+      boost::asio::post(io, [weak, i, emission = std::move(emission)]() mutable {
+        if (const auto self = weak.lock()) self->take(i, std::move(emission));
+      });
+    };
+    auto result = context_.engine.submit(std::move(job_.requests[i]), std::move(on_emission));
+    if (const Rejection* rejection = std::get_if<Rejection>(&result)) {
+      fail(to_api_error(*rejection, job_.prompt_param));
+      return false;
+    }
+    ids_.push_back(std::get<uint64_t>(result));
+  }
+  return true;
+}
+
+void Exchange::take(size_t choice, Emission emission) {
+  if (done_) return;
+  observe(choice, emission);
+  if (emission.finish) {
+    const Finish& finish = *emission.finish;
+    finished_[choice] = true;
+    --open_;
+    finish_reason_ = name_of(finish.kind);
+    // An end that the client did not ask for and that is not the text's end: the server's trouble.
+    if (finish.kind == Finish::Kind::error) return fail({500, finish.message, "", "engine_error"});
+    if (finish.kind == Finish::Kind::abort && !cancelled_)
+      return fail(
+          {503, finish.message.empty() ? "the request was ended by the server" : finish.message, "", "aborted"});
+  }
+  const std::string events = job_.answer->take(choice, std::move(emission));
+  if (job_.stream && !events.empty()) {
+    connection_->send(events);
+    if (done_) return;  // the client did not read, and send dropped it
+    arm_ping();
+  }
+  if (open_ == 0) end();
+}
+
+void Exchange::observe(size_t choice, const Emission& emission) {
+  if (emission.tokens.empty()) return;
+  const Clock::time_point now = Clock::now();
+  const double seconds = std::chrono::duration<double>(now - last_token_[choice]).count();
+  const bool first = last_token_[choice] == arrival_;
+  const size_t count = emission.tokens.size();
+  if (first) context_.metrics.time_to_first_token.record(seconds);
+  for (size_t i = first ? 1 : 0; i < count; ++i)
+    context_.metrics.inter_token_latency.record(first ? 0.0 : seconds / static_cast<double>(count));
+  last_token_[choice] = now;
+}
+
+void Exchange::end() {
+  context_.metrics.e2e_latency.record(std::chrono::duration<double>(Clock::now() - arrival_).count());
+  std::string last = job_.answer->finish();
+  const auto connection = connection_;
+  close(200, finish_reason_);
+  if (job_.stream) {
+    connection->send(last);
+    connection->end_stream();
+  } else {
+    connection->respond({.body = std::move(last)});
+  }
+}
+
+void Exchange::fail(const ApiError& error) {
+  const bool in_stream = job_.stream && ids_.size() == finished_.size();  // admitted: the status line is out
+  abort_open();
+  const auto connection = connection_;
+  close(error.status, "error");
+  if (in_stream) {
+    connection->send(sse_text(to_json(error)).append(kSseDone));
+    connection->end_stream();
+  } else {
+    connection->respond(error_response(error));
+  }
+}
+
+void Exchange::on_gone() {
+  if (done_) return;
+  abort_open();
+  close(499, "abort");
+}
+
+void Exchange::abort_open() {
+  for (size_t i = 0; i < ids_.size(); ++i) {
+    if (!finished_[i]) context_.engine.abort(ids_[i]);
+  }
+}
+
+// From here on emissions are not looked at, and the connection is no longer ours.
+void Exchange::close(int status, const std::string& finish_reason) {
+  done_ = true;
+  ++context_.metrics.requests[{status, finish_reason}];
+  ping_.cancel();
+  deadline_.cancel();
+  connection_.reset();
+  if (const auto on_end = std::exchange(context_.on_end, nullptr)) on_end(*this);
+}
+
+void Exchange::cancel(const std::string& rid) {
+  if (rid == job_.id) return cancel_all();
+  for (size_t i = 0; i < ids_.size(); ++i) {
+    if (rids_[i] != rid || finished_[i]) continue;
+    cancelled_ = true;
+    context_.engine.abort(ids_[i]);
+  }
+}
+
+void Exchange::cancel_all() {
+  cancelled_ = true;
+  abort_open();
+}
+
+bool Exchange::has_rid(const std::string& rid) const {
+  return rid == job_.id || std::find(rids_.begin(), rids_.end(), rid) != rids_.end();
+}
+
+void Exchange::arm_ping() {
+  if (done_) return;
+  ping_.expires_after(
+      std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(context_.config.ping_interval_s)));
+  ping_.async_wait([self = shared_from_this()](boost::system::error_code ec) {
+    if (ec || self->done_ || self->ping_.expiry() > Clock::now()) return;
+    self->connection_->send(kPing);
+    self->arm_ping();
+  });
+}
+
+void Exchange::arm_deadline() {
+  deadline_.expires_after(std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(job_.deadline_s)));
+  deadline_.async_wait([self = shared_from_this()](boost::system::error_code ec) {
+    if (!ec && !self->done_) self->fail({503, "no answer in time", "", "timeout"});
+  });
+}
+
+}  // namespace kt

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/engine/engine.h"
+#include "runtime/serve/connection.h"
+#include "runtime/serve/metrics.h"
+#include "runtime/serve/service.h"
+
+namespace kt {
+
+// One request for text from its admission to the last byte of its answer: the link between a Job, the engine and a
+// connection. Lives on the io thread; the engine's emissions are posted to it.
+class Exchange : public std::enable_shared_from_this<Exchange> {
+ public:
+  struct Context {
+    boost::asio::io_context& io;
+    Engine& engine;
+    Metrics& metrics;
+    const HttpConfig& config;
+    std::function<void(Exchange&)> on_end;
+  };
+
+  Exchange(Context context, std::shared_ptr<Connection> connection, Job job);
+
+  // Gives all of the job to the engine, or nothing of it: then it answers with the reason.
+  void start();
+  // By /abort_request: ends what is named `rid`; the client gets the text so far.
+  void cancel(const std::string& rid);
+  void cancel_all();
+  bool has_rid(const std::string& rid) const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  bool admit();
+  void take(size_t choice, Emission emission);
+  void observe(size_t choice, const Emission& emission);
+  void end();
+  void fail(const ApiError& error);
+  void on_gone();
+  void abort_open();
+  void close(int status, const std::string& finish_reason);
+  void arm_ping();
+  void arm_deadline();
+
+  Context context_;
+  std::shared_ptr<Connection> connection_;
+  Job job_;
+  std::vector<std::string> rids_;
+  std::vector<uint64_t> ids_;  // the engine's, one per choice
+  std::vector<bool> finished_;
+  size_t open_ = 0;  // choices that are not finished
+  bool cancelled_ = false, done_ = false;
+  std::string finish_reason_;  // of the choice that ended last, for the metrics
+  Clock::time_point arrival_;
+  std::vector<Clock::time_point> last_token_;
+  boost::asio::steady_timer ping_, deadline_;
+};
+
+}  // namespace kt

@@ -1,0 +1,261 @@
+#include "runtime/serve/generate.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+
+#include "runtime/serve/openai.h"
+#include "runtime/serve/openai_completions.h"
+#include "runtime/serve/params.h"
+#include "runtime/serve/prompt_logprobs.h"
+
+namespace kt {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct NativeOptions {
+  bool stream = false;
+  bool list = false;  // answer with a list, name the index in events
+  bool return_logprob = false;
+  bool text_in_logprobs = false;
+  int top_logprobs = 0;
+  int logprob_start = -1;
+  Clock::time_point arrival = Clock::now();
+};
+
+Json finish_json(const ChoiceState& choice) {
+  if (!choice.finish) return nullptr;
+  switch (choice.finish->kind) {
+    case Finish::Kind::length: return {{"type", "length"}, {"length", choice.completion_tokens}};
+    case Finish::Kind::abort: return {{"type", "abort"}, {"message", choice.finish->message}};
+    default: return {{"type", "stop"}, {"matched", matched_stop(choice.finish)}};
+  }
+}
+
+class NativeAnswer : public Answer {
+ public:
+  NativeAnswer(NativeOptions options, const std::vector<GenerateRequest>& requests, const Tokenizer& tokenizer)
+      : options_(options), tokenizer_(tokenizer), choices_(requests.size()), cached_(requests.size()) {
+    for (const GenerateRequest& request : requests) {
+      rids_.push_back(request.rid);
+      prompts_.push_back(request.input_ids);
+    }
+  }
+
+  std::string start() override { return ""; }
+
+  std::string take(size_t index, Emission emission) override {
+    ChoiceState& choice = choices_[index];
+    choice.text += emission.text;
+    choice.completion_tokens = emission.completion_tokens;
+    choice.finish = std::move(emission.finish);
+    cached_[index] = std::max(cached_[index], emission.cached_tokens);
+    const bool news = !emission.tokens.empty() || choice.finish;
+    std::move(emission.prompt.begin(), emission.prompt.end(), std::back_inserter(choice.prompt));
+    std::move(emission.tokens.begin(), emission.tokens.end(), std::back_inserter(choice.tokens));
+    if (!options_.stream || !news) return "";
+    Json json = choice_json(index);
+    if (options_.list) json["index"] = index;
+    return sse(json);
+  }
+
+  std::string finish() override {
+    if (options_.stream) return std::string(kSseDone);
+    if (!options_.list) return dump(choice_json(0));
+    Json list = Json::array();
+    for (size_t i = 0; i < choices_.size(); ++i) list.push_back(choice_json(i));
+    return dump(list);
+  }
+
+ private:
+  Json choice_json(size_t index) const {
+    Json ids = Json::array();
+    for (const TokenLogprob& token : choices_[index].tokens) ids.push_back(token.id);
+    return {{"text", choices_[index].text}, {"output_ids", std::move(ids)}, {"meta_info", meta_info(index)}};
+  }
+
+  Json meta_info(size_t index) const {
+    const ChoiceState& choice = choices_[index];
+    Json meta = {{"id", rids_[index]},
+                 {"finish_reason", finish_json(choice)},
+                 {"prompt_tokens", prompts_[index].size()},
+                 {"weight_version", "default"},
+                 {"completion_tokens", choice.completion_tokens},
+                 {"cached_tokens", cached_[index]},
+                 {"e2e_latency", std::chrono::duration<double>(Clock::now() - options_.arrival).count()}};
+    if (options_.return_logprob) add_logprobs(index, meta);
+    return meta;
+  }
+
+  void add_logprobs(size_t index, Json& meta) const {
+    const ChoiceState& choice = choices_[index];
+    Json input = Json::array(), output = Json::array(), input_top = Json::array(), output_top = Json::array();
+    if (options_.logprob_start >= 0) {
+      for (const PromptLogprob& token :
+           align_prompt(prompts_[index], choice.prompt, static_cast<size_t>(options_.logprob_start))) {
+        input.push_back(triple(token.id, token.known ? Json(json_logprob(token.known->logprob)) : Json(nullptr)));
+        input_top.push_back(token.known ? triples(token.known->top) : Json(nullptr));
+      }
+    }
+    for (const TokenLogprob& token : choice.tokens) {
+      output.push_back(triple(token.id, json_logprob(token.logprob)));
+      output_top.push_back(triples(token.top));
+    }
+    meta["input_token_logprobs"] = std::move(input);
+    meta["output_token_logprobs"] = std::move(output);
+    if (options_.top_logprobs == 0) return;
+    meta["input_top_logprobs"] = std::move(input_top);
+    meta["output_top_logprobs"] = std::move(output_top);
+  }
+
+  Json triple(int32_t id, Json logprob) const {
+    return Json::array(
+        {std::move(logprob), id, options_.text_in_logprobs ? Json(token_text(tokenizer_, id)) : Json(nullptr)});
+  }
+
+  Json triples(const std::vector<std::pair<int32_t, float>>& top) const {
+    Json list = Json::array();
+    for (const auto& [id, logprob] : top) list.push_back(triple(id, json_logprob(logprob)));
+    return list;
+  }
+
+  NativeOptions options_;
+  const Tokenizer& tokenizer_;
+  std::vector<ChoiceState> choices_;
+  std::vector<int> cached_;
+  std::vector<std::string> rids_;
+  std::vector<std::vector<int32_t>> prompts_;
+};
+
+struct NativeSampling {
+  SamplingParams params;
+  int n = 1;
+};
+
+NativeSampling read_native_sampling(const Json* value, const std::string& path, int vocab) {
+  NativeSampling sampling;
+  sampling.params.max_new_tokens = 128;
+  if (!value || value->is_null()) return sampling;
+  const Fields fields(*value, path);
+  refuse_unsupported(fields);
+  read_sampling(fields, vocab, sampling.params);
+  read_seed(fields, "seed", sampling.params.seed);
+  read_seed(fields, "sampling_seed", sampling.params.seed);
+  if (value->contains("max_new_tokens") && (*value)["max_new_tokens"].is_null()) sampling.params.max_new_tokens = -1;
+  fields.read("max_new_tokens", sampling.params.max_new_tokens, 1);
+  fields.read("min_new_tokens", sampling.params.min_new_tokens, 0);
+  fields.read("n", sampling.n, 1, kMaxChoices);
+  check_token_limits(fields, "min_new_tokens", sampling.params);
+  return sampling;
+}
+
+// Prompts as token ids; `list` says whether the client sent a list of them.
+std::vector<std::vector<int32_t>> read_inputs(const Fields& fields, const ServedModel& model, bool& list) {
+  const Json* text = fields.find("text");
+  const Json* ids = fields.find("input_ids");
+  if (!text == !ids) throw BadRequest(text ? "input_ids" : "text", "give either text or input_ids");
+
+  const std::string name = text ? "text" : "input_ids";
+  const Json& value = text ? *text : *ids;
+  list = text ? value.is_array() : value.is_array() && !value.empty() && value.front().is_array();
+  const auto read_one = [&](const Json& item, const std::string& path) {
+    std::vector<int32_t> prompt =
+        text ? model.tokenizer->encode(to_string(item, path)) : read_token_ids(item, path, model.vocab);
+    if (prompt.empty()) throw BadRequest(path, path + ": the prompt is empty");
+    return prompt;
+  };
+  if (!list) return {read_one(value, name)};
+  if (value.empty()) throw BadRequest(name, name + ": the list is empty");
+  if (value.size() > kMaxPrompts)
+    throw BadRequest(name, fmt::format("{}: at most {} prompts, found {}", name, kMaxPrompts, value.size()));
+  std::vector<std::vector<int32_t>> prompts;
+  for (size_t i = 0; i < value.size(); ++i) prompts.push_back(read_one(value[i], fmt::format("{}[{}]", name, i)));
+  return prompts;
+}
+
+// One for all prompts, or a list with one for each.
+const Json* member_for(const Fields& fields, const std::string& name, size_t index, size_t count) {
+  const Json* value = fields.find(name);
+  if (!value || !value->is_array()) return value;
+  if (value->size() != count)
+    throw BadRequest(name, fmt::format("{}: the list has {} elements for {} prompts", name, value->size(), count));
+  return &(*value)[index];
+}
+
+std::string read_rid(const Fields& fields, size_t index, size_t count, const std::string& id) {
+  const Json* value = member_for(fields, "rid", index, count);
+  if (!value) return index == 0 ? id : fmt::format("{}-p{}", id, index);
+  std::string rid = to_string(*value, "rid");
+  if (rid.empty() || rid.size() > kMaxIdBytes)
+    throw BadRequest("rid", fmt::format("rid: must have 1 to {} bytes", kMaxIdBytes));
+  const bool shared = index > 0 && !fields.find("rid")->is_array();
+  return shared ? fmt::format("{}-p{}", rid, index) : rid;
+}
+
+Job read_generate(const Json& body, const ServedModel& model) {
+  const Fields fields(body);
+  NativeOptions options;
+  fields.read("stream", options.stream);
+  fields.read("return_logprob", options.return_logprob);
+  fields.read("return_text_in_logprobs", options.text_in_logprobs);
+  fields.read("top_logprobs_num", options.top_logprobs, 0, kMaxTopLogprobs);
+  fields.read("logprob_start_len", options.logprob_start, -1);
+  for (const char* name : {"input_embeds", "image_data", "video_data", "audio_data", "token_ids_logprob"}) {
+    if (fields.find(name))
+      throw BadRequest(name, fmt::format("{}: this server cannot do that; leave it out", name), "unsupported");
+  }
+  GenerateRequest generate;
+  fields.read("priority", generate.priority);
+  const auto prompts = read_inputs(fields, model, options.list);
+
+  Job job{.id = random_id(), .prompt_param = fields.find("text") ? "text" : "input_ids", .stream = options.stream};
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    const NativeSampling sampling =
+        read_native_sampling(member_for(fields, "sampling_params", i, prompts.size()), "sampling_params", model.vocab);
+    generate.rid = read_rid(fields, i, prompts.size(), job.id);
+    generate.input_ids = prompts[i];
+    generate.sampling = sampling.params;
+    if (options.return_logprob) {
+      generate.return_logprob = true;
+      generate.top_logprobs = options.top_logprobs;
+      generate.logprob_start = options.logprob_start;
+      if (options.logprob_start >= static_cast<int>(prompts[i].size()))
+        throw BadRequest("logprob_start_len", fmt::format("logprob_start_len: {} is beyond the prompt's {} tokens",
+                                                          options.logprob_start, prompts[i].size()));
+    }
+    append_choices(generate, sampling.n, job.requests);
+  }
+  if (job.requests.size() > 1) options.list = true;
+  job.id = job.requests.front().rid;
+  job.answer = std::make_unique<NativeAnswer>(options, job.requests, *model.tokenizer);
+  return job;
+}
+
+class HealthAnswer : public Answer {
+ public:
+  std::string start() override { return ""; }
+  std::string take(size_t, Emission) override { return ""; }
+  std::string finish() override { return dump({{"status", "ok"}}); }
+};
+
+}  // namespace
+
+OrError<Job> parse_generate(std::string_view body, const ServedModel& model) {
+  return or_error([&] { return read_generate(parse_body(body), model); });
+}
+
+Job make_health_probe(double deadline_s) {
+  Job job{.id = random_id(), .prompt_param = "", .deadline_s = deadline_s};
+  GenerateRequest probe;
+  probe.rid = "health-" + job.id;
+  probe.input_ids = {0};
+  probe.sampling.max_new_tokens = 1;
+  probe.sampling.temperature = 0;
+  probe.sampling.ignore_eos = true;
+  job.requests.push_back(std::move(probe));
+  job.answer = std::make_unique<HealthAnswer>();
+  return job;
+}
+
+}  // namespace kt

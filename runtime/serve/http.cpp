@@ -1,0 +1,240 @@
+#include "runtime/serve/http.h"
+
+#include <fmt/format.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <chrono>
+#include <future>
+#include <thread>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "runtime/base/error.h"
+#include "runtime/base/log.h"
+#include "runtime/serve/connection.h"
+#include "runtime/serve/exchange.h"
+#include "runtime/serve/metrics.h"
+#include "runtime/serve/routes.h"
+
+namespace kt {
+namespace {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using boost::system::error_code;
+
+constexpr std::chrono::milliseconds kAcceptPause{100};  // when the process has no file descriptor left
+constexpr std::string_view kFull =
+    "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+tcp::acceptor listen_on(asio::io_context& io, const HttpConfig& config) {
+  error_code ec;
+  const auto found = tcp::resolver(io).resolve(config.host, std::to_string(config.port), tcp::resolver::passive, ec);
+  if (ec) fail(kExitUsage, "host {}: cannot be resolved ({}); try 127.0.0.1 or 0.0.0.0", config.host, ec.message());
+  const tcp::endpoint endpoint = found.begin()->endpoint();
+  tcp::acceptor acceptor(io);
+  acceptor.open(endpoint.protocol());
+  acceptor.set_option(tcp::acceptor::reuse_address(true));
+  acceptor.bind(endpoint, ec);
+  if (!ec) acceptor.listen(asio::socket_base::max_listen_connections, ec);
+  if (ec)
+    fail(kExitPort, "port {} of {}: cannot listen ({}); stop the program that has it or choose another with --port",
+         config.port, config.host, ec.message());
+  return acceptor;
+}
+
+}  // namespace
+
+class HttpServer::Impl : public ConnectionEvents {
+ public:
+  explicit Impl(HttpConfig given)
+      : config_(std::move(given)),
+        acceptor_(listen_on(io_, config_)),
+        workers_(static_cast<size_t>(config_.workers)),
+        stop_timer_(io_) {
+    port_ = acceptor_.local_endpoint().port();
+    accept();
+    thread_ = std::thread([this] { run(); });
+  }
+
+  int port() const { return port_; }
+  const HttpConfig& config() const { return config_; }
+
+  void serve(Engine& engine, ServedModel model) {
+    std::promise<void> ready;
+    asio::post(io_, [&] {
+      service_.model = std::move(model);
+      service_.engine = &engine;
+      service_.started =
+          std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+      ready.set_value();
+    });
+    ready.get_future().wait();
+  }
+
+  void stop() {
+    if (!thread_.joinable()) return;
+    asio::post(io_, [this] { begin_stop(); });
+    thread_.join();
+    workers_.join();
+  }
+
+  std::optional<HttpResponse> on_head(const HttpRequest& request) override {
+    auto route = find_route(request, service_);
+    HttpResponse* refusal = std::get_if<HttpResponse>(&route);
+    if (!refusal) return std::nullopt;
+    count_refusal(*refusal);
+    return std::move(*refusal);
+  }
+
+  void on_request(std::shared_ptr<Connection> connection, HttpRequest request) override {
+    const auto found = find_route(request, service_);
+    if (const HttpResponse* refusal = std::get_if<HttpResponse>(&found)) return connection->respond(*refusal);
+    const Route& route = *std::get<const Route*>(found);
+    if (route.where == Route::Where::io) return conclude(std::move(connection), handle(route, request));
+    asio::post(workers_, [this, &route, connection = std::move(connection), request = std::move(request)]() mutable {
+      Outcome outcome = handle(route, request);
+      request = {};
+      asio::post(io_, [this, connection = std::move(connection), outcome = std::move(outcome)]() mutable {
+        conclude(std::move(connection), std::move(outcome));
+      });
+    });
+  }
+
+  void on_closed(Connection& connection) override {
+    connections_.erase(connection.shared_from_this());
+    metrics_.connections = static_cast<int>(connections_.size());
+    if (stopping_ && connections_.empty()) stop_timer_.cancel();
+  }
+
+ private:
+  void run() {
+    for (;;) {
+      try {
+        io_.run();
+        return;
+      } catch (const std::exception& e) {  // one request's trouble must not end the others'
+        log("http: unexpected error: {}", e.what());
+      }
+    }
+  }
+
+  void accept() {
+    acceptor_.async_accept([this](error_code ec, tcp::socket socket) {
+      if (stopping_) return;
+      if (ec) return accept_later();
+      if (connections_.size() < config_.max_connections) {
+        const auto connection = std::make_shared<Connection>(std::move(socket), config_, metrics_, *this);
+        connections_.insert(connection);
+        metrics_.connections = static_cast<int>(connections_.size());
+        connection->start();
+      } else {
+        socket.non_blocking(true, ec);
+        socket.write_some(asio::buffer(kFull), ec);
+      }
+      accept();
+    });
+  }
+
+  void accept_later() {
+    stop_timer_.expires_after(kAcceptPause);
+    stop_timer_.async_wait([this](error_code) {
+      if (!stopping_) accept();
+    });
+  }
+
+  Outcome handle(const Route& route, const HttpRequest& request) const {
+    try {
+      return route.handler(request, service_);
+    } catch (const std::exception& e) {
+      log("http: {} failed: {}", route.path, e.what());
+      return error_response({500, "the server failed on this request; its log says why", "", "internal_error"});
+    }
+  }
+
+  void conclude(std::shared_ptr<Connection> connection, Outcome outcome) {
+    if (const HttpResponse* response = std::get_if<HttpResponse>(&outcome)) {
+      count_refusal(*response);
+      return connection->respond(*response);
+    }
+    if (const AbortCommand* command = std::get_if<AbortCommand>(&outcome)) {
+      abort(*command);
+      return connection->respond({.body = "{}"});
+    }
+    start_exchange(std::move(connection), std::move(std::get<Job>(outcome)));
+  }
+
+  void start_exchange(std::shared_ptr<Connection> connection, Job job) {
+    if (connection->gone()) return connection->drop();
+    for (const GenerateRequest& request : job.requests) {
+      const auto clash =
+          std::find_if(exchanges_.begin(), exchanges_.end(), [&](const auto& e) { return e->has_rid(request.rid); });
+      if (clash == exchanges_.end()) continue;
+      const HttpResponse refusal = error_response(
+          {400, fmt::format("rid: a request with the id {} is running", request.rid), "rid", "duplicate_rid"});
+      count_refusal(refusal);
+      return connection->respond(refusal);
+    }
+    const auto exchange =
+        std::make_shared<Exchange>(Exchange::Context{io_, *service_.engine, metrics_, config_,
+                                                     [this](Exchange& e) { exchanges_.erase(e.shared_from_this()); }},
+                                   std::move(connection), std::move(job));
+    exchanges_.insert(exchange);
+    exchange->start();
+  }
+
+  void abort(const AbortCommand& command) {
+    for (const auto& exchange : exchanges_) {
+      if (command.all) {
+        exchange->cancel_all();
+      } else {
+        exchange->cancel(command.rid);
+      }
+    }
+  }
+
+  void count_refusal(const HttpResponse& response) {
+    if (response.status >= 400) ++metrics_.requests[{response.status, ""}];
+  }
+
+  void begin_stop() {
+    stopping_ = true;
+    error_code ignored;
+    acceptor_.close(ignored);
+    const auto open = connections_;  // closing takes them out of the set
+    for (const auto& connection : open) connection->close_when_done();
+    if (connections_.empty()) return;
+    stop_timer_.expires_after(
+        std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(config_.stop_timeout_s)));
+    stop_timer_.async_wait([this](error_code) {
+      const auto left = connections_;
+      for (const auto& connection : left) connection->drop();
+    });
+  }
+
+  const HttpConfig config_;
+  Metrics metrics_;
+  Service service_{config_, metrics_};
+  asio::io_context io_{1};
+  tcp::acceptor acceptor_;
+  asio::thread_pool workers_;
+  asio::steady_timer stop_timer_;  // also the pause of accept_later
+  std::unordered_set<std::shared_ptr<Connection>> connections_;
+  std::unordered_set<std::shared_ptr<Exchange>> exchanges_;
+  bool stopping_ = false;
+  int port_ = 0;
+  std::thread thread_;
+};
+
+HttpServer::HttpServer(HttpConfig config) : impl_(std::make_unique<Impl>(std::move(config))) {}
+HttpServer::~HttpServer() { stop(); }
+int HttpServer::port() const { return impl_->port(); }
+std::string HttpServer::url() const { return fmt::format("http://{}:{}", impl_->config().host, impl_->port()); }
+void HttpServer::serve(Engine& engine, ServedModel model) { impl_->serve(engine, std::move(model)); }
+void HttpServer::stop() { impl_->stop(); }
+
+}  // namespace kt

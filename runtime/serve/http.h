@@ -1,0 +1,33 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "runtime/engine/engine.h"
+#include "runtime/serve/service.h"
+
+namespace kt {
+
+// The HTTP endpoint of rank 0. It listens from construction on, before anything else is loaded, so that a taken port
+// fails early; until serve() every path but /health is answered 503 "loading". One io thread owns all sockets, a few
+// workers parse, render and tokenise.
+class HttpServer {
+ public:
+  explicit HttpServer(HttpConfig config);  // throws Error(kExitPort)
+  ~HttpServer();                           // stop()
+
+  int port() const;         // the real one when 0 was asked for
+  std::string url() const;  // "http://127.0.0.1:30000"
+
+  // Requests go to `engine` from now on. It outlives the server, and its run() has returned before stop().
+  void serve(Engine& engine, ServedModel model);
+
+  // Takes no new connections, lets answers leave for at most stop_timeout_s, and ends the threads.
+  void stop();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kt

@@ -1,0 +1,229 @@
+#include "runtime/serve/messages.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "runtime/serve/errors.h"
+#include "runtime/text/json_exact.h"
+
+namespace kt {
+namespace {
+
+std::string at(const std::string& path, size_t index) { return fmt::format("{}[{}]", path, index); }
+
+std::string read_role(const Fields& message) {
+  std::string role;
+  if (!message.read("role", role)) throw BadRequest(message.path("role"), message.path("role") + ": is required");
+  std::transform(role.begin(), role.end(), role.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c; });
+  if (role == "developer") return "system";
+  for (const char* known : {"system", "user", "assistant", "tool", "function"}) {
+    if (role == known) return role;
+  }
+  throw BadRequest(message.path("role"),
+                   fmt::format("{}: \"{}\" is none of system, developer, user, assistant, tool, function",
+                               message.path("role"), role));
+}
+
+std::string join_parts(const Json& parts, const std::string& path) {
+  std::string text;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const Fields part(parts[i], at(path, i));
+    std::string type, piece;
+    if (!part.read("type", type)) throw BadRequest(part.path("type"), part.path("type") + ": is required");
+    if (type != "text")
+      throw BadRequest(part.path("type"),
+                       fmt::format("{}: this server reads text only, found \"{}\"", part.path("type"), type));
+    if (!part.read("text", piece)) throw BadRequest(part.path("text"), part.path("text") + ": is required");
+    text += piece;
+  }
+  return text;
+}
+
+std::string read_content(const Fields& message, const std::string& role) {
+  const std::string path = message.path("content");
+  const Json* content = message.find("content");
+  if (!content) {
+    if (role == "user") throw BadRequest(path, path + ": a user message needs content");
+    return "";
+  }
+  return content->is_array() ? join_parts(*content, path) : to_string(*content, path);
+}
+
+// {"arguments": "{\"a\": 1}"} -> {"arguments": {"a": 1}}: templates walk over the members.
+void parse_arguments(Json& call, const std::string& path) {
+  const Fields fields(call, path);
+  if (!fields.find("function")) throw BadRequest(fields.path("function"), fields.path("function") + ": is required");
+  Json& function = call["function"];
+  const Fields inner(function, fields.path("function"));
+  std::string name;
+  if (!inner.read("name", name)) throw BadRequest(inner.path("name"), inner.path("name") + ": is required");
+
+  const Json* given = inner.find("arguments");
+  Json arguments = given ? *given : Json::object();
+  const std::string where = inner.path("arguments");
+  if (arguments.is_string()) {
+    const std::string text = arguments.get<std::string>();
+    try {
+      arguments = text.empty() ? Json::object() : parse_exact(text);
+    } catch (const std::exception& e) {
+      throw BadRequest(where, fmt::format("{}: not valid JSON: {}", where, e.what()));
+    }
+  }
+  if (!arguments.is_object())
+    throw BadRequest(where, fmt::format("{}: expected a JSON object, found {}", where, kind_of(arguments)));
+  function["arguments"] = std::move(arguments);
+}
+
+Json read_message(const Json& given, const std::string& path) {
+  const Fields fields(given, path);
+  const std::string role = read_role(fields);
+  const std::string content = read_content(fields, role);
+
+  Json message = given;
+  message["role"] = role;
+  message["content"] = content;
+  if (message.contains("tool_calls")) {
+    Json& calls = message["tool_calls"];
+    if (calls.is_null() || (calls.is_array() && calls.empty())) {
+      message.erase("tool_calls");
+    } else if (!calls.is_array()) {
+      throw BadRequest(fields.path("tool_calls"),
+                       fmt::format("{}: expected a list, found {}", fields.path("tool_calls"), kind_of(calls)));
+    } else {
+      for (size_t i = 0; i < calls.size(); ++i) parse_arguments(calls[i], at(fields.path("tool_calls"), i));
+    }
+  }
+  return message;
+}
+
+Json read_messages(const Fields& fields) {
+  const std::string path = fields.path("messages");
+  const Json* list = fields.find("messages");
+  if (!list) throw BadRequest(path, path + ": is required");
+  if (!list->is_array()) throw BadRequest(path, fmt::format("{}: expected a list, found {}", path, kind_of(*list)));
+  if (list->empty()) throw BadRequest(path, "messages cannot be empty");
+  if (list->size() > kMaxMessages)
+    throw BadRequest(path, fmt::format("{}: at most {} messages, found {}", path, kMaxMessages, list->size()));
+  Json messages = Json::array();
+  for (size_t i = 0; i < list->size(); ++i) messages.push_back(read_message((*list)[i], at(path, i)));
+  return messages;
+}
+
+void check_tools(const Fields& fields) {
+  const Json* tools = fields.find("tools");
+  if (!tools) return;
+  const std::string path = fields.path("tools");
+  if (!tools->is_array()) throw BadRequest(path, fmt::format("{}: expected a list, found {}", path, kind_of(*tools)));
+  for (size_t i = 0; i < tools->size(); ++i) {
+    const Fields tool((*tools)[i], at(path, i));
+    std::string type, name;
+    tool.read("type", type);
+    if (type != "function")
+      throw BadRequest(tool.path("type"),
+                       fmt::format("{}: only \"function\" is known, found \"{}\"", tool.path("type"), type));
+    const Json* function = tool.find("function");
+    if (!function) throw BadRequest(tool.path("function"), tool.path("function") + ": is required");
+    const Fields inner(*function, tool.path("function"));
+    if (!inner.read("name", name) || name.empty())
+      throw BadRequest(inner.path("name"), inner.path("name") + ": is required");
+    if (const Json* parameters = inner.find("parameters")) Fields(*parameters, inner.path("parameters"));
+  }
+}
+
+// "none", "auto" (also for null). Choices that force a call need constrained decoding.
+std::string read_tool_choice(const Fields& fields) {
+  const Json* choice = fields.find("tool_choice");
+  if (!choice) return "auto";
+  const std::string path = fields.path("tool_choice");
+  const std::string word = choice->is_object() ? "a named function" : to_string(*choice, path);
+  if (word == "none" || word == "auto") return word;
+  if (word == "required" || choice->is_object())
+    throw BadRequest(path,
+                     fmt::format("{}: this server cannot force a call ({}); use \"auto\" or \"none\"", path, word),
+                     "unsupported");
+  throw BadRequest(path, fmt::format("{}: \"{}\" is none of none, auto, required", path, word));
+}
+
+// Newer clients have more words for the effort than templates know.
+std::string map_effort(const std::string& effort, const std::string& path) {
+  if (effort == "none" || effort == "minimal" || effort == "low") return "low";
+  if (effort == "medium") return "medium";
+  if (effort == "high" || effort == "xhigh" || effort == "max") return "high";
+  throw BadRequest(path,
+                   fmt::format("{}: \"{}\" is none of none, minimal, low, medium, high, xhigh, max", path, effort));
+}
+
+Json read_kwargs(const Fields& fields) {
+  Json kwargs = {{"add_generation_prompt", true}, {"reasoning_effort", "medium"}};
+  const auto set_thinking = [&](bool on) { kwargs["thinking"] = kwargs["enable_thinking"] = on; };
+
+  std::string effort;
+  std::string path = fields.path("reasoning_effort");
+  fields.read("reasoning_effort", effort);
+  if (const Json* reasoning = fields.find("reasoning")) {
+    const Fields inner(*reasoning, fields.path("reasoning"));
+    if (inner.read("effort", effort)) path = inner.path("effort");
+    bool enabled = true;
+    if (inner.read("enabled", enabled)) set_thinking(enabled);
+  }
+  if (!effort.empty()) kwargs["reasoning_effort"] = map_effort(effort, path);
+  if (effort == "none") set_thinking(false);
+
+  bool generation_prompt = true;
+  fields.read("add_generation_prompt", generation_prompt);
+  kwargs["add_generation_prompt"] = generation_prompt;
+  for (const char* name : {"kwargs", "chat_template_kwargs"}) {
+    const Json* given = fields.find(name);
+    if (!given) continue;
+    const Fields check(*given, fields.path(name));
+    if (given->size() > kMaxTemplateOptions)
+      throw BadRequest(fields.path(name), fmt::format("{}: at most {} options, found {}", fields.path(name),
+                                                      kMaxTemplateOptions, given->size()));
+    for (const char* reserved : {"messages", "tools", "documents"}) {
+      if (given->contains(reserved))
+        throw BadRequest(check.path(reserved), fmt::format("{}: is not a template option", check.path(reserved)));
+    }
+    for (const auto& [key, value] : given->items()) kwargs[key] = value;
+  }
+  return kwargs;
+}
+
+}  // namespace
+
+bool uses_tools(const Fields& fields) {
+  const Json* tools = fields.find("tools");
+  return tools && tools->is_array() && !tools->empty() && read_tool_choice(fields) != "none";
+}
+
+std::string render_chat(const Fields& fields, const ServedModel& model) {
+  if (!model.chat_template)
+    throw BadRequest("messages",
+                     "this model has no chat template; use /v1/completions, or start the server with --chat-template");
+  Json messages = read_messages(fields);
+  check_tools(fields);
+  const bool forbidden = read_tool_choice(fields) == "none";
+  const Json* tools = forbidden ? nullptr : fields.find("tools");
+  const Json kwargs = read_kwargs(fields);
+
+  std::string tail;  // an answer that the model is to go on with stands after the generation prompt
+  bool go_on = false;
+  fields.read("continue_final_message", go_on);
+  if (go_on) {
+    const Json& last = messages.back();
+    if (last["role"] != "assistant")
+      throw BadRequest("continue_final_message", "continue_final_message: the last message must be the assistant's");
+    tail = last["content"].get<std::string>();
+    messages.erase(messages.size() - 1);
+  }
+  try {
+    return model.chat_template->render(dump_exact(messages), tools && !tools->empty() ? dump_exact(*tools) : "",
+                                       dump_exact(kwargs)) +
+           tail;
+  } catch (const TemplateError& e) {
+    throw BadRequest("messages", fmt::format("the chat template refuses these messages: {}", e.what()));
+  }
+}
+
+}  // namespace kt

@@ -1,0 +1,55 @@
+#include "runtime/serve/openai.h"
+
+#include <chrono>
+
+#include "runtime/serve/errors.h"
+#include "runtime/serve/params.h"
+
+namespace kt {
+
+OpenAiRequest read_openai_request(const Fields& fields) {
+  OpenAiRequest request;
+  request.created =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  if (!fields.read("rid", request.id, kMaxIdBytes) || request.id.empty()) request.id = random_id();
+  fields.read("model", request.model, kMaxModelNameBytes);
+  fields.read("n", request.n, 1, kMaxChoices);
+  fields.read("stream", request.stream);
+  fields.read("priority", request.priority);
+  if (const Json* options = fields.find("stream_options")) {
+    const Fields stream_options(*options, "stream_options");
+    stream_options.read("include_usage", request.include_usage);
+    stream_options.read("continuous_usage_stats", request.continuous_usage_stats);
+  }
+  return request;
+}
+
+Json to_json(const Usage& usage) {
+  Json details = nullptr;
+  if (usage.cached_tokens > 0) details = {{"cached_tokens", usage.cached_tokens}};
+  return {{"prompt_tokens", usage.prompt_tokens},
+          {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
+          {"completion_tokens", usage.completion_tokens},
+          {"prompt_tokens_details", details},
+          {"reasoning_tokens", 0}};
+}
+
+Json finish_reason(const std::optional<Finish>& finish) {
+  if (!finish) return nullptr;
+  return finish->kind == Finish::Kind::length ? "length" : "stop";
+}
+
+Json matched_stop(const std::optional<Finish>& finish) {
+  if (!finish) return nullptr;
+  if (const int32_t* id = std::get_if<int32_t>(&finish->matched)) return *id;
+  if (const std::string* text = std::get_if<std::string>(&finish->matched)) return *text;
+  return nullptr;
+}
+
+std::string token_text(const Tokenizer& tokenizer, int32_t id) {
+  Utf8Stream stream;
+  std::string text = stream.push(tokenizer.bytes(id));
+  return text + stream.flush();
+}
+
+}  // namespace kt

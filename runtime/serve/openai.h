@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "runtime/engine/request.h"
+#include "runtime/serve/fields.h"
+#include "runtime/serve/json.h"
+#include "runtime/serve/service.h"
+
+namespace kt {
+
+// What /v1/chat/completions and /v1/completions have in common.
+struct OpenAiRequest {
+  std::string id, model = "default";
+  int64_t created = 0;  // seconds since 1970
+  int n = 1;
+  bool stream = false;
+  bool include_usage = false;           // streams: a last chunk with the usage
+  bool continuous_usage_stats = false;  // streams: the usage so far in every chunk but the finish
+  bool logprobs = false;
+  int top_logprobs = 0;
+  int priority = 0;
+};
+
+// id, model, created, n, stream, stream_options, priority.
+OpenAiRequest read_openai_request(const Fields& fields);
+
+// One choice of an answer under way.
+struct ChoiceState {
+  std::string text;  // not kept by streams
+  std::vector<TokenLogprob> tokens;
+  std::vector<TokenLogprob> prompt;
+  int completion_tokens = 0;
+  std::optional<Finish> finish;
+};
+
+// Token counts of a whole request; a prompt counts once, however many choices it has.
+struct Usage {
+  int prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0;
+};
+Json to_json(const Usage& usage);
+
+// "stop", "length"; a request ended by /abort_request keeps its text and says "stop", a word that clients know.
+Json finish_reason(const std::optional<Finish>& finish);
+Json matched_stop(const std::optional<Finish>& finish);  // id, string or null
+
+// Text of one token as a client shows it: U+FFFD for parts of characters.
+std::string token_text(const Tokenizer& tokenizer, int32_t id);
+
+}  // namespace kt

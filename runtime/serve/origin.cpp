@@ -1,0 +1,28 @@
+#include "runtime/serve/origin.h"
+
+#include <algorithm>
+
+namespace kt {
+namespace {
+
+std::string_view without_port(std::string_view host) {
+  if (host.starts_with('[')) return host.substr(0, host.find(']') + 1);  // [::1]:30000
+  return host.substr(0, host.find(':'));
+}
+
+bool is_address(std::string_view name) {
+  if (name.starts_with('[')) return true;
+  return !name.empty() &&
+         std::all_of(name.begin(), name.end(), [](char c) { return (c >= '0' && c <= '9') || c == '.'; });
+}
+
+}  // namespace
+
+bool is_same_origin(std::string_view origin, std::string_view host, std::string_view own_name) {
+  const size_t scheme_end = origin.find("://");
+  if (scheme_end == origin.npos || origin.substr(scheme_end + 3) != host) return false;
+  const std::string_view name = without_port(host);
+  return is_address(name) || name == "localhost" || name == own_name;
+}
+
+}  // namespace kt

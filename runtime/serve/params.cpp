@@ -1,0 +1,131 @@
+#include "runtime/serve/params.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "runtime/serve/errors.h"
+
+namespace kt {
+namespace {
+
+void read_stop(const Fields& fields, std::vector<std::string>& stop) {
+  const Json* value = fields.find("stop");
+  if (!value) return;
+  const std::string path = fields.path("stop");
+  const auto add = [&](const Json& item) {
+    const std::string& text = to_string(item, path);
+    if (text.empty()) throw BadRequest(path, path + ": a stop string must not be empty");
+    if (text.size() > kMaxStopBytes)
+      throw BadRequest(path,
+                       fmt::format("{}: a stop string may have {} bytes, found {}", path, kMaxStopBytes, text.size()));
+    stop.push_back(text);
+  };
+  if (!value->is_array()) return add(*value);
+  if (value->size() > kMaxStops)
+    throw BadRequest(path, fmt::format("{}: at most {} stop strings, found {}", path, kMaxStops, value->size()));
+  for (const Json& item : *value) add(item);
+}
+
+void read_stop_token_ids(const Fields& fields, int vocab, std::vector<int32_t>& ids) {
+  const Json* value = fields.find("stop_token_ids");
+  if (!value) return;
+  const std::string path = fields.path("stop_token_ids");
+  if (!value->is_array())
+    throw BadRequest(path, fmt::format("{}: expected a list of ids, found {}", path, kind_of(*value)));
+  if (value->size() > kMaxStopTokens)
+    throw BadRequest(path, fmt::format("{}: at most {} ids, found {}", path, kMaxStopTokens, value->size()));
+  for (const Json& id : *value) ids.push_back(static_cast<int32_t>(to_integer(id, path, 0, vocab - 1)));
+}
+
+void read_logit_bias(const Fields& fields, int vocab, std::vector<std::pair<int32_t, float>>& bias) {
+  const Json* value = fields.find("logit_bias");
+  if (!value) return;
+  const std::string path = fields.path("logit_bias");
+  if (!value->is_object())
+    throw BadRequest(path,
+                     fmt::format("{}: expected an object from token id to number, found {}", path, kind_of(*value)));
+  if (value->size() > kMaxLogitBias)
+    throw BadRequest(path, fmt::format("{}: at most {} tokens, found {}", path, kMaxLogitBias, value->size()));
+  for (const auto& [key, number] : value->items()) {
+    int32_t id = -1;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
+    if (error != std::errc() || end != key.data() + key.size() || id < 0 || id >= vocab)
+      throw BadRequest(path, fmt::format("{}: \"{}\" is not a token id from 0 to {}", path, key, vocab - 1));
+    bias.emplace_back(id, static_cast<float>(to_number(number, path + "." + key)));
+  }
+}
+
+}  // namespace
+
+void read_sampling(const Fields& fields, int vocab, SamplingParams& sampling) {
+  fields.read("temperature", sampling.temperature, {.min = 0});
+  fields.read("top_p", sampling.top_p, {.min = 0, .max = 1, .above = true});
+  fields.read("min_p", sampling.min_p, {.min = 0, .max = 1});
+  fields.read("frequency_penalty", sampling.frequency_penalty, {.min = -2, .max = 2});
+  fields.read("presence_penalty", sampling.presence_penalty, {.min = -2, .max = 2});
+  fields.read("repetition_penalty", sampling.repetition_penalty, {.min = 0, .max = 2, .above = true});
+  fields.read("top_k", sampling.top_k, -1);
+  if (sampling.top_k == 0) sampling.top_k = -1;  // both mean "all" among clients
+  fields.read("ignore_eos", sampling.ignore_eos);
+  fields.read("skip_special_tokens", sampling.skip_special_tokens);
+  fields.read("no_stop_trim", sampling.no_stop_trim);
+  read_stop(fields, sampling.stop);
+  read_stop_token_ids(fields, vocab, sampling.stop_token_ids);
+  read_logit_bias(fields, vocab, sampling.logit_bias);
+}
+
+void read_seed(const Fields& fields, std::string_view name, std::optional<uint64_t>& seed) {
+  const Json* value = fields.find(name);
+  if (!value) return;
+  if (value->is_number_unsigned()) {
+    seed = value->get<uint64_t>();
+  } else {
+    seed = static_cast<uint64_t>(to_integer(*value, fields.path(name), INT64_MIN, INT64_MAX));
+  }
+}
+
+void check_token_limits(const Fields& fields, std::string_view min_name, const SamplingParams& sampling) {
+  if (sampling.max_new_tokens >= 0 && sampling.min_new_tokens > sampling.max_new_tokens)
+    throw BadRequest(fields.path(min_name),
+                     fmt::format("{}: {} is more than the {} tokens asked for at most", fields.path(min_name),
+                                 sampling.min_new_tokens, sampling.max_new_tokens));
+}
+
+void refuse_unsupported(const Fields& fields) {
+  for (const char* name :
+       {"regex", "ebnf", "json_schema", "structural_tag", "stop_regex", "guided_json", "guided_regex", "guided_choice",
+        "guided_grammar", "structured_outputs", "custom_logit_processor", "functions"}) {
+    if (fields.find(name))
+      throw BadRequest(fields.path(name),
+                       fmt::format("{}: this server cannot do that; leave it out", fields.path(name)), "unsupported");
+  }
+  const Json* format = fields.find("response_format");
+  if (!format) return;
+  std::string type;
+  Fields(*format, fields.path("response_format")).read("type", type);
+  if (type != "text")
+    throw BadRequest(fields.path("response_format"),
+                     fmt::format("response_format: this server knows only {{\"type\": \"text\"}}, found \"{}\"", type),
+                     "unsupported");
+}
+
+void append_choices(const GenerateRequest& request, int n, std::vector<GenerateRequest>& out) {
+  for (int i = 0; i < n; ++i) {
+    out.push_back(request);
+    if (i > 0) out.back().rid += fmt::format("-{}", i);
+    if (request.sampling.seed) out.back().sampling.seed = *request.sampling.seed + static_cast<uint64_t>(i);
+  }
+}
+
+std::vector<int32_t> read_token_ids(const Json& value, const std::string& path, int vocab) {
+  if (!value.is_array())
+    throw BadRequest(path, fmt::format("{}: expected a list of token ids, found {}", path, kind_of(value)));
+  if (value.empty()) throw BadRequest(path, fmt::format("{}: the list of token ids is empty", path));
+  std::vector<int32_t> ids;
+  ids.reserve(value.size());
+  for (const Json& id : value) ids.push_back(static_cast<int32_t>(to_integer(id, path, 0, vocab - 1)));
+  return ids;
+}
+
+}  // namespace kt

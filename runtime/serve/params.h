@@ -1,0 +1,39 @@
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "runtime/engine/request.h"
+#include "runtime/serve/fields.h"
+#include "runtime/serve/service.h"
+
+namespace kt {
+
+inline constexpr int kMaxChoices = 8;
+inline constexpr int kMaxTopLogprobs = 20;
+inline constexpr size_t kMaxStops = 16, kMaxStopBytes = 256;
+inline constexpr size_t kMaxStopTokens = 256, kMaxLogitBias = 4096;
+inline constexpr size_t kMaxIdBytes = 256, kMaxModelNameBytes = 1024;
+
+// The members of a request that steer sampling and have the same name in every dialect: temperature, top_p, top_k,
+// min_p, the penalties, stop, stop_token_ids, logit_bias, ignore_eos, skip_special_tokens, no_stop_trim.
+// `sampling` comes in with the defaults. Throws BadRequest.
+void read_sampling(const Fields& fields, int vocab, SamplingParams& sampling);
+
+// Any 64-bit integer; a negative one stands for its bits.
+void read_seed(const Fields& fields, std::string_view name, std::optional<uint64_t>& seed);
+
+// min_tokens <= max_tokens, after both were read.
+void check_token_limits(const Fields& fields, std::string_view min_name, const SamplingParams& sampling);
+
+// What a request for structured output and the like would silently lose is refused by name.
+void refuse_unsupported(const Fields& fields);
+
+// n copies of `request`, one per choice. With a seed the choices draw from seed, seed + 1, ...: the same seed would
+// give the same text n times. Each copy's rid is that of the request, from the second on with "-1", "-2", ...
+void append_choices(const GenerateRequest& request, int n, std::vector<GenerateRequest>& out);
+
+// A token list of a client: not empty, every id below vocab.
+std::vector<int32_t> read_token_ids(const Json& value, const std::string& path, int vocab);
+
+}  // namespace kt

@@ -1,0 +1,259 @@
+#include "runtime/serve/routes.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "runtime/serve/fields.h"
+#include "runtime/serve/generate.h"
+#include "runtime/serve/openai_chat.h"
+#include "runtime/serve/openai_completions.h"
+#include "runtime/serve/origin.h"
+#include "runtime/serve/params.h"
+#include "runtime/serve/text_endpoints.h"
+
+namespace kt {
+namespace {
+
+HttpResponse json_response(Json body, int status = 200) {
+  return {.status = status, .body = dump(body), .content_type = "application/json", .allow = ""};
+}
+
+HttpResponse text_response(std::string body, int status = 200, std::string type = "text/plain; charset=utf-8") {
+  return {.status = status, .body = std::move(body), .content_type = std::move(type), .allow = ""};
+}
+
+Outcome to_outcome(OrError<Job> parsed) {
+  if (const ApiError* error = std::get_if<ApiError>(&parsed)) return error_response(*error);
+  return std::move(std::get<Job>(parsed));
+}
+
+Outcome to_outcome(OrError<std::string> parsed) {
+  if (const ApiError* error = std::get_if<ApiError>(&parsed)) return error_response(*error);
+  return HttpResponse{.body = std::move(std::get<std::string>(parsed))};
+}
+
+// "" when all is well.
+std::string sickness(const Service& service, const EngineStats& stats) {
+  if (stats.draining) return "draining";
+  if (stats.step_age_s > service.config.max_step_age_s)
+    return fmt::format("no step finished for {:.0f} s", stats.step_age_s);
+  return "";
+}
+
+Outcome health(const HttpRequest&, const Service& service) {
+  const std::string trouble = service.engine ? sickness(service, service.engine->stats()) : "loading";
+  return json_response({{"status", trouble.empty() ? "ok" : trouble}}, trouble.empty() ? 200 : 503);
+}
+
+// A forward pass on demand; while other work makes steps, that is proof enough.
+Outcome health_generate(const HttpRequest& request, const Service& service) {
+  const EngineStats stats = service.engine->stats();
+  if (stats.running > 0 || !sickness(service, stats).empty()) return health(request, service);
+  return make_health_probe(service.config.health_timeout_s);
+}
+
+Json model_card(const Service& service) {
+  const ServedModel& model = service.model;
+  const EngineStats stats = service.engine->stats();
+  const int context = stats.max_context > 0 ? std::min(stats.max_context, model.max_context) : model.max_context;
+  return {{"id", model.name},   {"object", "model"}, {"created", service.started}, {"owned_by", "ktmpi"},
+          {"root", model.name}, {"parent", nullptr}, {"max_model_len", context}};
+}
+
+Outcome list_models(const HttpRequest&, const Service& service) {
+  return json_response({{"object", "list"}, {"data", Json::array({model_card(service)})}});
+}
+
+Outcome show_model(const HttpRequest& request, const Service& service) {
+  const std::string id = request.path.substr(std::string_view("/v1/models/").size());
+  if (id == service.model.name) return json_response(model_card(service));
+  return error_response({404,
+                         fmt::format("the model \"{}\" does not exist; this server has \"{}\"", id, service.model.name),
+                         "model", "model_not_found"});
+}
+
+Outcome model_info(const HttpRequest&, const Service& service) {
+  const ServedModel& model = service.model;
+  return json_response({{"model_path", model.model_path},
+                        {"tokenizer_path", model.tokenizer_path},
+                        {"is_generation", true},
+                        {"preferred_sampling_params", nullptr},
+                        {"weight_version", "default"},
+                        {"has_image_understanding", false},
+                        {"has_audio_understanding", false},
+                        {"model_type", model.model_type},
+                        {"architectures", Json::array({model.architecture})},
+                        {"served_model_name", model.name},
+                        {"max_model_len", model.max_context},
+                        {"vocab_size", model.vocab},
+                        {"eos_token_ids", model.eos}});
+}
+
+Outcome server_info(const HttpRequest&, const Service& service) {
+  const EngineStats stats = service.engine->stats();
+  Json info = Json::parse(service.model.server_info_json);
+  info["version"] = service.config.version;
+  info["max_total_num_tokens"] = stats.kv_tokens_total;
+  info["max_req_input_len"] = std::max(0, stats.max_context - 1);
+  info["internal_states"] = Json::array({{{"last_gen_throughput", stats.last_generation_throughput},
+                                          {"memory_usage", {{"token_capacity", stats.kv_tokens_total}}},
+                                          {"effective_max_running_requests_per_dp", stats.max_running_requests},
+                                          {"num_running_reqs", stats.running},
+                                          {"num_waiting_reqs", stats.waiting},
+                                          {"num_used_tokens", stats.kv_tokens_used}}});
+  return json_response(std::move(info));
+}
+
+Outcome metrics_text(const HttpRequest&, const Service& service) {
+  return text_response(
+      to_prometheus(service.metrics, service.engine->stats(), service.config.version, service.model.name), 200,
+      "text/plain; version=0.0.4; charset=utf-8");
+}
+
+Outcome version(const HttpRequest&, const Service& service) {
+  return json_response({{"version", service.config.version}});
+}
+
+Outcome greeting(const HttpRequest&, const Service&) { return text_response("ktmpi is running\n"); }
+
+// No prefix outlives its request, so an idle server's cache is clean.
+Outcome flush_cache(const HttpRequest&, const Service& service) {
+  const EngineStats stats = service.engine->stats();
+  if (stats.running + stats.waiting == 0) return text_response("Cache flushed.\n");
+  return error_response(
+      {400, fmt::format("cache not flushed: {} requests run and {} wait", stats.running, stats.waiting), "", ""});
+}
+
+Outcome abort_request(const HttpRequest& request, const Service&) {
+  auto command = or_error([&] {
+    const Json body = parse_body(request.body);
+    const Fields fields(body);
+    AbortCommand parsed;
+    fields.read("rid", parsed.rid, kMaxIdBytes);
+    fields.read("abort_all", parsed.all);
+    if (parsed.rid.empty() && !parsed.all) throw BadRequest("rid", "give a rid or \"abort_all\": true");
+    return parsed;
+  });
+  if (const ApiError* error = std::get_if<ApiError>(&command)) return error_response(*error);
+  return std::get<AbortCommand>(std::move(command));
+}
+
+Outcome chat(const HttpRequest& r, const Service& s) { return to_outcome(parse_chat(r.body, s.model)); }
+Outcome completions(const HttpRequest& r, const Service& s) { return to_outcome(parse_completions(r.body, s.model)); }
+Outcome generate(const HttpRequest& r, const Service& s) { return to_outcome(parse_generate(r.body, s.model)); }
+Outcome tokenize_text(const HttpRequest& r, const Service& s) { return to_outcome(tokenize(r.body, s.model)); }
+Outcome detokenize_ids(const HttpRequest& r, const Service& s) { return to_outcome(detokenize(r.body, s.model)); }
+Outcome render_template(const HttpRequest& r, const Service& s) { return to_outcome(apply_template(r.body, s.model)); }
+
+using enum Route::Access;
+using enum Route::Where;
+
+constexpr Route kRoutes[] = {
+    {"/v1/chat/completions", "POST", user, worker, true, false, chat},
+    {"/v1/completions", "POST", user, worker, true, false, completions},
+    {"/generate", "POST, PUT", user, worker, true, false, generate},
+    {"/tokenize", "POST", user, worker, true, false, tokenize_text},
+    {"/v1/tokenize", "POST", user, worker, true, false, tokenize_text},
+    {"/detokenize", "POST", user, worker, true, false, detokenize_ids},
+    {"/v1/detokenize", "POST", user, worker, true, false, detokenize_ids},
+    {"/apply-template", "POST", user, worker, true, false, render_template},
+    {"/v1/models", "GET, HEAD", user, io, false, false, list_models},
+    {"/v1/models/*", "GET, HEAD", user, io, false, false, show_model},
+    {"/model_info", "GET, HEAD", user, io, false, false, model_info},
+    {"/get_model_info", "GET, HEAD", user, io, false, false, model_info},
+    {"/server_info", "GET, HEAD", user, io, false, false, server_info},
+    {"/get_server_info", "GET, HEAD", user, io, false, false, server_info},
+    {"/version", "GET, HEAD", user, io, false, false, version},
+    {"/", "GET, HEAD", user, io, false, false, greeting},
+    {"/abort_request", "POST", admin, worker, true, false, abort_request},
+    {"/flush_cache", "GET, POST", admin, io, false, false, flush_cache},
+    {"/health", "GET, HEAD", open, io, false, true, health},
+    {"/health_generate", "GET", open, io, false, false, health_generate},
+    {"/metrics", "GET, HEAD", open, io, false, false, metrics_text},
+};
+
+bool matches(const Route& route, std::string_view path) {
+  if (!route.path.ends_with("/*")) return path == route.path;
+  const std::string_view folder = route.path.substr(0, route.path.size() - 1);
+  return path.size() > folder.size() && path.starts_with(folder);
+}
+
+bool allows(std::string_view methods, std::string_view method) {
+  for (size_t at = 0; at < methods.size();) {
+    const size_t end = std::min(methods.find(", ", at), methods.size());
+    if (methods.substr(at, end - at) == method) return true;
+    at = end + 2;
+  }
+  return false;
+}
+
+// The key of a request: "Authorization: Bearer <key>" (the scheme in any case) or "x-api-key: <key>".
+std::string_view key_of(const HttpRequest& request) {
+  constexpr std::string_view kScheme = "bearer ";
+  const std::string_view value = request.authorization;
+  if (value.size() < kScheme.size()) return request.api_key_header;
+  for (size_t i = 0; i < kScheme.size(); ++i) {
+    const char c = value[i] >= 'A' && value[i] <= 'Z' ? static_cast<char>(value[i] - 'A' + 'a') : value[i];
+    if (c != kScheme[i]) return request.api_key_header;
+  }
+  return value.substr(kScheme.size());
+}
+
+bool may(const HttpRequest& request, Route::Access access, const HttpConfig& config) {
+  if (access == Route::Access::open) return true;
+  const std::string_view key = key_of(request);
+  const bool is_admin = !config.admin_api_key.empty() && constant_time_equal(key, config.admin_api_key);
+  if (access == Route::Access::admin && !config.admin_api_key.empty()) return is_admin;
+  return config.api_key.empty() || is_admin || constant_time_equal(key, config.api_key);
+}
+
+bool is_json(std::string_view content_type) {
+  std::string type(content_type.substr(0, content_type.find(';')));
+  while (type.ends_with(' ')) type.pop_back();
+  std::transform(type.begin(), type.end(), type.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c; });
+  return type == "application/json";
+}
+
+}  // namespace
+
+std::span<const Route> all_routes() { return kRoutes; }
+
+bool constant_time_equal(std::string_view a, std::string_view b) {
+  if (b.empty()) return a.empty();
+  unsigned char difference = a.size() != b.size();
+  for (size_t i = 0; i < a.size(); ++i) difference |= static_cast<unsigned char>(a[i] ^ b[i % b.size()]);
+  return difference == 0;
+}
+
+std::variant<const Route*, HttpResponse> find_route(const HttpRequest& request, const Service& service) {
+  const auto refuse = [](int status, std::string message, std::string code) {
+    return error_response({status, std::move(message), "", std::move(code)});
+  };
+  if (!request.origin.empty() && !is_same_origin(request.origin, request.host, service.config.host))
+    return refuse(403, fmt::format("requests from pages of {} are refused", request.origin), "origin_refused");
+
+  const auto route =
+      std::find_if(std::begin(kRoutes), std::end(kRoutes), [&](const Route& r) { return matches(r, request.path); });
+  const bool options = request.method == "OPTIONS";
+  const bool known = route != std::end(kRoutes);
+  if (!options && !may(request, known ? route->access : Route::Access::user, service.config))
+    return refuse(401, "a valid key is required: \"Authorization: Bearer <key>\" or \"x-api-key: <key>\"",
+                  "invalid_api_key");
+  if (!known) return refuse(404, fmt::format("there is no {}", request.path), "not_found");
+  if (options)
+    return HttpResponse{.status = 204, .content_type = "", .allow = fmt::format("{}, OPTIONS", route->methods)};
+  if (!allows(route->methods, request.method)) {
+    HttpResponse response = refuse(
+        405, fmt::format("{} takes {}, not {}", request.path, route->methods, request.method), "method_not_allowed");
+    response.allow = route->methods;
+    return response;
+  }
+  if (!service.engine && !route->while_loading) return refuse(503, "loading: the model is not ready yet", "loading");
+  if (route->json_body && !is_json(request.content_type))
+    return refuse(400, "the request needs the header \"Content-Type: application/json\"", "unsupported_content_type");
+  return &*route;
+}
+
+}  // namespace kt

@@ -1,0 +1,22 @@
+#include "runtime/serve/service.h"
+
+#include <fmt/format.h>
+
+#include <random>
+
+namespace kt {
+
+HttpResponse error_response(const ApiError& error) {
+  return {.status = error.status, .body = to_json(error), .content_type = "application/json", .allow = ""};
+}
+
+std::string random_id() {
+  thread_local std::mt19937_64 generator = [] {
+    std::random_device device;
+    std::seed_seq seed{device(), device(), device(), device()};
+    return std::mt19937_64(seed);
+  }();
+  return fmt::format("{:016x}{:016x}", generator(), generator());
+}
+
+}  // namespace kt

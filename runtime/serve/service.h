@@ -1,0 +1,102 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "runtime/base/sampling_defaults.h"
+#include "runtime/engine/engine.h"
+#include "runtime/engine/request.h"
+#include "runtime/serve/errors.h"
+#include "runtime/text/chat_template.h"
+#include "runtime/text/tokenizer.h"
+
+namespace kt {
+
+// The model as clients see it. What is pointed to outlives the server.
+struct ServedModel {
+  std::string name;  // in /v1/models
+  std::string model_path, tokenizer_path;
+  std::string architecture, model_type;  // of config.json
+  int max_context = 0;                   // tokens of one request, prompt + answer
+  int vocab = 0;                         // ids of clients are below it
+  std::vector<int32_t> eos;
+  const Tokenizer* tokenizer = nullptr;
+  const ChatTemplate* chat_template = nullptr;  // null: the model has none, chats are refused
+  SamplingDefaults defaults;
+  std::string server_info_json = "{}";  // an object: all options of the run
+};
+
+struct HttpConfig {
+  std::string host = "127.0.0.1";
+  int port = 30000;  // 0: any free one
+  std::string api_key, admin_api_key;
+  std::string version = "0.1.0";
+
+  size_t max_header_bytes = 16 << 10;
+  size_t max_header_fields = 100;
+  size_t max_body_bytes = 4 << 20;
+  size_t max_connections = 4096;
+  size_t max_unread_bytes = 1 << 20;  // of a stream whose client does not read; then it is dropped
+  double header_timeout_s = 10;       // from a request's first byte to the end of its header
+  double request_timeout_s = 30;      // to the end of its body
+  double idle_timeout_s = 60;         // between requests
+  double write_timeout_s = 30;        // for one write, and 1 s more for each 64 KiB
+  double ping_interval_s = 10;        // a silent stream sends ": ping" this often
+  double health_timeout_s = 20;       // of /health_generate
+  double max_step_age_s = 60;         // /health says 503 when work waits and no step ended for so long
+  double stop_timeout_s = 2;          // stop() lets answers leave for so long
+  int workers = 2;                    // threads that parse, render and tokenise
+};
+
+struct HttpRequest {
+  std::string method;  // "GET"
+  std::string path;    // percent-decoded, without the query
+  std::string host, origin, content_type, authorization, api_key_header;
+  std::string body;
+  bool keep_alive = true;
+  bool http_1_0 = false;
+};
+
+struct HttpResponse {
+  int status = 200;
+  std::string body;
+  std::string content_type = "application/json";
+  std::string allow;  // value of the Allow header, with 405
+};
+HttpResponse error_response(const ApiError& error);
+
+// Turns what the engine says about the choices of one request into the bytes that its client reads. No clock, no
+// socket; used by one thread. Emissions are never aborted by failure here: those end the request before they come in.
+class Answer {
+ public:
+  virtual ~Answer() = default;
+  virtual std::string start() = 0;                                 // streams: events due as soon as all is admitted
+  virtual std::string take(size_t choice, Emission emission) = 0;  // streams: events, maybe none
+  virtual std::string finish() = 0;  // after the last emission of every choice: last events, or the whole body
+};
+
+// A request for text, checked and tokenised: what the engine is to do and who writes the answer.
+struct Job {
+  std::string id;
+  std::string prompt_param;               // the field to name when the prompt does not fit
+  std::vector<GenerateRequest> requests;  // in order of the answer's choices
+  std::unique_ptr<Answer> answer;
+  bool stream = false;
+  double deadline_s = 0;  // 0: none; after it the request fails with 503
+};
+
+struct AbortCommand {
+  std::string rid;
+  bool all = false;
+};
+
+using Outcome = std::variant<HttpResponse, Job, AbortCommand>;
+
+std::string random_id();  // 32 hex digits
+
+}  // namespace kt
