@@ -3,17 +3,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "runtime/arch/arch.h"
+#include "runtime/base/sampling_defaults.h"
 
 namespace kt {
-
-// What generation_config.json recommends; a request's own values come first. Absent: the file does not say.
-struct SamplingDefaults {
-  std::optional<float> temperature, top_p, min_p, repetition_penalty;
-  std::optional<int> top_k;  // -1: all
-};
 
 // A model folder's description of itself.
 struct LoadedConfig {
