@@ -452,8 +452,8 @@ TEST(Engine, SeededAnswersRepeatWhateverElseRuns) {
     request.sampling.seed = seed;
     return request;
   };
-  Running run(flat);
   Client alone, beside, other, noise;
+  Running run(flat);
   run.answer(seeded(1), alone);
   run.submit(ask("noise", 60), noise);
   run.submit(seeded(1), beside);
