@@ -1,0 +1,53 @@
+#include "launcher/replay.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <exception>
+#include <iostream>
+#include <sstream>
+#include <string>
+
+#include "runtime/base/error.h"
+
+namespace kt {
+namespace po = boost::program_options;
+
+std::optional<po::variables_map> read_options(int argc, char** argv, std::string_view summary,
+                                              po::options_description options) {
+  options.add_options()("help,h", "print this text");
+  po::variables_map values;
+  try {
+    const auto style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
+    po::store(po::command_line_parser(argc, argv).options(options).positional({}).style(style).run(), values);
+    if (!values.count("help")) {
+      po::notify(values);
+      return values;
+    }
+  } catch (const po::error& error) {
+    fail(kExitUsage, "{}: {}; ktmpi {} --help lists the options", argv[0], error.what(), argv[0]);
+  }
+  std::ostringstream help;
+  help << options;
+  fmt::print("{}\n\nOptions:\n{}", summary, help.str());
+  return std::nullopt;
+}
+
+int answer_lines(const std::function<nlohmann::ordered_json(std::string_view line)>& answer) {
+  for (std::string line; std::getline(std::cin, line);) {
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    nlohmann::ordered_json out;
+    try {
+      out = answer(line);
+    } catch (const std::exception& error) {
+      out = {{"error", error.what()}};
+    }
+    // In ASCII, since some readers take U+0085 and U+2028 for the end of a line.
+    constexpr bool kAscii = true;
+    fmt::print("{}\n", out.dump(-1, ' ', kAscii, nlohmann::json::error_handler_t::replace));
+    if (std::fflush(stdout) != 0) fail(kExitTryAgain, "stdout: an answer could not be written");
+  }
+  return kExitOk;
+}
+
+}  // namespace kt
