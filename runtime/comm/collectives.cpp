@@ -86,4 +86,21 @@ void all_reduce_sum(Transport& transport, std::span<const int> group, std::span<
   transport.finish_sends();
 }
 
+std::vector<std::string> all_gather(Transport& transport, const std::string& mine) {
+  std::vector<std::string> all(transport.size());
+  std::vector<std::byte> room;
+  for (int r = 0; r < transport.size(); ++r)
+    if (r != transport.rank()) transport.send(r, Tag::control, std::as_bytes(std::span(mine)));
+  for (int r = 0; r < transport.size(); ++r) {
+    if (r == transport.rank()) {
+      all[r] = mine;
+      continue;
+    }
+    transport.receive(r, Tag::control, room);
+    all[r].assign(reinterpret_cast<const char*>(room.data()), room.size());
+  }
+  transport.finish_sends();
+  return all;
+}
+
 }  // namespace kt

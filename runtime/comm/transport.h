@@ -42,7 +42,10 @@ std::vector<std::unique_ptr<Transport>> make_local_transports(int size);
 std::unique_ptr<Transport> make_mpi_transport(int* argc, char*** argv);
 
 // Adds `values` of all ranks of `group` (the same list on each) and leaves the sum on each. The values are multiples
-// of one grid (kernels/exact_sum.h), so every order of adding gives the same bits.
+// of one grid (kernels/numeric.h), so every order of adding gives the same bits.
 void all_reduce_sum(Transport& transport, std::span<const int> group, std::span<double> values);
+
+// What every rank says, by rank; all ranks call it at the same point. For set-up, not for steps.
+std::vector<std::string> all_gather(Transport& transport, const std::string& mine);
 
 }  // namespace kt

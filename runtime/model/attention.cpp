@@ -41,7 +41,7 @@ void prepare(Trunk& t, int layer, const StepPlan& plan) {
     }
   t.kernels.split(plan.rows(), 1, [&](int begin, int end) {
     for (int r = begin; r < end; ++r) {
-      float* fused = t.fused.as<float>() + r * t.fused_stride;
+      float* fused = t.fused.as<float>() + r * t.stride.fused;
       const float* cosines = &t.rope_cos[static_cast<size_t>(r) * half];
       const float* sines = &t.rope_sin[static_cast<size_t>(r) * half];
       for (size_t i = 0; i < w.bias.size(); ++i) fused[i] += w.bias[i];
@@ -62,8 +62,8 @@ void prepare(Trunk& t, int layer, const StepPlan& plan) {
 AttentionJob job_of(const Trunk& t, int layer, const Task& task, int group) {
   const AttentionSpec& a = t.config.attention;
   return {
-      .q = t.fused.as<float>() + task.row * t.fused_stride + static_cast<int64_t>(task.kv_head) * group * a.head_dim,
-      .q_stride = t.fused_stride,
+      .q = t.fused.as<float>() + task.row * t.stride.fused + static_cast<int64_t>(task.kv_head) * group * a.head_dim,
+      .q_stride = t.stride.fused,
       .first = task.slice->first,
       .group = group,
       .head_dim = a.head_dim,
@@ -76,7 +76,7 @@ AttentionJob job_of(const Trunk& t, int layer, const Task& task, int group) {
 // Divides by the sum and puts a query's values where its head belongs.
 void finish_query(Trunk& t, const Task& task, int query, int group, const SoftmaxState& state, const float* values) {
   const int d = t.config.attention.head_dim;
-  float* out = t.mixed.as<float>() + (task.row + query / group) * t.mixed_stride +
+  float* out = t.mixed.as<float>() + (task.row + query / group) * t.stride.mixed +
                (static_cast<int64_t>(task.kv_head) * group + query % group) * d;
   for (int i = 0; i < d; ++i) out[i] = values[i] / state.sum;
 }
@@ -89,7 +89,7 @@ void mix_attention(Trunk& t, int layer, const StepPlan& plan) {
   const int rows = plan.rows(), d = a.head_dim, q_heads = t.share.heads.size(),
             group = q_heads / t.share.kv_heads.size();
 
-  t.kernels.matmul(t.normed(rows), w.qkv, t.fused.as<float>(), t.fused_stride);
+  t.kernels.matmul(t.normed(rows), w.qkv, t.fused.as<float>(), t.stride.fused);
   prepare(t, layer, plan);
 
   std::vector<Task> tasks;
@@ -157,12 +157,12 @@ void mix_attention(Trunk& t, int layer, const StepPlan& plan) {
   const int columns = q_heads * d;
   t.kernels.split(rows, 1, [&](int begin, int end) {
     for (int r = begin; r < end; ++r)
-      t.kernels.ops.gate_output(t.mixed.as<float>() + r * t.mixed_stride,
-                                a.gated ? t.fused.as<float>() + r * t.fused_stride + columns : nullptr, columns,
-                                t.gated.as<bf16>() + r * t.mixed_stride);
+      t.kernels.ops.gate_output(t.mixed.as<float>() + r * t.stride.mixed,
+                                a.gated ? t.fused.as<float>() + r * t.stride.fused + columns : nullptr, columns,
+                                t.gated.as<bf16>() + r * t.stride.mixed);
   });
-  t.kernels.matmul_add({.data = t.gated.as<bf16>(), .stride = t.mixed_stride, .count = rows}, w.out, d, nullptr,
-                       t.y.as<double>(), t.y_stride);
+  t.kernels.matmul_add({.data = t.gated.as<bf16>(), .stride = t.stride.mixed, .count = rows}, w.out, d, nullptr,
+                       t.y.as<double>(), t.stride.y);
 }
 
 }  // namespace kt

@@ -20,14 +20,14 @@ void mix_delta_net(Trunk& t, int layer, const StepPlan& plan) {
   const DeltaWeights& w = t.weights.layers[layer].delta;
   const Ops& ops = t.kernels.ops;
   const int rows = plan.rows(), key_heads = t.share.key_heads.size(), value_heads = t.share.value_heads.size();
-  const int ratio = value_heads / key_heads, channels = static_cast<int>(t.conv_stride);
+  const int ratio = value_heads / key_heads, channels = static_cast<int>(t.stride.conv);
   const int k_at = key_heads * s.key_dim, v_at = 2 * k_at;
   float* fused = t.fused.as<float>();
   float* conv = t.conv.as<float>();
   float* gates = t.gates.as<float>();  // per row: beta of all heads, then alpha
 
-  t.kernels.matmul(t.normed(rows), w.qkvz, fused, t.fused_stride);
-  t.kernels.matmul(t.normed(rows), w.ba, gates, t.gates_stride);
+  t.kernels.matmul(t.normed(rows), w.qkvz, fused, t.stride.fused);
+  t.kernels.matmul(t.normed(rows), w.ba, gates, t.stride.gates);
 
   std::vector<int> first_row(plan.slices.size());
   for (size_t i = 1; i < first_row.size(); ++i) first_row[i] = first_row[i - 1] + plan.slices[i - 1].count;
@@ -36,7 +36,7 @@ void mix_delta_net(Trunk& t, int layer, const StepPlan& plan) {
     const SeqSlice& slice = plan.slices[task / channel_parts];
     const int64_t row = first_row[task / channel_parts];
     const Range part = part_of(channels / 16, static_cast<int>(task % channel_parts), channel_parts);
-    ops.conv_silu(fused + row * t.fused_stride, t.fused_stride, t.cache.conv_history(layer, slice.slot), w.conv.data(),
+    ops.conv_silu(fused + row * t.stride.fused, t.stride.fused, t.cache.conv_history(layer, slice.slot), w.conv.data(),
                   s.conv_kernel, channels, slice.count, part.begin * 16, part.end * 16, conv + row * channels,
                   channels);
   });
@@ -48,7 +48,7 @@ void mix_delta_net(Trunk& t, int layer, const StepPlan& plan) {
         ops.l2_norm(q, kL2Eps, 1.0f / std::sqrt(static_cast<float>(s.key_dim)), s.key_dim);
         ops.l2_norm(q + k_at, kL2Eps, 1.0f, s.key_dim);
       }
-      float* g = gates + r * t.gates_stride;
+      float* g = gates + r * t.stride.gates;
       for (int h = 0; h < value_heads; ++h)
         g[value_heads + h] =
             static_cast<float>(std::exp(static_cast<double>(w.decay[h] * softplus(g[value_heads + h] + w.dt_bias[h]))));
@@ -62,7 +62,7 @@ void mix_delta_net(Trunk& t, int layer, const StepPlan& plan) {
     const SeqSlice& slice = plan.slices[task / column_parts / value_heads];
     const int64_t row = first_row[task / column_parts / value_heads];
     const float* q = conv + row * channels + h / ratio * s.key_dim;
-    const float* g = gates + row * t.gates_stride + h;
+    const float* g = gates + row * t.stride.gates + h;
     const int column = part * kStateColumns;
     ops.delta_rule({.q = q,
                     .k = q + k_at,
@@ -71,27 +71,27 @@ void mix_delta_net(Trunk& t, int layer, const StepPlan& plan) {
                     .v_stride = channels,
                     .alpha = g + value_heads,
                     .beta = g,
-                    .gate_stride = t.gates_stride,
+                    .gate_stride = t.stride.gates,
                     .tokens = slice.count,
                     .key_dim = s.key_dim,
                     .value_dim = s.value_dim,
                     .state = t.cache.delta_state(layer, slice.slot) + static_cast<int64_t>(h) * s.key_dim * s.value_dim,
-                    .out = t.mixed.as<float>() + row * t.mixed_stride + static_cast<int64_t>(h) * s.value_dim,
-                    .out_stride = t.mixed_stride},
+                    .out = t.mixed.as<float>() + row * t.stride.mixed + static_cast<int64_t>(h) * s.value_dim,
+                    .out_stride = t.stride.mixed},
                    column, std::min(kStateColumns, s.value_dim - column));
   });
 
   t.kernels.split(rows, 1, [&](int begin, int end) {
     for (int64_t r = begin; r < end; ++r)
       for (int h = 0; h < value_heads; ++h) {
-        const int64_t at = r * t.mixed_stride + static_cast<int64_t>(h) * s.value_dim;
+        const int64_t at = r * t.stride.mixed + static_cast<int64_t>(h) * s.value_dim;
         ops.gated_norm(t.mixed.as<float>() + at, w.norm.data(),
-                       fused + r * t.fused_stride + channels + static_cast<int64_t>(h) * s.value_dim, t.config.norm_eps,
+                       fused + r * t.stride.fused + channels + static_cast<int64_t>(h) * s.value_dim, t.config.norm_eps,
                        s.value_dim, t.gated.as<bf16>() + at);
       }
   });
-  t.kernels.matmul_add({.data = t.gated.as<bf16>(), .stride = t.mixed_stride, .count = rows}, w.out, s.value_dim,
-                       nullptr, t.y.as<double>(), t.y_stride);
+  t.kernels.matmul_add({.data = t.gated.as<bf16>(), .stride = t.stride.mixed, .count = rows}, w.out, s.value_dim,
+                       nullptr, t.y.as<double>(), t.stride.y);
 }
 
 }  // namespace kt

@@ -22,36 +22,23 @@ int64_t mixed_columns(const ModelConfig& c, const TrunkShare& s) {
   return std::max<int64_t>(s.heads.size() * c.attention.head_dim, s.value_heads.size() * c.delta.value_dim);
 }
 
-struct Scratch {
+// Bytes of each buffer of a step.
+struct StepBytes {
   size_t x, h, y, fused, mixed, gated, gates, conv, activations, router, logits;
-  size_t total() const { return x + h + y + fused + mixed + gated + gates + conv + activations + router + logits; }
 };
-void set_strides(Trunk& t) {
-  const ModelConfig& c = t.config;
-  t.h_stride = round_up(c.hidden, kTileK);
-  t.y_stride = round_up(c.hidden, kPanel);
-  t.fused_stride = round_up(fused_columns(c, t.share), kPanel);
-  t.mixed_stride = round_up(mixed_columns(c, t.share), kTileK);
-  t.gates_stride = round_up(2ll * t.share.value_heads.size(), kPanel);
-  t.conv_stride = conv_columns(c, t.share);
-  t.activation_stride = round_up(std::max(t.share.dense.size(), t.share.shared.size()), kTileK);
-  t.router_stride = round_up(c.moe.experts + 1, kPanel);
-  t.logits_stride = round_up(t.share.vocab.size(), kPanel);
-}
-Scratch scratch_of(const Trunk& t) {
-  auto bytes = [](int64_t rows, int64_t columns, size_t size) { return static_cast<size_t>(rows * columns) * size; };
-  const int r = t.max_rows;
-  return {.x = bytes(r, t.h_stride, 4),
-          .h = bytes(r, t.h_stride, 2),
-          .y = bytes(r, t.y_stride, 8),
-          .fused = bytes(r, t.fused_stride, 4),
-          .mixed = bytes(r, t.mixed_stride, 4),
-          .gated = bytes(r, t.mixed_stride, 2),
-          .gates = bytes(r, t.gates_stride, 4),
-          .conv = bytes(r, t.conv_stride, 4),
-          .activations = bytes(r, t.activation_stride, 2),
-          .router = bytes(r, t.router_stride, 4),
-          .logits = bytes(t.max_logit_rows, t.logits_stride, 4)};
+StepBytes bytes_of(const StepStrides& s, TrunkLimits limits) {
+  auto bytes = [&](int64_t columns, size_t size) { return static_cast<size_t>(limits.max_rows * columns) * size; };
+  return {.x = bytes(s.h, 4),
+          .h = bytes(s.h, 2),
+          .y = bytes(s.y, 8),
+          .fused = bytes(s.fused, 4),
+          .mixed = bytes(s.mixed, 4),
+          .gated = bytes(s.mixed, 2),
+          .gates = bytes(s.gates, 4),
+          .conv = bytes(s.conv, 4),
+          .activations = bytes(s.activation, 2),
+          .router = bytes(s.router, 4),
+          .logits = static_cast<size_t>(limits.max_logit_rows * s.logits) * 4};
 }
 
 // Embeds the tokens and computes the step's rotary angles, in float64.
@@ -71,7 +58,7 @@ void begin_step(Trunk& t, const StepPlan& plan) {
     std::vector<std::byte> scratch;
     for (int r = begin; r < end; ++r) {
       const StoredRows e = t.checkpoint.rows(t.weights.embedding, shape, plan.tokens[r], 1, scratch);
-      float* x = t.x.as<float>() + r * t.h_stride;
+      float* x = t.x.as<float>() + r * t.stride.h;
       for (int i = 0; i < c.hidden; ++i) {
         bf16 v;
         std::memcpy(&v, e.bytes.data() + i * sizeof(bf16), sizeof v);
@@ -89,20 +76,20 @@ void begin_step(Trunk& t, const StepPlan& plan) {
 void begin_sublayer(Trunk& t, const std::vector<float>& norm, int rows) {
   t.kernels.split(rows, 1, [&](int begin, int end) {
     for (int r = begin; r < end; ++r)
-      t.kernels.ops.rms_norm(t.x.as<float>() + r * t.h_stride, norm.data(), t.config.norm_eps, t.config.hidden,
-                             t.h.as<bf16>() + r * t.h_stride);
-    std::memset(t.y.as<double>() + begin * t.y_stride, 0,
-                static_cast<size_t>(end - begin) * t.y_stride * sizeof(double));
+      t.kernels.ops.rms_norm(t.x.as<float>() + r * t.stride.h, norm.data(), t.config.norm_eps, t.config.hidden,
+                             t.h.as<bf16>() + r * t.stride.h);
+    std::memset(t.y.as<double>() + begin * t.stride.y, 0,
+                static_cast<size_t>(end - begin) * t.stride.y * sizeof(double));
   });
 }
 
 // x += the sum of y over the trunk ranks; the same bits on each of them, for any number of ranks.
 void end_sublayer(Trunk& t, int rows) {
-  all_reduce_sum(t.transport, t.topology.trunk, {t.y.as<double>(), static_cast<size_t>(rows * t.y_stride)});
+  all_reduce_sum(t.transport, t.topology.trunk, {t.y.as<double>(), static_cast<size_t>(rows * t.stride.y)});
   t.kernels.split(rows, 1, [&](int begin, int end) {
     for (int r = begin; r < end; ++r) {
-      float* x = t.x.as<float>() + r * t.h_stride;
-      const double* y = t.y.as<double>() + r * t.y_stride;
+      float* x = t.x.as<float>() + r * t.stride.h;
+      const double* y = t.y.as<double>() + r * t.stride.y;
       for (int i = 0; i < t.config.hidden; ++i) x[i] += static_cast<float>(y[i]);
     }
   });
@@ -112,22 +99,39 @@ const float* head(Trunk& t, const StepPlan& plan) {
   int row = 0, out = 0;
   for (const SeqSlice& s : plan.slices) {
     for (int i = s.logits_from; i < s.count; ++i, ++out)
-      t.kernels.ops.rms_norm(t.x.as<float>() + (row + i) * t.h_stride, t.weights.final_norm.data(), t.config.norm_eps,
-                             t.config.hidden, t.h.as<bf16>() + out * t.h_stride);
+      t.kernels.ops.rms_norm(t.x.as<float>() + (row + i) * t.stride.h, t.weights.final_norm.data(), t.config.norm_eps,
+                             t.config.hidden, t.h.as<bf16>() + out * t.stride.h);
     row += s.count;
   }
   if (out && t.share.vocab.size())
-    t.kernels.matmul(t.normed(out), t.weights.head, t.logits.as<float>(), t.logits_stride);
+    t.kernels.matmul(t.normed(out), t.weights.head, t.logits.as<float>(), t.stride.logits);
   return t.logits.as<float>();
 }
 
 }  // namespace
 
+StepStrides step_strides(const ModelConfig& c, const TrunkShare& share) {
+  return {.h = round_up(c.hidden, kTileK),
+          .y = round_up(c.hidden, kPanel),
+          .fused = round_up(fused_columns(c, share), kPanel),
+          .mixed = round_up(mixed_columns(c, share), kTileK),
+          .gates = round_up(2ll * share.value_heads.size(), kPanel),
+          .conv = conv_columns(c, share),
+          .activation = round_up(std::max(share.dense.size(), share.shared.size()), kTileK),
+          .router = round_up(c.moe.experts + 1, kPanel),
+          .logits = round_up(share.vocab.size(), kPanel)};
+}
+
+size_t step_bytes(const ModelConfig& config, const TrunkShare& share, TrunkLimits limits) {
+  const StepBytes b = bytes_of(step_strides(config, share), limits);
+  return b.x + b.h + b.y + b.fused + b.mixed + b.gated + b.gates + b.conv + b.activations + b.router + b.logits;
+}
+
 const float* forward(Trunk& t, const StepPlan& plan) {
   const int rows = plan.rows();
-  if (rows > t.max_rows || plan.logit_rows() > t.max_logit_rows)
+  if (rows > t.limits.max_rows || plan.logit_rows() > t.limits.max_logit_rows)
     fail(kExitPeerLost, "step {}: {} rows and {} logits exceed the planned {} and {}", plan.step, rows,
-         plan.logit_rows(), t.max_rows, t.max_logit_rows);
+         plan.logit_rows(), t.limits.max_rows, t.limits.max_logit_rows);
   begin_step(t, plan);
   for (int layer = 0; layer < static_cast<int>(t.config.layers.size()); ++layer) {
     const LayerWeights& w = t.weights.layers[layer];
@@ -154,10 +158,9 @@ Trunk make_trunk(Transport& transport, const Topology& topology, const KernelCon
                  const TrunkWeights& weights, const ExpertBank* bank, StateCache& cache, TrunkLimits limits,
                  int numa_node) {
   Trunk t{transport, topology, kernels, checkpoint, config, share, weights, bank, cache};
-  t.max_rows = limits.max_rows;
-  t.max_logit_rows = limits.max_logit_rows;
-  set_strides(t);
-  const Scratch s = scratch_of(t);
+  t.limits = limits;
+  t.stride = step_strides(config, share);
+  const StepBytes s = bytes_of(t.stride, limits);
   auto make = [&](size_t bytes) { return Buffer(bytes, numa_node, kernels.pool); };
   t.x = make(s.x);
   t.h = make(s.h);

@@ -11,17 +11,17 @@ void add_ffn(Trunk& t, const FfnWeights& w, int inter, int rows, const float* sc
   const int64_t stride = round_up(w.columns, kTileK);
   t.kernels.swiglu(t.normed(rows), w.gate_up, t.activations.as<bf16>(), stride);
   t.kernels.matmul_add({.data = t.activations.as<bf16>(), .stride = stride, .count = rows}, w.down, slice_width(inter),
-                       scale, t.y.as<double>(), t.y_stride);
+                       scale, t.y.as<double>(), t.stride.y);
 }
 
 // The same on every trunk rank: the router is replicated, and so are its inputs to the bit.
 Routing route(Trunk& t, int layer, int rows) {
   const MoeSpec& moe = t.config.moe;
   float* logits = t.router.as<float>();
-  t.kernels.matmul(t.normed(rows), t.weights.layers[layer].router, logits, t.router_stride);
+  t.kernels.matmul(t.normed(rows), t.weights.layers[layer].router, logits, t.stride.router);
   t.kernels.split(rows, 1, [&](int begin, int end) {
     for (int r = begin; r < end; ++r) {
-      const float* row = logits + r * t.router_stride;
+      const float* row = logits + r * t.stride.router;
       t.kernels.ops.softmax_top_k(row, moe.experts, moe.top_k, moe.norm_topk,
                                   &t.expert_ids[static_cast<size_t>(r) * moe.top_k],
                                   &t.expert_weights[static_cast<size_t>(r) * moe.top_k]);
@@ -44,7 +44,7 @@ void send_rows(Trunk& t, int layer, const Routing& routing, Range share) {
                      .weights = routing.weights.subspan(first, pairs),
                      .rows = share.size(),
                      .top_k = routing.top_k};
-  const Rows rows{.data = t.h.as<bf16>() + share.begin * t.h_stride, .stride = t.h_stride, .count = share.size()};
+  const Rows rows{.data = t.h.as<bf16>() + share.begin * t.stride.h, .stride = t.stride.h, .count = share.size()};
   encode_dispatch(layer, mine, rows, t.config.hidden, t.outbox);
   for (int rank : t.remote_experts) t.transport.send(rank, Tag::rows, t.outbox);
 }
@@ -59,7 +59,7 @@ void receive_and_add(Trunk& t, Range share) {
     const auto* sums = reinterpret_cast<const double*>(t.inbox.data());
     t.kernels.split(share.size(), 1, [&](int begin, int end) {
       for (int r = begin; r < end; ++r) {
-        double* y = t.y.as<double>() + (share.begin + r) * t.y_stride;
+        double* y = t.y.as<double>() + (share.begin + r) * t.stride.y;
         const double* s = sums + static_cast<int64_t>(r) * t.config.hidden;
         for (int i = 0; i < t.config.hidden; ++i) y[i] += s[i];
       }
@@ -85,7 +85,7 @@ void moe(Trunk& t, int layer, int rows) {
             spec.shared_gate ? t.shared_gate.data() : nullptr);
   if (t.local_experts)
     t.local_experts->run(t.kernels, t.bank->layer(layer, spec.experts), t.normed(rows), routing, t.y.as<double>(),
-                         t.y_stride);
+                         t.stride.y);
   receive_and_add(t, share);
 }
 

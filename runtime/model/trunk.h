@@ -15,6 +15,23 @@
 
 namespace kt {
 
+struct TrunkLimits {
+  int max_rows = 0;        // tokens of a step
+  int max_logit_rows = 0;  // logits of a step
+};
+// Bytes that make_trunk takes for a step's memory.
+size_t step_bytes(const ModelConfig& config, const TrunkShare& share, TrunkLimits limits);
+
+// Elements from one row to the next of a step's buffers; those of inputs are padded to tiles, of outputs to panels.
+struct StepStrides {
+  int64_t h = 0, y = 0;          // hidden
+  int64_t fused = 0, mixed = 0;  // a mixer's projections, and its output before the last one
+  int64_t gates = 0, conv = 0;   // delta net
+  int64_t activation = 0;        // dense and shared feed-forwards
+  int64_t router = 0, logits = 0;
+};
+StepStrides step_strides(const ModelConfig& config, const TrunkShare& share);
+
 // A trunk rank: everything but the routed experts that live elsewhere. The functions of forward.cpp, attention.cpp,
 // delta_net.cpp and moe.cpp take it as their first argument; there are no methods.
 struct Trunk {
@@ -30,17 +47,14 @@ struct Trunk {
   StateCache& cache;
 
   // Memory of a step, for max_rows rows; made once by make_trunk.
-  int max_rows = 0;
-  int64_t h_stride = 0, y_stride = 0;  // hidden, padded for rows of inputs (32) and of outputs (16)
-  Buffer x, h, y;                      // f32 residual stream; bf16 normed rows; f64 sums of the current sub-layer
-  Buffer fused, mixed, gated;          // f32 projections; f32 and bf16 outputs of the mixer, before its last projection
-  Buffer gates, conv;                  // f32 delta net: [b | a] turned into [beta | alpha]; convolved q, k, v
-  Buffer activations;                  // bf16 SwiGLU of dense and shared feed-forwards
-  Buffer router;                       // f32 router logits
-  Buffer logits;                       // f32 (rows, this rank's vocabulary)
-  int64_t fused_stride = 0, mixed_stride = 0, gates_stride = 0, conv_stride = 0, activation_stride = 0,
-          router_stride = 0, logits_stride = 0;
-  int max_logit_rows = 0;
+  TrunkLimits limits;
+  StepStrides stride;
+  Buffer x, h, y;              // f32 residual stream; bf16 normed rows; f64 sums of the current sub-layer
+  Buffer fused, mixed, gated;  // f32 projections; f32 and bf16 outputs of the mixer, before its last projection
+  Buffer gates, conv;          // f32 delta net: [b | a] turned into [beta | alpha]; convolved q, k, v
+  Buffer activations;          // bf16 SwiGLU of dense and shared feed-forwards
+  Buffer router;               // f32 router logits
+  Buffer logits;               // f32 (rows, this rank's vocabulary)
   std::vector<float> rope_cos, rope_sin;  // (rows, dims / 2) of this step
   std::vector<int32_t> expert_ids;
   std::vector<float> expert_weights, shared_gate;
@@ -50,19 +64,15 @@ struct Trunk {
   std::vector<std::byte> outbox, inbox;
   std::vector<int> remote_experts;  // expert ranks with a slice, without this rank
 
-  Rows normed(int rows) const { return {.data = h.as<bf16>(), .stride = h_stride, .count = rows}; }
+  Rows normed(int rows) const { return {.data = h.as<bf16>(), .stride = stride.h, .count = rows}; }
 };
 
-struct TrunkLimits {
-  int max_rows = 0;        // tokens of a step
-  int max_logit_rows = 0;  // logits of a step
-};
 Trunk make_trunk(Transport& transport, const Topology& topology, const KernelContext& kernels,
                  const Checkpoint& checkpoint, const ModelConfig& config, const TrunkShare& share,
                  const TrunkWeights& weights, const ExpertBank* bank, StateCache& cache, TrunkLimits limits,
                  int numa_node);
 
-// One forward pass. Returns this rank's logits: (plan.logit_rows(), share.vocab.size()) with t.logits_stride.
+// One forward pass. Returns this rank's logits: (plan.logit_rows(), share.vocab.size()) with t.stride.logits.
 const float* forward(Trunk& t, const StepPlan& plan);
 
 // Parts of a layer, in the order of a forward pass. Each reads the normed rows t.h and adds its share to t.y.

@@ -1,0 +1,76 @@
+#include "runtime/model/cluster_runner.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "runtime/base/error.h"
+#include "runtime/model/dispatch.h"
+
+namespace kt {
+namespace {
+
+// Every trunk rank tells every expert rank that is none itself.
+void dismiss_experts(Trunk& t) {
+  encode_dispatch(kLeave, {}, {}, 0, t.outbox);
+  for (int rank : t.topology.experts)
+    if (std::find(t.topology.trunk.begin(), t.topology.trunk.end(), rank) == t.topology.trunk.end())
+      t.transport.send(rank, Tag::rows, t.outbox);
+  t.transport.finish_sends();
+}
+
+}  // namespace
+
+ClusterRunner::ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk)
+    : transport_(transport), topology_(topology), config_(config), trunk_(trunk) {}
+
+std::span<const float> ClusterRunner::run(const StepPlan& plan) {
+  const std::vector<std::byte> message = encode(plan);
+  for (int rank : topology_.trunk)
+    if (rank != topology_.rank) transport_.send(rank, Tag::control, message);
+  const size_t rows = static_cast<size_t>(plan.logit_rows()), vocab = static_cast<size_t>(config_.vocab);
+  logits_.resize(std::max(logits_.size(), rows * vocab));
+  auto place = [&](const float* part, size_t stride, Range columns) {
+    for (size_t r = 0; r < rows; ++r)
+      std::memcpy(&logits_[r * vocab + columns.begin], part + r * stride, columns.size() * sizeof(float));
+  };
+  if (trunk_) place(forward(*trunk_, plan), static_cast<size_t>(trunk_->stride.logits), trunk_->share.vocab);
+  transport_.finish_sends();
+  if (rows > 0)
+    for (size_t i = 0; i < topology_.trunk.size(); ++i) {
+      if (topology_.trunk[i] == topology_.rank) continue;
+      const Range columns = trunk_share(config_, static_cast<int>(i), static_cast<int>(topology_.trunk.size())).vocab;
+      transport_.receive(topology_.trunk[i], Tag::logits, room_);
+      if (room_.size() != rows * columns.size() * sizeof(float))
+        fail(kExitPeerLost, "rank {} sent {} bytes of logits instead of {}", topology_.trunk[i], room_.size(),
+             rows * columns.size() * sizeof(float));
+      place(reinterpret_cast<const float*>(room_.data()), static_cast<size_t>(columns.size()), columns);
+    }
+  return {logits_.data(), rows * vocab};
+}
+
+void ClusterRunner::dismiss() {
+  for (int rank : topology_.trunk)
+    if (rank != topology_.rank) transport_.send(rank, Tag::control, {});
+  transport_.finish_sends();
+  if (trunk_) dismiss_experts(*trunk_);
+}
+
+void serve_trunk(Trunk& t) {
+  std::vector<std::byte> message;
+  std::vector<float> packed;
+  for (;;) {
+    t.transport.receive(0, Tag::control, message);
+    if (message.empty()) return dismiss_experts(t);
+    const StepPlan plan = decode_step_plan(message);
+    const float* logits = forward(t, plan);
+    const size_t rows = static_cast<size_t>(plan.logit_rows()), columns = static_cast<size_t>(t.share.vocab.size());
+    if (!rows) continue;
+    packed.resize(rows * columns);
+    for (size_t r = 0; r < rows; ++r)
+      std::memcpy(&packed[r * columns], logits + r * t.stride.logits, columns * sizeof(float));
+    t.transport.send(0, Tag::logits, std::as_bytes(std::span(packed)));
+    t.transport.finish_sends();
+  }
+}
+
+}  // namespace kt

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <vector>
+
+#include "runtime/model/trunk.h"
+
+namespace kt {
+
+// Rank 0's StepRunner: sends the plan to the other trunk ranks, runs its own part if it is a trunk rank, and puts the
+// logits of all parts of the vocabulary together.
+class ClusterRunner final : public StepRunner {
+ public:
+  // `trunk` is null on a rank 0 that only schedules.
+  ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk);
+
+  int vocab() const override { return config_.vocab; }
+  std::span<const float> run(const StepPlan& plan) override;
+  // Lets the other ranks leave; nothing may run afterwards.
+  void dismiss();
+
+ private:
+  Transport& transport_;
+  const Topology& topology_;
+  const ModelConfig& config_;
+  Trunk* trunk_;
+  std::vector<float> logits_;
+  std::vector<std::byte> room_;
+};
+
+// The life of a trunk rank that is not rank 0: steps as rank 0 sends them, until it is dismissed.
+void serve_trunk(Trunk& trunk);
+
+}  // namespace kt
