@@ -31,7 +31,7 @@ LAYERS = {
 LIBRARIES = {
     "immintrin.h": ["kernels/cpu"],
     "x86intrin.h": ["kernels"],
-    "numa": ["kernels"],
+    "numa": ["kernels", "runtime/comm"],
     "cuda": ["kernels/cuda"],
     "mpi.h": ["runtime/comm/mpi.cpp", "launcher/version.cpp"],
     "ucp/": ["runtime/comm/ucx.cpp"],
