@@ -13,7 +13,7 @@ namespace kt {
 class RequestReader {
  public:
   enum class State : uint8_t {
-    need_more,  // all of `bytes` was used
+    need_more,  // what cannot be used yet stays in `bytes`
     head,       // the header is complete; said once for each request, before its body is read
     done,       // the request is complete; what is left in `bytes` belongs to the next
     failed,     // see error(); the connection has to end

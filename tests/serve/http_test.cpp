@@ -1,0 +1,431 @@
+// The whole server on a loopback port, with an engine that repeats the prompt.
+#include "runtime/serve/http.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "runtime/base/error.h"
+#include "runtime/serve/json.h"
+#include "tests/serve/client.h"
+#include "tests/serve/fakes.h"
+
+namespace kt {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+const std::string kChat = R"({"messages": [{"role": "user", "content": "hi"}]})";
+const std::string kChatStream = R"({"messages": [{"role": "user", "content": "hi"}], "stream": true})";
+
+HttpConfig on_any_port() {
+  HttpConfig config;
+  config.port = 0;
+  return config;
+}
+
+// Server and engine in the order in which the program starts and stops them.
+struct Running {
+  explicit Running(HttpConfig config = on_any_port(), FakeEngine::Options options = {})
+      : server(std::move(config)), engine(options) {
+    server.serve(engine, fake_model());
+  }
+  ~Running() {
+    engine.finish();
+    server.stop();
+  }
+  Client connect() const { return Client(server.port()); }
+  std::string ask(const std::string& request) const {
+    Client client = connect();
+    client.send(request);
+    return client.read_response();
+  }
+
+  HttpServer server;
+  FakeEngine engine;
+};
+
+bool wait_for(const std::function<bool()>& condition, double seconds) {
+  const auto deadline = Clock::now() + std::chrono::duration<double>(seconds);
+  while (!condition()) {
+    if (Clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return true;
+}
+
+Json body_of(const std::string& response) { return Json::parse(response.substr(response.find("\r\n\r\n") + 4)); }
+
+TEST(Http, AnswersLoadingUntilThereIsAnEngine) {
+  HttpServer server(on_any_port());
+  Client client(server.port());
+
+  client.send(get("/health") + get("/v1/models"));
+  const std::string health = client.read_response();
+  const std::string models = client.read_response();
+
+  EXPECT_EQ(status_of(health), 503);
+  EXPECT_EQ(body_of(health)["status"], "loading");
+  EXPECT_EQ(status_of(models), 503);
+  EXPECT_NE(models.find("Retry-After: "), models.npos);
+  EXPECT_EQ(body_of(models)["error"]["code"], "loading");
+}
+
+TEST(Http, ATakenPortIsAnErrorAtOnce) {
+  HttpServer first(on_any_port());
+  HttpConfig config;
+  config.port = first.port();
+  try {
+    HttpServer second(config);
+    FAIL() << "listens twice";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), kExitPort);
+    EXPECT_NE(std::string(error.what()).find(std::to_string(config.port)), std::string::npos);
+  }
+}
+
+TEST(Http, AnswersAChat) {
+  const Running running;
+  const std::string response = running.ask(post("/v1/chat/completions", kChat));
+  EXPECT_EQ(status_of(response), 200);
+  EXPECT_EQ(body_of(response)["choices"][0]["message"]["content"], "user:hi;assistant:");
+}
+
+TEST(Http, StreamsAChatAndKeepsTheConnection) {
+  const Running running;
+  Client client = running.connect();
+  client.send(post("/v1/chat/completions", kChatStream));
+  const std::string head = client.read_until("\r\n\r\n");
+  const std::string events = client.read_until("\r\n0\r\n\r\n");
+  EXPECT_EQ(status_of(head), 200);
+  EXPECT_NE(head.find("Content-Type: text/event-stream"), head.npos);
+  EXPECT_NE(events.find("\"delta\":{\"role\":\"assistant\",\"content\":\"\"}"), events.npos);
+  EXPECT_NE(events.find("data: [DONE]\n\n"), events.npos);
+
+  client.send(get("/health"));
+  EXPECT_EQ(status_of(client.read_response()), 200);
+}
+
+TEST(Http, AnswersPipelinedRequestsInOrder) {
+  const Running running;
+  Client client = running.connect();
+  client.send(get("/health") + post("/generate", R"({"text": "abc"})") + get("/version") +
+              post("/generate", R"({"text": "de"})"));
+  EXPECT_EQ(body_of(client.read_response())["status"], "ok");
+  EXPECT_EQ(body_of(client.read_response())["text"], "abc");
+  EXPECT_EQ(body_of(client.read_response())["version"], "0.1.0");
+  EXPECT_EQ(body_of(client.read_response())["text"], "de");
+}
+
+TEST(Http, AnswersAllThatWasSentBeforeAHalfClose) {
+  const Running running;
+  Client client = running.connect();
+  client.send(get("/health") + get("/version") + get("/"));
+  client.send_no_more();
+  const std::string all = client.read_until("");
+  EXPECT_NE(all.find("ktmpi is running"), all.npos);
+  EXPECT_TRUE(client.closed());
+}
+
+TEST(Http, TakesChunkedBodiesAndSaysContinue) {
+  const Running running;
+  Client client = running.connect();
+  client.send(
+      "POST /generate HTTP/1.1\r\nHost: h\r\nContent-Type: application/json; charset=utf-8\r\nExpect: "
+      "100-continue\r\nTransfer-Encoding: chunked\r\n\r\n");
+  EXPECT_EQ(client.read_until("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
+  client.send("8\r\n{\"text\":\r\n6\r\n \"abc\"\r\n1\r\n}\r\n0\r\n\r\n");
+  EXPECT_EQ(body_of(client.read_response())["text"], "abc");
+}
+
+TEST(Http, RoutesAnswerEveryMistakeInOneShape) {
+  const Running running;
+  struct Mistake {
+    std::string request;
+    int status;
+    std::string in_head;
+  };
+  const std::vector<Mistake> mistakes = {
+      {get("/nowhere"), 404, ""},
+      {get("/v1/models/other"), 404, ""},
+      {get("/v1/chat/completions"), 405, "Allow: POST\r\n"},
+      {"DELETE /health HTTP/1.1\r\nHost: h\r\n\r\n", 405, "Allow: GET, HEAD\r\n"},
+      {"BREW /health HTTP/1.1\r\nHost: h\r\n\r\n", 405, ""},
+      {post("/v1/chat/completions", "{}", "Content-Type: text/plain\r\n"), 400, ""},
+      {post("/v1/chat/completions", "{}", ""), 400, ""},
+      {post("/v1/chat/completions", "{"), 400, ""},
+      {post("/v1/chat/completions", R"({"messages": [], "stream": true})"), 400, ""},
+      {post("/v1/completions", R"({"prompt": ")" + std::string(600, 'x') + R"(", "stream": true})"), 400, ""},
+      {get("/health", "Origin: http://evil.example\r\n"), 403, ""},
+      {"GET /health HTTP/1.1\r\nHost: evil.example:1\r\nOrigin: http://evil.example:1\r\n\r\n", 403, ""},
+      {"nonsense\r\n\r\n", 400, "Connection: close\r\n"},
+      {post("/v1/chat/completions", "", "Content-Length: 5\r\n"), 400, "Connection: close\r\n"},
+      {get("/health", "X: " + std::string(20000, 'x') + "\r\n"), 431, "Connection: close\r\n"},
+      {post("/generate", std::string((4 << 20) + 1, ' ')), 413, "Connection: close\r\n"},
+  };
+  for (const Mistake& mistake : mistakes) {
+    const std::string response = running.ask(mistake.request);
+    SCOPED_TRACE(mistake.request.substr(0, 120) + "\n" + response);
+    ASSERT_EQ(status_of(response), mistake.status);
+    EXPECT_NE(response.find(mistake.in_head), response.npos);
+    const Json body = body_of(response);
+    EXPECT_EQ(body["object"], "error");
+    EXPECT_EQ(body["message"], body["error"]["message"]);
+    EXPECT_EQ(body["type"], body["error"]["type"]);
+    EXPECT_TRUE(body["error"].contains("param") && body["error"].contains("code"));
+  }
+  EXPECT_EQ(status_of(running.ask(get("/health", "Origin: http://localhost\r\n"))), 200);
+}
+
+TEST(Http, KeysOpenWhatTheyAreFor) {
+  HttpConfig config = on_any_port();
+  config.api_key = "user-key";
+  config.admin_api_key = "admin-key";
+  const Running running(config);
+  const std::string user = "Authorization: bearer user-key\r\n", admin = "X-Api-Key: admin-key\r\n";
+  EXPECT_EQ(status_of(running.ask(get("/health"))), 200);
+  EXPECT_EQ(status_of(running.ask(get("/metrics"))), 200);
+  EXPECT_EQ(status_of(running.ask("OPTIONS /v1/models HTTP/1.1\r\nHost: h\r\n\r\n")), 204);
+  for (const char* path : {"/v1/models", "/", "/version", "/get_server_info", "/get_model_info", "/nowhere"}) {
+    EXPECT_EQ(status_of(running.ask(get(path))), 401) << path;
+    EXPECT_EQ(status_of(running.ask(get(path, "Authorization: Bearer user-ke\r\n"))), 401) << path;
+    EXPECT_EQ(status_of(running.ask(get(path, "Authorization: Bearer user-keyuser-key\r\n"))), 401) << path;
+    EXPECT_NE(status_of(running.ask(get(path, user))), 401) << path;
+    EXPECT_NE(status_of(running.ask(get(path, admin))), 401) << path;
+  }
+  EXPECT_EQ(status_of(running.ask(get("/flush_cache", user))), 401);
+  EXPECT_EQ(status_of(running.ask(get("/flush_cache", admin))), 200);
+}
+
+TEST(Http, InformationEndpointsAnswer) {
+  const Running running;
+  EXPECT_EQ(body_of(running.ask(get("/v1/models")))["data"][0]["max_model_len"], 512);
+  EXPECT_EQ(body_of(running.ask(get("/v1/models/fake%2Fmodel")))["id"], "fake/model");
+  EXPECT_EQ(body_of(running.ask(get("/v1/models/fake/model?x=1")))["id"], "fake/model");
+  EXPECT_EQ(body_of(running.ask(get("/model_info")))["architectures"][0], "FakeForCausalLM");
+  EXPECT_EQ(body_of(running.ask(get("/server_info")))["internal_states"][0]["memory_usage"]["token_capacity"], 1000);
+  EXPECT_EQ(body_of(running.ask(get("/health_generate")))["status"], "ok");
+  const std::string head = running.ask("HEAD / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+  EXPECT_EQ(status_of(head), 200);
+  EXPECT_TRUE(head.ends_with("\r\n\r\n"));
+}
+
+TEST(Http, MetricsCountWhatHappened) {
+  const Running running;
+  running.ask(post("/generate", R"({"text": "abc"})"));
+  running.ask(post("/generate", R"({"text": ""})"));
+  const std::string text = running.ask(get("/metrics"));
+  EXPECT_NE(text.find("ktmpi_requests_total{code=\"200\",finish_reason=\"stop\"} 1\n"), text.npos) << text;
+  EXPECT_NE(text.find("ktmpi_requests_total{code=\"400\",finish_reason=\"\"} 1\n"), text.npos);
+  EXPECT_NE(text.find("ktmpi_time_to_first_token_seconds_count 1\n"), text.npos);
+  EXPECT_NE(text.find("ktmpi_inter_token_latency_seconds_count 3\n"), text.npos);
+  EXPECT_NE(text.find("ktmpi_kv_cache_usage_ratio 0.25\n"), text.npos);
+  EXPECT_NE(text.find("ktmpi_build_info{version=\"0.1.0\",model_name=\"fake/model\"} 1\n"), text.npos);
+}
+
+TEST(Http, HealthTellsOfAStuckEngineAndOfDraining) {
+  {
+    const Running stuck(on_any_port(), {.step_age_s = 100});
+    EXPECT_EQ(status_of(stuck.ask(get("/health"))), 503);
+    EXPECT_EQ(status_of(stuck.ask(get("/health_generate"))), 503);
+  }
+  Running running;
+  running.engine.drain();
+  EXPECT_EQ(body_of(running.ask(get("/health")))["status"], "draining");
+  const std::string refused = running.ask(post("/v1/chat/completions", kChatStream));
+  EXPECT_EQ(status_of(refused), 503);
+  EXPECT_NE(refused.find("Retry-After: "), refused.npos);
+}
+
+TEST(Http, HealthGenerateGivesUpOnASilentEngine) {
+  HttpConfig config = on_any_port();
+  config.health_timeout_s = 0.1;
+  const Running running(config, {.hold = true});
+  EXPECT_EQ(status_of(running.ask(get("/health_generate"))), 503);
+  EXPECT_TRUE(wait_for([&] { return running.engine.aborts == 1; }, 1));
+}
+
+TEST(Http, AFullQueueIsSaidBeforeTheStream) {
+  const Running running(on_any_port(), {.max_requests = 2, .hold = true});
+  Client first = running.connect();
+  first.send(post("/v1/chat/completions", kChatStream));
+  first.read_until("\r\n\r\n");
+  const std::string refused = running.ask(
+      post("/v1/chat/completions", R"({"messages": [{"role": "user", "content": "x"}], "n": 2, "stream": true})"));
+  EXPECT_EQ(status_of(refused), 429);
+  EXPECT_NE(refused.find("Retry-After: "), refused.npos);
+  EXPECT_TRUE(wait_for([&] { return running.engine.stats().running == 1; }, 1)) << "the choice that was taken stays";
+}
+
+TEST(Http, ADisconnectAbortsWithin100ms) {
+  const Running running(on_any_port(), {.hold = true});
+  for (const std::string& body :
+       {kChat, kChatStream, std::string(R"({"messages": [{"role": "user", "content": "x"}], "n": 3})")}) {
+    const int before = running.engine.aborts;
+    Client client = running.connect();
+    client.send(post("/v1/chat/completions", body));
+    ASSERT_TRUE(wait_for([&] { return running.engine.stats().running > 0; }, 2));
+    const int open = running.engine.stats().running;
+
+    const auto start = Clock::now();
+    client.hang_up();
+    ASSERT_TRUE(wait_for([&] { return running.engine.aborts == before + open; }, 2));
+    EXPECT_LT(std::chrono::duration<double>(Clock::now() - start).count(), 0.1);
+    ASSERT_TRUE(wait_for([&] { return running.engine.stats().running == 0; }, 2));
+  }
+}
+
+TEST(Http, AbortRequestEndsOneByItsExactId) {
+  const Running running(on_any_port(), {.hold = true});
+  Client one = running.connect(), ten = running.connect();
+  one.send(post("/generate", R"({"text": "a", "rid": "1"})"));
+  ten.send(post("/generate", R"({"text": "a", "rid": "10"})"));
+  ASSERT_TRUE(wait_for([&] { return running.engine.stats().running == 2; }, 2));
+  EXPECT_EQ(status_of(running.ask(post("/generate", R"({"text": "a", "rid": "1"})"))), 400) << "the id is taken";
+  EXPECT_EQ(status_of(running.ask(get("/flush_cache"))), 400);
+
+  EXPECT_EQ(status_of(running.ask(post("/abort_request", R"({"rid": "1"})"))), 200);
+  EXPECT_EQ(body_of(one.read_response())["meta_info"]["finish_reason"]["type"], "abort");
+  EXPECT_EQ(running.engine.stats().running, 1);
+  EXPECT_EQ(status_of(running.ask(post("/abort_request", R"({"abort_all": true})"))), 200);
+  EXPECT_EQ(status_of(ten.read_response()), 200);
+}
+
+TEST(Http, AnEndByTheServerIsAnErrorToItsClients) {
+  Running running(on_any_port(), {.hold = true});
+  Client plain = running.connect(), stream = running.connect();
+  plain.send(post("/v1/chat/completions", kChat));
+  stream.send(post("/v1/chat/completions", kChatStream));
+  ASSERT_TRUE(wait_for([&] { return running.engine.stats().running == 2; }, 2));
+
+  FakeEngine& engine = running.engine;
+  engine.abort(1);
+  engine.abort(2);
+
+  EXPECT_EQ(status_of(plain.read_response()), 503);
+  const std::string events = stream.read_until("[DONE]\n\n");
+  EXPECT_NE(events.find("data: {\"error\":{"), events.npos);
+  EXPECT_EQ(events.find("finish_reason\":\"stop"), events.npos);
+}
+
+TEST(Http, ASilentStreamIsKeptAliveByPings) {
+  HttpConfig config = on_any_port();
+  config.ping_interval_s = 0.05;
+  const Running running(config, {.hold = true});
+  Client client = running.connect();
+  client.send(post("/v1/chat/completions", kChatStream));
+  EXPECT_TRUE(client.read_until(": ping\n\n", 2).ends_with(": ping\n\n"));
+  EXPECT_TRUE(client.read_until(": ping\n\n", 2).ends_with(": ping\n\n"));
+}
+
+TEST(Http, SlowRequestsAreClosedAtADeadline) {
+  HttpConfig config = on_any_port();
+  config.header_timeout_s = 0.2;
+  config.request_timeout_s = 0.4;
+  config.idle_timeout_s = 0.3;
+  const Running running(config);
+  const auto drip = [&](const std::string& start) {  // one byte every 20 ms
+    Client client = running.connect();
+    client.send(start);
+    const auto begin = Clock::now();
+    std::string answer;
+    while (answer.empty() && !client.closed() && Clock::now() < begin + std::chrono::seconds(3)) {
+      client.send("x");
+      answer = client.read_until("\r\n\r\n", 0.02);
+    }
+    EXPECT_LT(std::chrono::duration<double>(Clock::now() - begin).count(), 1.0);
+    return status_of(answer);
+  };
+  EXPECT_EQ(drip("GET / HTTP/1.1\r\nX: "), 408);
+  EXPECT_EQ(
+      drip("POST /generate HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"),
+      408);
+  Client silent = running.connect();
+  EXPECT_EQ(silent.read_until("", 2), "");
+  EXPECT_TRUE(silent.closed());
+}
+
+TEST(Http, AClientThatDoesNotReadIsDropped) {
+  const Running running(on_any_port(), {.step = std::chrono::milliseconds(1), .text_per_step = 64 << 10});
+  Client client(running.server.port(), 4096);
+  client.send(post("/v1/completions", R"({"prompt": "a", "stream": true, "max_tokens": 100000})"));
+  EXPECT_TRUE(wait_for([&] { return running.engine.aborts == 1; }, 10));
+  const std::string text = running.ask(get("/metrics"));
+  EXPECT_NE(text.find("ktmpi_http_slow_readers_dropped_total 1\n"), text.npos);
+}
+
+TEST(Http, AFloodOfPipelinedRequestsWaitsForItsReader) {
+  const Running running;
+  Client client(running.server.port(), 4096);
+  std::thread writer([&] {
+    const std::string batch = [] {
+      std::string all;
+      for (int i = 0; i < 100; ++i) all += get("/version");
+      return all;
+    }();
+    for (int i = 0; i < 200; ++i) client.send(batch);
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_EQ(status_of(running.ask(get("/health"))), 200);
+  int answers = 0;
+  while (answers < 20000 && client.read_until("{\"version\":\"0.1.0\"}", 5).ends_with('}')) ++answers;
+  writer.join();
+  EXPECT_EQ(answers, 20000);
+}
+
+TEST(Http, MoreConnectionsThanAllowedAreTurnedAway) {
+  HttpConfig config = on_any_port();
+  config.max_connections = 2;
+  const Running running(config);
+  Client first = running.connect(), second = running.connect();
+  first.send(get("/health"));
+  second.send(get("/health"));
+  first.read_response();
+  second.read_response();
+  Client third = running.connect();
+  EXPECT_EQ(status_of(third.read_until("")), 503);
+}
+
+TEST(Http, ServesTwoHundredStreamsOfWhichHalfHangUp) {
+  const Running running(on_any_port(), {.step = std::chrono::milliseconds(5)});
+  const std::string body = R"({"prompt": ")" + std::string(60, 'y') + R"(", "max_tokens": 60, "stream": true})";
+  std::vector<Client> clients;
+  for (int i = 0; i < 200; ++i) {
+    clients.push_back(running.connect());
+    clients.back().send(post("/v1/completions", body));
+  }
+  for (Client& client : clients) ASSERT_TRUE(client.read_until("\"text\":\"y\"", 10).ends_with("\"y\""));
+  for (size_t i = 0; i < clients.size(); i += 2) clients[i].hang_up();
+  int complete = 0;
+  for (size_t i = 1; i < clients.size(); i += 2)
+    complete += clients[i].read_until("[DONE]\n\n", 20).ends_with("[DONE]\n\n");
+
+  EXPECT_EQ(complete, 100);
+  EXPECT_TRUE(wait_for([&] { return running.engine.stats().running == 0; }, 5));
+  EXPECT_GT(running.engine.aborts, 0);
+  EXPECT_EQ(status_of(running.ask(post("/v1/chat/completions", kChat))), 200);
+}
+
+TEST(Http, OldClientsGetTheirStreamWithoutChunks) {
+  const Running running;
+  Client client = running.connect();
+  const std::string body = R"({"prompt": "ab", "stream": true})";
+  client.send("POST /v1/completions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: " +
+              std::to_string(body.size()) + "\r\n\r\n" + body);
+  const std::string all = client.read_until("");
+  EXPECT_EQ(all.find("Transfer-Encoding"), all.npos);
+  EXPECT_TRUE(all.ends_with("data: [DONE]\n\n"));
+}
+
+TEST(Http, AnswersLeaveBeforeTheServerStops) {
+  auto running = std::make_unique<Running>();
+  Client client = running->connect();
+  client.send(post("/generate", R"({"text": "abc"})"));
+  ASSERT_TRUE(wait_for([&] { return !running->engine.seen().empty(); }, 2));
+  running.reset();  // the engine ends what it has, then the server stops
+  const int status = status_of(client.read_until(""));
+  EXPECT_TRUE(status == 200 || status == 503) << status;
+}
+
+}  // namespace
+}  // namespace kt
