@@ -290,5 +290,37 @@ TEST(Arch, RefusesByNameWhatItCannotHonour) {
   EXPECT_THAT(refusal(config), HasSubstr("mlp_only_layers"));
 }
 
+// Every key of every config is replaced by values it should not have: taken or refused, never anything else.
+TEST(Arch, SurvivesOddValuesEverywhere) {
+  const std::vector<json> odd = {nullptr,
+                                 true,
+                                 0,
+                                 -1,
+                                 UINT64_MAX,
+                                 INT64_MIN,
+                                 1e300,
+                                 -0.0,
+                                 "",
+                                 "x",
+                                 json::array(),
+                                 json::object(),
+                                 {nullptr},
+                                 {-1, "x"},
+                                 {{"type", 3}},
+                                 {{"rope_theta", "x"}}};
+  int refused = 0;
+  for (const json& good : {qwen15_moe(), qwen3_30b(), qwen3_next_80b(), qwen3_5_397b()}) {
+    const json leaves = good.flatten();
+    for (const auto& [pointer, leaf] : leaves.items()) {
+      for (const json& value : odd) {
+        json config = good;
+        config[json::json_pointer(pointer)] = value;
+        refused += refusal(config) != "accepted";
+      }
+    }
+  }
+  EXPECT_GT(refused, 1000);
+}
+
 }  // namespace
 }  // namespace kt

@@ -23,7 +23,9 @@ class TempFolder {
   TempFolder& operator=(const TempFolder&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
+  // A new file each time: rewriting one makes ext4 wait for the disk.
   void write(const std::string& name, std::string_view text) const {
+    std::filesystem::remove(path_ / name);
     std::ofstream(path_ / name, std::ios::binary).write(text.data(), static_cast<std::streamsize>(text.size()));
   }
 
