@@ -4,7 +4,7 @@
 
 #include <chrono>
 #include <cstring>
-#include <numeric>
+#include <string>
 #include <thread>
 
 #include "runtime/base/error.h"
@@ -156,6 +156,15 @@ void all_reduce_adds_groups(Transport& t) {
   }
 }
 
+void all_gather_hears_everybody(Transport& t) {
+  const auto saying = [](int rank) {
+    return std::string(static_cast<size_t>(rank * 3000), static_cast<char>('a' + rank));
+  };
+  const std::vector<std::string> all = all_gather(t, saying(t.rank()));
+  ASSERT_EQ(all.size(), static_cast<size_t>(t.size()));
+  for (int r = 0; r < t.size(); ++r) EXPECT_EQ(all[static_cast<size_t>(r)], saying(r));
+}
+
 void nobody_leaves_a_barrier_early(Transport& t) {
   using Clock = std::chrono::steady_clock;
   t.barrier();
@@ -183,6 +192,7 @@ void check_transport(Transport& t) {
   t.barrier();
   all_reduce_adds_groups(t);
   t.barrier();
+  all_gather_hears_everybody(t);
   nobody_leaves_a_barrier_early(t);
 }
 
