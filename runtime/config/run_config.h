@@ -26,7 +26,6 @@ struct RunConfig {
   std::string tool_call_parser, reasoning_parser;
   // scheduling
   std::optional<int> max_running_requests, max_total_tokens, chunked_prefill_size, max_queued_requests;
-  double mem_fraction_static = 0.9;
   bool enable_mixed_chunk = false;
   // ranks
   std::string device = "cpu";  // auto, cuda, cpu
@@ -40,7 +39,6 @@ struct RunConfig {
   std::string expert_layout = "hybrid";
   std::optional<int> kt_num_gpu_experts;
   double step_timeout_s = 60.0;
-  double drain_timeout_s = 30.0;
 
   std::vector<std::string> warnings;  // one line per accepted option that has no meaning here, with the reason
 };
