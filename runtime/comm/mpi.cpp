@@ -1,6 +1,3 @@
-// Only the C interface: the old C++ one would need a library of its own.
-#define OMPI_SKIP_MPICXX 1
-#define MPICH_SKIP_MPICXX 1
 #include <mpi.h>
 
 #include <algorithm>
