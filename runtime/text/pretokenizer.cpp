@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
@@ -37,23 +38,32 @@ struct Part {
   bool is_match;
 };
 
-// Matches and the gaps between them, in order; together they are the piece. Gaps may be empty.
+size_t after_char(std::string_view text, size_t at) {
+  do ++at;
+  while (at < text.size() && (text[at] & 0xC0) == 0x80);
+  return at;
+}
+
+// Matches and the gaps between them, in order; together they are the piece. A pattern may match nothing between two
+// characters, which cuts there, but not where the match before has just ended.
 std::vector<Part> parts_of(std::string_view piece, const SplitStep& step, Regex::Scratch& scratch) {
   std::vector<Part> parts;
-  size_t done = 0, from = 0;
-  while (from <= piece.size()) {
+  const auto add = [&](size_t begin, size_t end, bool is_match) {
+    parts.push_back({piece.substr(begin, end - begin), is_match != step.invert});
+  };
+  size_t done = 0;
+  for (size_t from = 0; from <= piece.size();) {
     const auto match = step.pattern.find(piece, from, scratch);
     if (!match) break;
-    if (match->begin == match->end) {  // an empty match cuts nothing
-      from = match->end + 1;
-      while (from < piece.size() && (piece[from] & 0xC0) == 0x80) ++from;
+    if (match->begin == match->end && match->end == done && !parts.empty()) {
+      from = after_char(piece, from);
       continue;
     }
-    if (match->begin > done) parts.push_back({piece.substr(done, match->begin - done), step.invert});
-    parts.push_back({piece.substr(match->begin, match->end - match->begin), !step.invert});
+    if (match->begin > done) add(done, match->begin, false);
+    add(match->begin, match->end, true);
     done = from = match->end;
   }
-  if (done < piece.size()) parts.push_back({piece.substr(done), step.invert});
+  if (done < piece.size()) add(done, piece.size(), false);
   return parts;
 }
 
@@ -71,6 +81,7 @@ bool joins(const Part& previous, const Part& next, SplitBehavior behavior) {
 
 void cut(std::string_view piece, const SplitStep& step, Regex::Scratch& scratch, std::vector<std::string_view>& out) {
   const std::vector<Part> parts = parts_of(piece, step, scratch);
+  const size_t before = out.size();
   for (size_t i = 0; i < parts.size(); ++i) {
     const Part& part = parts[i];
     if (step.behavior == SplitBehavior::kRemoved && part.is_match) continue;
@@ -79,6 +90,8 @@ void cut(std::string_view piece, const SplitStep& step, Regex::Scratch& scratch,
     else
       out.push_back(part.text);
   }
+  const auto is_empty = [](std::string_view text) { return text.empty(); };
+  out.erase(std::remove_if(out.begin() + static_cast<ptrdiff_t>(before), out.end(), is_empty), out.end());
 }
 
 void cut_all(const std::vector<SplitStep>& steps, std::vector<std::string_view>& pieces) {

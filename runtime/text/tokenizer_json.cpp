@@ -190,7 +190,7 @@ class JsonTokenizer : public Tokenizer {
     if (const auto tokens = file.find("added_tokens"))
       for (const JsonField& field : tokens->items()) {
         AddedToken token = read_added_token(field);
-        add_to_vocabulary(token);
+        add_to_vocabulary(token, field);
         const bool in_normalized_text = field.flag("normalized", !token.special);
         if (in_normalized_text && nfc_) token.content = to_nfc(token.content);
         (in_normalized_text ? normalized : raw).push_back(std::move(token));
@@ -214,7 +214,10 @@ class JsonTokenizer : public Tokenizer {
   const std::string& bytes_of(int32_t id) const { return vocabulary_.bytes[static_cast<size_t>(id)]; }
 
   // An added token may be one of the model's own tokens too; then it stands for its text, not for bytes.
-  void add_to_vocabulary(const AddedToken& token) {
+  void add_to_vocabulary(const AddedToken& token, const JsonField& field) {
+    const std::string_view own = bytes(token.id);
+    if (!own.empty() && own != token.content && own != ByteAlphabet().bytes(token.content))
+      field.refuse("another token of the vocabulary has this id");
     vocabulary_.set(token.id, token.content);
     vocabulary_.special[static_cast<size_t>(token.id)] = token.special;
     vocabulary_.added[token.content] = token.id;
@@ -234,7 +237,8 @@ std::vector<int32_t> JsonTokenizer::encode(std::string_view text, EncodeOptions 
   if (text.size() > kMaxBytes) throw std::length_error("a text of more than 1 GiB cannot be encoded");
   if (!simdjson::validate_utf8(text)) {
     Utf8Stream stream;
-    const std::string valid = stream.push(text) + stream.flush();
+    std::string valid = stream.push(text);
+    valid += stream.flush();
     return encode(valid, options);
   }
 
