@@ -153,6 +153,8 @@ bool Connection::on_head() {
 }
 
 void Connection::on_deadline() {
+  if (!lingering_ && !reader_.begun() && writing_)  // a long answer is still leaving
+    return expire_in(deadline_, config_.idle_timeout_s, &Connection::on_deadline);
   if (lingering_ || !reader_.begun()) return drop();
   refuse({408, "the request did not arrive in time", "", ""});
 }
@@ -191,7 +193,7 @@ void Connection::begin_stream() {
   chunked_ = !http_1_0_;
   if (!chunked_) keep_alive_ = false;
   pending_ += status_line(200, keep_alive_);
-  pending_ += "Content-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n";
+  pending_ += "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n";
   if (chunked_) pending_ += "Transfer-Encoding: chunked\r\n";
   pending_ += "\r\n";
 }
@@ -263,6 +265,8 @@ void Connection::linger() {
 void Connection::close_when_done() {
   keep_alive_ = false;
   closing_ = true;
+  const bool idle = !busy_ && !writing_ && pending_.empty() && !reader_.begun();
+  if (idle) return drop();
   if (!busy_) flush();
 }
 

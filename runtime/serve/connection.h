@@ -27,8 +27,8 @@ class ConnectionEvents {
 };
 
 // One client's socket: requests in, answers out, one at a time, in order. A read is always pending, so that a client
-// that goes away is noticed at once; what it sends ahead waits in a bounded buffer. All on the io thread; it lives as
-// long as some operation is pending.
+// that goes away is noticed at once; only one that has sent far ahead is not read from until its turn comes. All on
+// the io thread; it lives as long as some operation is pending.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(boost::asio::ip::tcp::socket socket, const HttpConfig& config, Metrics& metrics, ConnectionEvents& events);

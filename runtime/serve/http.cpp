@@ -233,7 +233,11 @@ class HttpServer::Impl : public ConnectionEvents {
 HttpServer::HttpServer(HttpConfig config) : impl_(std::make_unique<Impl>(std::move(config))) {}
 HttpServer::~HttpServer() { stop(); }
 int HttpServer::port() const { return impl_->port(); }
-std::string HttpServer::url() const { return fmt::format("http://{}:{}", impl_->config().host, impl_->port()); }
+std::string HttpServer::url() const {
+  const std::string& host = impl_->config().host;
+  const std::string name = host.find(':') == host.npos ? host : "[" + host + "]";  // IPv6
+  return fmt::format("http://{}:{}", name, impl_->port());
+}
 void HttpServer::serve(Engine& engine, ServedModel model) { impl_->serve(engine, std::move(model)); }
 void HttpServer::stop() { impl_->stop(); }
 

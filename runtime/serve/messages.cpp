@@ -193,8 +193,9 @@ Json read_kwargs(const Fields& fields) {
 }  // namespace
 
 bool uses_tools(const Fields& fields) {
+  const bool allowed = read_tool_choice(fields) != "none";
   const Json* tools = fields.find("tools");
-  return tools && tools->is_array() && !tools->empty() && read_tool_choice(fields) != "none";
+  return allowed && tools && tools->is_array() && !tools->empty();
 }
 
 std::string render_chat(const Fields& fields, const ServedModel& model) {
@@ -203,8 +204,7 @@ std::string render_chat(const Fields& fields, const ServedModel& model) {
                      "this model has no chat template; use /v1/completions, or start the server with --chat-template");
   Json messages = read_messages(fields);
   check_tools(fields);
-  const bool forbidden = read_tool_choice(fields) == "none";
-  const Json* tools = forbidden ? nullptr : fields.find("tools");
+  const std::string tools = uses_tools(fields) ? dump_exact(*fields.find("tools")) : "";
   const Json kwargs = read_kwargs(fields);
 
   std::string tail;  // an answer that the model is to go on with stands after the generation prompt
@@ -218,9 +218,7 @@ std::string render_chat(const Fields& fields, const ServedModel& model) {
     messages.erase(messages.size() - 1);
   }
   try {
-    return model.chat_template->render(dump_exact(messages), tools && !tools->empty() ? dump_exact(*tools) : "",
-                                       dump_exact(kwargs)) +
-           tail;
+    return model.chat_template->render(dump_exact(messages), tools, dump_exact(kwargs)) + tail;
   } catch (const TemplateError& e) {
     throw BadRequest("messages", fmt::format("the chat template refuses these messages: {}", e.what()));
   }
