@@ -179,6 +179,7 @@ int serve(const RunConfig& run, Transport& transport) {
       fail(kExitUsage, "{}", e.what());
     }
     loaded.emplace(load_model_config(run.model));
+    trunk_share(loaded->config, 0, run.tensor_parallel_size);  // the heads divide, also in a world of one
     share = trunk_share(loaded->config, std::max(0, topology.trunk_index()), static_cast<int>(topology.trunk.size()));
     checkpoint = run.load_format == "dummy" ? dummy_checkpoint({.norm_plus_one = loaded->config.norm_plus_one})
                                             : open_checkpoint(run.model);

@@ -27,12 +27,12 @@ const char* plural(int n) { return n == 1 ? "" : "s"; }
   if (p < 0) {
     fail(kExitUsage,
          "{} rank{} for tensor-parallel-size {}: too few.\n"
-         "  valid: {} (every rank is trunk and expert rank) or more (those beyond the trunk are expert ranks)\n"
+         "  valid: 1 (all roles in one process), {} (every rank is trunk and expert rank) or more (those beyond the "
+         "trunk are expert ranks)\n"
          "  try: mpirun -np {}, or a smaller tensor-parallel-size",
          world, plural(world), t, t, t + 1);
   }
-  std::string valid;
-  if (t == 1) valid += "\n  valid: 1 (all roles in one process)";
+  std::string valid = "\n  valid: 1 (all roles in one process)";
   if (p * nodes >= t && p * nodes > 1)
     valid += fmt::format("\n  valid: {} (the first {} expert ranks hold the trunk)", p * nodes, t);
   valid += fmt::format("\n  valid: {} (trunk ranks, then expert ranks)", t + p * nodes);
@@ -80,7 +80,7 @@ Topology plan_topology(const TopologyRequest& request, int rank, std::span<const
       .rank = rank, .world = world, .trunk = {}, .experts = {}, .node_of = {node_of.begin(), node_of.end()}};
   // A p beyond the world fits nothing; testing it first keeps p * nodes from overflowing.
   const int expert_ranks = p < 0 || p > world ? -1 : p * nodes;
-  if (world == 1 && t == 1) {
+  if (world == 1) {  // one process plays the parts of all trunk ranks, so it needs no tensor parallelism
     topology.trunk = topology.experts = {0};
     return topology;
   }

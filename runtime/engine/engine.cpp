@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "runtime/base/error.h"
-#include "runtime/engine/answer.h"
+#include "runtime/engine/generation.h"
 #include "runtime/engine/sampler.h"
 #include "runtime/engine/scheduler.h"
 
@@ -121,7 +121,7 @@ class StepEngine final : public Engine {
     GenerateRequest request;
     OnEmission on_emission;
   };
-  using Answers = std::map<uint64_t, Answer>;
+  using Generations = std::map<uint64_t, Generation>;
 
   std::optional<Rejection> check(const GenerateRequest& request) const {
     const size_t length = request.input_ids.size();
@@ -155,8 +155,8 @@ class StepEngine final : public Engine {
     }
     for (Submitted& s : submitted) start(s);
     for (const uint64_t id : aborts) {
-      const auto found = answers_.find(id);
-      if (found != answers_.end()) end(found, {Finish::Kind::abort, {}, "The request was aborted."});
+      const auto found = generations_.find(id);
+      if (found != generations_.end()) end(found, {Finish::Kind::abort, {}, "The request was aborted."});
     }
   }
 
@@ -164,7 +164,7 @@ class StepEngine final : public Engine {
     GenerateRequest& request = s.request;
     const int room = max_context_ - static_cast<int>(request.input_ids.size());
     const int wanted = request.sampling.max_new_tokens;
-    answers_.emplace(std::piecewise_construct, std::forward_as_tuple(s.id),
+    generations_.emplace(std::piecewise_construct, std::forward_as_tuple(s.id),
                      std::forward_as_tuple(request, std::move(s.on_emission), tokenizer_, config_.eos,
                                            wanted < 0 ? room : std::min(wanted, room), seeds_ + s.id));
     // The logits at a position say how probable the next token is.
@@ -178,7 +178,7 @@ class StepEngine final : public Engine {
   void step() {
     const Clock::time_point begin = Clock::now();
     const Scheduler::Planned& planned = scheduler_.plan();
-    for (const uint64_t id : planned.out_of_blocks) end(answers_.find(id), {Finish::Kind::length, {}, {}});
+    for (const uint64_t id : planned.out_of_blocks) end(generations_.find(id), {Finish::Kind::length, {}, {}});
     const StepPlan& plan = planned.plan;
     if (!plan.slices.empty()) {
       const std::span<const float> logits = runner_.run(plan);
@@ -197,25 +197,25 @@ class StepEngine final : public Engine {
     for (size_t i = 0; i < planned.ids.size(); ++i) {
       const SeqSlice& slice = planned.plan.slices[i];
       for (int at = slice.logits_from; at < slice.count; ++at) {
-        const auto answer = answers_.find(planned.ids[i]);  // gone when it was aborted or has just ended
-        if (answer != answers_.end()) take_row(answer, slice.first + at, logits.first(vocab));
+        const auto generation = generations_.find(planned.ids[i]);  // gone when it was aborted or has just ended
+        if (generation != generations_.end()) take_row(generation, slice.first + at, logits.first(vocab));
         logits = logits.subspan(vocab);
       }
     }
   }
 
   // Logits of the token at `position` of the sequence.
-  void take_row(Answers::iterator entry, int position, std::span<const float> logits) {
-    Answer& answer = entry->second;
+  void take_row(Generations::iterator entry, int position, std::span<const float> logits) {
+    Generation& generation = entry->second;
     const std::span<const int32_t> tokens = scheduler_.tokens(entry->first);
     const size_t next = static_cast<size_t>(position) + 1;
     if (next < tokens.size()) {
-      answer.add_prompt_logprob(sampler_.logprob(logits, tokens[next], answer.top_logprobs()));
+      generation.add_prompt_logprob(sampler_.logprob(logits, tokens[next], generation.top_logprobs()));
       return;
     }
-    if (answer.complete()) return end(entry, {Finish::Kind::length, {}, {}});  // no token was wanted
+    if (generation.complete()) return end(entry, {Finish::Kind::length, {}, {}});  // no token was wanted
     const std::optional<int32_t> token =
-        sampler_.sample(logits, answer.sampling(), answer.sampler(), answer.made(), next);
+        sampler_.sample(logits, generation.sampling(), generation.sampler(), generation.made(), next);
     if (!token) {
       return end(
           entry,
@@ -224,20 +224,20 @@ class StepEngine final : public Engine {
     scheduler_.append(entry->first, *token);
     ++generated_;
     const bool last =
-        answer.add_token(answer.wants_logprobs() ? sampler_.logprob(logits, *token, answer.top_logprobs())
+        generation.add_token(generation.wants_logprobs() ? sampler_.logprob(logits, *token, generation.top_logprobs())
                                                  : TokenLogprob{.id = *token, .logprob = 0.0f, .top = {}});
     if (last) forget(entry);
   }
 
-  void end(Answers::iterator entry, Finish finish) {
+  void end(Generations::iterator entry, Finish finish) {
     if (finish.kind == Finish::Kind::abort) ++aborted_;
     entry->second.end(std::move(finish));
     forget(entry);
   }
 
-  void forget(Answers::iterator entry) {
+  void forget(Generations::iterator entry) {
     scheduler_.remove(entry->first);
-    answers_.erase(entry);
+    generations_.erase(entry);
     const std::lock_guard lock(mutex_);
     --open_;
   }
@@ -268,7 +268,7 @@ class StepEngine final : public Engine {
       submitted.swap(inbox_);
     }
     for (Submitted& s : submitted) start(s);
-    while (!answers_.empty()) end(answers_.begin(), {Finish::Kind::error, {}, reason});
+    while (!generations_.empty()) end(generations_.begin(), {Finish::Kind::error, {}, reason});
   }
 
   const EngineConfig config_;
@@ -290,7 +290,7 @@ class StepEngine final : public Engine {
   const Tokenizer& tokenizer_;
   Scheduler scheduler_;
   Sampler sampler_;
-  Answers answers_;
+  Generations generations_;
   uint64_t generated_ = 0, aborted_ = 0;
 };
 

@@ -36,6 +36,7 @@ INSTANTIATE_TEST_SUITE_P(
     Table, ValidWorlds,
     ::testing::Values(ValidWorld{"one process", 1, -1, {0}, {0}, {0}},
                       ValidWorld{"one process, P given", 1, 1, {0}, {0}, {0}},
+                      ValidWorld{"one process, two trunk ranks wanted", 2, 2, {0}, {0}, {0}},
                       ValidWorld{"one process, more slices than ranks", 1, 4, {0}, {0}, {0}},
                       ValidWorld{"T + P", 1, 2, {0, 0, 0}, {0}, {1, 2}},
                       ValidWorld{"T + P, two trunk ranks", 2, 3, {0, 0, 0, 0, 0}, {0, 1}, {2, 3, 4}},
@@ -75,8 +76,8 @@ TEST_P(InvalidWorlds, AreRefusedSayingWhatIsValid) {
 
 INSTANTIATE_TEST_SUITE_P(
     Table, InvalidWorlds,
-    ::testing::Values(InvalidWorld{"one process for two trunk ranks", 2, -1, {0}, "valid: 2 "},
-                      InvalidWorld{"one process for two trunk ranks, P given", 2, 1, {0}, "valid: 3 (trunk"},
+    ::testing::Values(InvalidWorld{"two processes for three trunk ranks", 3, -1, {0, 0}, "3 (every rank"},
+                      InvalidWorld{"two processes for two trunk ranks, P given", 2, 1, {0, 0}, "valid: 3 (trunk"},
                       InvalidWorld{"too many", 1, 2, {0, 0, 0, 0, 0}, "valid: 4 (rank 0 schedules only"},
                       InvalidWorld{"too few", 2, 3, {0, 0}, "valid: 3 (the first 2 expert ranks hold the trunk)"},
                       InvalidWorld{"P*nodes below T", 3, 2, {0, 0}, "valid: 5 (trunk"},

@@ -14,10 +14,10 @@
 namespace kt {
 
 // One request from its first step to its last emission: what was made so far and when it is enough.
-class Answer {
+class Generation {
  public:
   // `max_new_tokens` is the request's, clamped to what fits.
-  Answer(const GenerateRequest& request, OnEmission on_emission, const Tokenizer& tokenizer,
+  Generation(const GenerateRequest& request, OnEmission on_emission, const Tokenizer& tokenizer,
          std::span<const int32_t> eos, int max_new_tokens, uint64_t fresh_seed);
 
   const SamplingParams& sampling() const { return sampling_; }

@@ -1,11 +1,11 @@
-#include "runtime/engine/answer.h"
+#include "runtime/engine/generation.h"
 
 #include <algorithm>
 #include <utility>
 
 namespace kt {
 
-Answer::Answer(const GenerateRequest& request, OnEmission on_emission, const Tokenizer& tokenizer,
+Generation::Generation(const GenerateRequest& request, OnEmission on_emission, const Tokenizer& tokenizer,
                std::span<const int32_t> eos, int max_new_tokens, uint64_t fresh_seed)
     : sampling_(request.sampling),
       sampler_(make_sampler_state(request, eos, fresh_seed)),
@@ -22,7 +22,7 @@ Answer::Answer(const GenerateRequest& request, OnEmission on_emission, const Tok
   std::sort(stop_ids_.begin(), stop_ids_.end());
 }
 
-bool Answer::add_token(TokenLogprob token) {
+bool Generation::add_token(TokenLogprob token) {
   ++made_;
   count_output(sampler_, sampling_, token.id);
   const bool hidden = (stops(token.id) && !sampling_.no_stop_trim) ||
@@ -37,18 +37,18 @@ bool Answer::add_token(TokenLogprob token) {
   return last;
 }
 
-void Answer::end(Finish finish) { emit(text_.flush(), {}, std::move(finish)); }
+void Generation::end(Finish finish) { emit(text_.flush(), {}, std::move(finish)); }
 
-bool Answer::stops(int32_t token) const { return std::binary_search(stop_ids_.begin(), stop_ids_.end(), token); }
+bool Generation::stops(int32_t token) const { return std::binary_search(stop_ids_.begin(), stop_ids_.end(), token); }
 
-std::optional<Finish> Answer::finish_after(int32_t token) const {
+std::optional<Finish> Generation::finish_after(int32_t token) const {
   if (complete()) return Finish{.kind = Finish::Kind::length, .matched = {}, .message = {}};
   if (stops(token)) return Finish{.kind = Finish::Kind::stop, .matched = token, .message = {}};
   if (text_.matched()) return Finish{.kind = Finish::Kind::stop, .matched = *text_.matched(), .message = {}};
   return std::nullopt;
 }
 
-void Answer::emit(std::string text, std::vector<TokenLogprob> tokens, std::optional<Finish> finish) {
+void Generation::emit(std::string text, std::vector<TokenLogprob> tokens, std::optional<Finish> finish) {
   on_emission_({.text = std::move(text),
                 .tokens = std::move(tokens),
                 .prompt = std::exchange(prompt_, {}),
