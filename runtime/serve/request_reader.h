@@ -19,7 +19,7 @@ class RequestReader {
     failed,     // see error(); the connection has to end
   };
 
-  explicit RequestReader(const HttpConfig& limits);
+  explicit RequestReader(const HttpConfig& limits);  // kept by reference
   ~RequestReader();
 
   State read(std::string& bytes);  // takes from the front what it can use

@@ -30,7 +30,8 @@ int status_of(const std::string& bytes, const HttpConfig& limits = {}) {
 }
 
 TEST(RequestReader, TakesOneRequestAndLeavesTheNext) {
-  RequestReader reader{HttpConfig{}};
+  const HttpConfig limits;
+  RequestReader reader(limits);
   std::string bytes =
       "\r\nPOST /a%20b%zz?q=1 HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nAuthorization: Bearer k\r\n\r\nhiGET / "
       "HTTP/1.1\r\n";
@@ -45,7 +46,8 @@ TEST(RequestReader, TakesOneRequestAndLeavesTheNext) {
 }
 
 TEST(RequestReader, JoinsChunksAndSeesExpect) {
-  RequestReader reader{HttpConfig{}};
+  const HttpConfig limits;
+  RequestReader reader(limits);
   std::string bytes = "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\nTransfer-Encoding: chunked\r\n\r\n";
   EXPECT_EQ(reader.read(bytes), State::head);
   EXPECT_TRUE(reader.expects_continue());
