@@ -160,13 +160,19 @@ bool read_nfc(const JsonField& normalizer) {
   return nfc;
 }
 
-std::string to_nfc(std::string_view text) {
+const icu::Normalizer2* nfc_normalizer() {
   UErrorCode status = U_ZERO_ERROR;
   const icu::Normalizer2* nfc = icu::Normalizer2::getNFCInstance(status);
+  if (U_FAILURE(status)) fail(kExitModel, "ICU cannot normalise to NFC: {}", u_errorName(status));
+  return nfc;  // ICU's own; it lives as long as the process
+}
+
+std::string normalized_text(const icu::Normalizer2& normalizer, std::string_view text) {
+  UErrorCode status = U_ZERO_ERROR;
   std::string out;
   icu::StringByteSink<std::string> sink(&out, static_cast<int32_t>(text.size()));
-  if (U_SUCCESS(status)) nfc->normalizeUTF8(0, {text.data(), static_cast<int32_t>(text.size())}, sink, nullptr, status);
-  if (U_FAILURE(status)) throw std::runtime_error(fmt::format("NFC failed: {}", u_errorName(status)));
+  normalizer.normalizeUTF8(0, {text.data(), static_cast<int32_t>(text.size())}, sink, nullptr, status);
+  if (U_FAILURE(status)) throw std::runtime_error(fmt::format("normalisation failed: {}", u_errorName(status)));
   return out;
 }
 
@@ -185,14 +191,16 @@ AddedToken read_added_token(const JsonField& token) {
 class JsonTokenizer : public Tokenizer {
  public:
   JsonTokenizer(const JsonField& file, bool nfc)
-      : nfc_(nfc), bpe_(read_model(file.at("model"), vocabulary_)), pre_tokenizer_(file.at("pre_tokenizer")) {
+      : nfc_(nfc ? nfc_normalizer() : nullptr),
+        bpe_(read_model(file.at("model"), vocabulary_)),
+        pre_tokenizer_(file.at("pre_tokenizer")) {
     std::vector<AddedToken> raw, normalized;
     if (const auto tokens = file.find("added_tokens"))
       for (const JsonField& field : tokens->items()) {
         AddedToken token = read_added_token(field);
         add_to_vocabulary(token, field);
         const bool in_normalized_text = field.flag("normalized", !token.special);
-        if (in_normalized_text && nfc_) token.content = to_nfc(token.content);
+        if (in_normalized_text && nfc_) token.content = normalized_text(*nfc_, token.content);
         (in_normalized_text ? normalized : raw).push_back(std::move(token));
       }
     in_raw_text_ = AddedTokens(std::move(raw));
@@ -224,7 +232,7 @@ class JsonTokenizer : public Tokenizer {
   }
 
   Vocabulary vocabulary_;
-  bool nfc_;
+  const icu::Normalizer2* nfc_;  // null: the text is taken as it is
   Bpe bpe_;
   PreTokenizer pre_tokenizer_;
   AddedTokens in_raw_text_{{}}, in_normalized_text_{{}};
@@ -253,7 +261,7 @@ std::vector<int32_t> JsonTokenizer::encode(std::string_view text, EncodeOptions 
   in_raw_text_.split(
       text, options.special_as_text,
       [&](std::string_view raw) {
-        const std::string normalized = nfc_ ? to_nfc(raw) : std::string();
+        const std::string normalized = nfc_ ? normalized_text(*nfc_, raw) : std::string();
         in_normalized_text_.split(nfc_ ? normalized : raw, options.special_as_text, encode_plain, add_token);
       },
       add_token);
