@@ -1,0 +1,133 @@
+"""Greedy answers of a tiny checkpoint agree with its reference, and are the same bytes however the job is laid out.
+
+    golden_test.py --program KTMPI FIXTURE [--jobs 1:1,2:1,3:2] [--chunks 64,128,8192]
+
+A job is WORLD:TENSOR_PARALLEL. Within every job the batch prompts are also sent all at once and must give the bytes they
+give alone. Prompt logprobs are compared as well.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+from ktmpi_server import Server, enter_venv, fixtures, need_program, skip
+
+enter_venv()
+import numpy as np  # noqa: E402
+
+TOP = 8
+
+
+def read_prompts(fixture):
+    """Name -> (input ids, number of greedy steps), and the reference tensors."""
+    sys.path.insert(0, os.path.dirname(fixture))
+    from check_logits import read_safetensors
+    reference = read_safetensors(os.path.join(fixture, "reference", "reference.safetensors"))
+    names = [key.removesuffix(".input_ids") for key in reference if key.endswith(".input_ids")]
+    prompts = {n: (reference[f"{n}.input_ids"].tolist(), len(reference[f"{n}.greedy_ids"])) for n in sorted(names)}
+    return prompts, reference
+
+
+def greedy(ids, steps, **more):
+    return {"input_ids": ids, "return_logprob": True, "top_logprobs_num": TOP, **more,
+            "sampling_params": {"temperature": 0, "max_new_tokens": steps, "ignore_eos": True}}
+
+
+def bytes_of(answer):
+    """All that must not depend on the job; Python reads back exactly the float that was written."""
+    meta = answer["meta_info"]
+    keys = ("input_token_logprobs", "input_top_logprobs", "output_token_logprobs", "output_top_logprobs")
+    return {"output_ids": answer["output_ids"], **{k: meta[k] for k in keys if k in meta}}
+
+
+def answers_of_job(server, prompts):
+    alone = {n: bytes_of(server.generate(greedy(*prompt))) for n, prompt in prompts.items()}
+    batch = [n for n in prompts if n.startswith("batch")]
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        for names in (batch, batch[::-1], list(prompts)):
+            together = list(pool.map(lambda n: bytes_of(server.generate(greedy(*prompts[n]))), names))
+            for name, answer in zip(names, together):
+                expect_same(answer, alone[name], f"{name} among {len(names)} at once")
+    for name, (ids, _) in prompts.items():
+        alone[f"prompt of {name}"] = bytes_of(server.generate(greedy(ids, 1, logprob_start_len=0)))
+    return alone
+
+
+def expect_same(found, expected, where):
+    for key, value in expected.items():
+        if found[key] == value:
+            continue
+        if isinstance(value, list):
+            at = next(i for i, (x, y) in enumerate(zip(found[key] + [None], value + [None])) if x != y)
+            raise AssertionError(f"{where}: {key}[{at}]: {(found[key] + [None])[at]}, expected {(value + [None])[at]}")
+        raise AssertionError(f"{where}: {key}: {found[key]}, expected {value}")
+
+
+def check_against_reference(fixture, prompts, answers):
+    results = {}
+    for name, (ids, _) in prompts.items():
+        answer = answers[name]
+        results[name] = {"input_ids": ids,
+                         "top_logprobs": [[i, lp] for lp, i, _ in answer["output_top_logprobs"][0]],
+                         "greedy_ids": answer["output_ids"],
+                         "greedy_logprobs": [lp for lp, _, _ in answer["output_token_logprobs"]]}
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump({"prompts": results}, file)
+        file.flush()
+        checker = os.path.join(os.path.dirname(fixture), "check_logits.py")
+        subprocess.run([sys.executable, checker, fixture, file.name, "--mode", "bf16"], check=True)
+
+
+def check_prompt_logprobs(fixture, reference, prompts, answers):
+    """The logprob of every prompt token given those before it; the median difference has the checker's bf16 limit."""
+    with open(os.path.join(fixture, "reference", "manifest.json"), encoding="utf-8") as f:
+        limit = json.load(f)["tolerances"]["bf16"]["all_median_max_abs"]
+    differences = []
+    for name, (ids, _) in prompts.items():
+        found = [lp for lp, _, _ in answers[f"prompt of {name}"]["input_token_logprobs"]]
+        assert len(found) == len(ids) and found[0] is None, f"{name}: {len(found)} logprobs of {len(ids)} prompt tokens"
+        if f"{name}.logits_all" not in reference:
+            continue
+        logits = reference[f"{name}.logits_all"].astype(np.float64)
+        logits -= logits.max(-1, keepdims=True)
+        logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        differences += [abs(lp - logprobs[i, ids[i + 1]]) for i, lp in enumerate(found[1:])]
+    median = float(np.median(differences))
+    assert median <= limit, f"prompt logprobs: median difference {median:.4g} > {limit:.4g}"
+    print(f"  {len(differences)} prompt logprobs: median difference {median:.4g}")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("fixture", help="a name under fixtures/models, or a folder")
+    parser.add_argument("--program", required=True)
+    parser.add_argument("--jobs", default="1:1,2:1,3:1,5:1,2:2,3:2,5:2")
+    parser.add_argument("--chunks", default="64,128,8192")
+    a = parser.parse_args()
+    program = need_program(a.program)
+    fixture = a.fixture if os.path.isdir(a.fixture) else os.path.join(fixtures(), a.fixture)
+    if not os.path.isdir(os.path.join(fixture, "reference")):
+        skip(f"{fixture} has no reference")
+    prompts, reference = read_prompts(fixture)
+
+    jobs = [job.split(":") for job in a.jobs.split(",")]
+    layouts = [(int(world), ["--tensor-parallel-size", tp]) for world, tp in jobs]
+    layouts += [(2, ["--chunked-prefill-size", chunk]) for chunk in a.chunks.split(",") if chunk]
+    first = None
+    for world, options in layouts:
+        with Server(program, fixture, world, options) as server:
+            answers = answers_of_job(server, prompts)
+        if first is None:
+            first = answers
+            check_against_reference(fixture, prompts, answers)
+            check_prompt_logprobs(fixture, reference, prompts, answers)
+        for name, answer in answers.items():
+            expect_same(answer, first[name], f"{name} on {world} ranks with {' '.join(options)}")
+        print(f"  {world} ranks, {' '.join(options)}: same bytes", flush=True)
+
+
+if __name__ == "__main__":
+    main()
