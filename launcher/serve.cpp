@@ -69,10 +69,12 @@ std::unique_ptr<Transport> make_transport(const RunConfig& run, int* argc, char*
 
 EngineConfig engine_config(const RunConfig& run, const ModelConfig& model) {
   EngineConfig e;
-  e.context_length = model.max_context;
-  if (run.context_length) e.context_length = std::min(e.context_length, *run.context_length);
-  if (run.max_running_requests)
-    e.max_running_requests = std::min(*run.max_running_requests, kMaxLogitRows - kBlockTokens);
+  e.context_length = run.context_length.value_or(model.max_context);
+  if (e.context_length > model.max_context)
+    fail(kExitUsage, "context-length {}: the model's config.json allows {}", e.context_length, model.max_context);
+  if (run.max_running_requests) e.max_running_requests = *run.max_running_requests;
+  if (e.max_running_requests > kMaxLogitRows - kBlockTokens)
+    fail(kExitUsage, "max-running-requests {}: at most {}", e.max_running_requests, kMaxLogitRows - kBlockTokens);
   const int tokens =
       run.max_total_tokens.value_or(std::min(kDefaultKvTokens, e.context_length * e.max_running_requests));
   e.kv_blocks = std::max(1, tokens / kBlockTokens);
@@ -155,10 +157,9 @@ void write_url_file(const std::string& path, const std::string& url) {
 }
 
 // Everything of a rank between start and end of the job.
-int serve(const RunConfig& run, Transport& transport) {
+int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
   Phases phases{transport};
   const int rank = transport.rank(), world = transport.size();
-  const sigset_t signals = block_signals();
 
   Topology topology;
   std::optional<HttpServer> http;
@@ -167,6 +168,7 @@ int serve(const RunConfig& run, Transport& transport) {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
   TrunkShare share;
+  EngineConfig engine_options;
   const Ops* ops = nullptr;
   const auto read_set_up = [&] {
     topology = plan_topology(
@@ -179,6 +181,7 @@ int serve(const RunConfig& run, Transport& transport) {
       fail(kExitUsage, "{}", e.what());
     }
     loaded.emplace(load_model_config(run.model));
+    engine_options = engine_config(run, loaded->config);
     trunk_share(loaded->config, 0, run.tensor_parallel_size);  // the heads divide, also in a world of one
     share = trunk_share(loaded->config, std::max(0, topology.trunk_index()), static_cast<int>(topology.trunk.size()));
     checkpoint = run.load_format == "dummy" ? dummy_checkpoint({.norm_plus_one = loaded->config.norm_plus_one})
@@ -196,13 +199,13 @@ int serve(const RunConfig& run, Transport& transport) {
                             .port = run.port,
                             .api_key = run.api_key,
                             .admin_api_key = run.admin_api_key,
+                            .version = KTMPI_VERSION,
                             .max_step_age_s = run.step_timeout_s});
     log("listening on {}", http->url());
   };
   if (!phases.run(read_set_up)) return phases.exit_code;
 
   const ModelConfig& model = loaded->config;
-  const EngineConfig engine_options = engine_config(run, model);
   const TrunkLimits limits{.max_rows = max_step_rows(engine_options), .max_logit_rows = kMaxLogitRows};
   const CacheLimits cache_limits{.blocks = engine_options.kv_blocks, .slots = engine_options.max_running_requests};
   const bool is_trunk = topology.trunk_index() >= 0;
@@ -279,9 +282,10 @@ int serve(const RunConfig& run, Transport& transport) {
 
 int serve_command(int argc, char** argv) {
   const RunConfig run = parse_run_config(argc, argv);
+  const sigset_t signals = block_signals();  // before MPI starts threads of its own
   const std::unique_ptr<Transport> transport = make_transport(run, &argc, &argv);
   try {
-    const int code = serve(run, *transport);
+    const int code = serve(run, *transport, signals);
     transport->barrier();
     return code;
   } catch (const std::exception& e) {

@@ -54,7 +54,8 @@ inline void vector_chains(const bf16* const* x, const std::byte* const* panels, 
       store(xo[r], o);
     }
     const bf16* tile[P];
-    for (int j = 0; j < P; ++j) tile[j] = reinterpret_cast<const bf16*>(panels[j]) + static_cast<int64_t>(t) * kPanel * kTileK;
+    for (int j = 0; j < P; ++j)
+      tile[j] = reinterpret_cast<const bf16*>(panels[j]) + static_cast<int64_t>(t) * kPanel * kTileK;
     V even[R][P], odd[R][P];
     for (int r = 0; r < R; ++r)
       for (int j = 0; j < P; ++j) even[r][j] = odd[r][j] = splat(0.0f);
@@ -188,8 +189,7 @@ void l2_norm(float* x, float eps, float scale, int n) {
 
 void gated_norm(const float* x, const float* w, const float* z, float eps, int n, bf16* out) {
   const V r = splat(inverse_root(sum_of_squares(x, n) / static_cast<float>(n) + eps));
-  for (int i = 0; i < n; i += 16)
-    store_bf16(out + i, mul(mul(mul(load(x + i), r), load(w + i)), silu_v(load(z + i))));
+  for (int i = 0; i < n; i += 16) store_bf16(out + i, mul(mul(mul(load(x + i), r), load(w + i)), silu_v(load(z + i))));
 }
 
 void rope(float* x, const float* cosines, const float* sines, int half) {
@@ -201,8 +201,7 @@ void rope(float* x, const float* cosines, const float* sines, int half) {
 }
 
 void gate_output(const float* x, const float* gate, int n, bf16* out) {
-  for (int i = 0; i < n; i += 16)
-    store_bf16(out + i, gate ? mul(load(x + i), sigmoid_v(load(gate + i))) : load(x + i));
+  for (int i = 0; i < n; i += 16) store_bf16(out + i, gate ? mul(load(x + i), sigmoid_v(load(gate + i))) : load(x + i));
 }
 
 void sigmoid(const float* x, int n, float* out) {
@@ -271,7 +270,8 @@ inline void page_scores(const float* const* q, const bf16* keys, int head_dim, f
 
 // out[i][c..c+16W) = chain over the keys [from, to) of p[i][key] * value.
 template <int Q, int W>
-inline void page_values(const float* const* p, const bf16* values, int head_dim, int c, int from, int to, float* const* out) {
+inline void page_values(const float* const* p, const bf16* values, int head_dim, int c, int from, int to,
+                        float* const* out) {
   V acc[Q][W];
   for (int i = 0; i < Q; ++i)
     for (int w = 0; w < W; ++w) acc[i][w] = load(out[i] + c + 16 * w);
@@ -327,7 +327,8 @@ inline void attend_group(const AttentionJob& job, int begin, int span, SoftmaxSt
     states[begin + i] = {m, sum_lanes(sum)};
   }
   for (int j = 0; j < most; j += kKvBlock) {
-    const bf16* v = job.pages + job.blocks[(start + j) / kKvBlock] * job.page_stride + static_cast<int64_t>(d) * kKvBlock;
+    const bf16* v =
+        job.pages + job.blocks[(start + j) / kKvBlock] * job.page_stride + static_cast<int64_t>(d) * kKvBlock;
     const float* p[Q];
     for (int i = 0; i < Q; ++i) p[i] = scores[i] + j;
     const int all = least - j < 0 ? 0 : least - j < kKvBlock ? least - j : kKvBlock;  // keys that every query sees
@@ -363,14 +364,16 @@ void conv_silu(const float* x, int64_t x_stride, float* history, const float* w,
       V sum = splat(0.0f);
       for (int i = 0; i < taps; ++i) {
         const int from = t - (taps - 1) + i;  // negative: before the first token
-        const V in = from < 0 ? load(history + static_cast<int64_t>(from + taps - 1) * channels + c) : load(x + from * x_stride + c);
+        const V in = from < 0 ? load(history + static_cast<int64_t>(from + taps - 1) * channels + c)
+                              : load(x + from * x_stride + c);
         sum = fma(load(w + static_cast<int64_t>(i) * channels + c), in, sum);
       }
       store(out + t * out_stride + c, silu_v(sum));
     }
     for (int i = 0; i < taps - 1; ++i) {
       const int from = tokens - (taps - 1) + i;
-      const V in = from < 0 ? load(history + static_cast<int64_t>(from + taps - 1) * channels + c) : load(x + from * x_stride + c);
+      const V in = from < 0 ? load(history + static_cast<int64_t>(from + taps - 1) * channels + c)
+                            : load(x + from * x_stride + c);
       store(history + static_cast<int64_t>(i) * channels + c, in);
     }
   }

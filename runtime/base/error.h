@@ -11,13 +11,13 @@ namespace kt {
 // Exit codes of the process; launchers add their own (137 killed, 139 crashed, 205 lost node).
 enum ExitCode : int {
   kExitOk = 0,
-  kExitUsage = 2,        // wrong option, configuration or world size
-  kExitModel = 64,       // model unreadable
-  kExitPort = 69,        // port taken
-  kExitPeerLost = 70,    // another rank is gone
-  kExitWatchdog = 71,    // no step finished in time
-  kExitTryAgain = 75,    // out of a resource that may come back
-  kExitDevice = 77,      // device fault
+  kExitUsage = 2,      // wrong option, configuration or world size
+  kExitModel = 64,     // model unreadable
+  kExitPort = 69,      // port taken
+  kExitPeerLost = 70,  // another rank is gone
+  kExitWatchdog = 71,  // no step finished in time
+  kExitTryAgain = 75,  // out of a resource that may come back
+  kExitDevice = 77,    // device fault
 };
 
 // A mistake in the set-up or a broken invariant. The message says what, where, expected, found and what to try;
