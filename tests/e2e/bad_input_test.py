@@ -1,4 +1,4 @@
-"""Whatever is wrong is said clearly: at start with one error and its exit code, afterwards with a status and an error object.
+"""Whatever is wrong is said clearly: at start by one error and its exit code, later by a status and an error object.
 
     bad_input_test.py --program KTMPI
 """
@@ -76,7 +76,7 @@ class Start(unittest.TestCase):
         self.refuse(2, ["/there/is/no/file.yaml"], "--config", "/there/is/no/file.yaml")
 
     def test_an_unknown_option(self):
-        self.refuse(2, ["--tensor-paralel-size", "tensor-parallel-size"], "--model", FIXTURE, "--tensor-paralel-size", 1)
+        self.refuse(2, ["--tensor-paralel-size", "--tensor-parallel-size"], "--tensor-paralel-size", 1)
 
     def test_values_that_are_none(self):
         for value in ("x", "-1", "70000", "1.5", "99999999999999999999"):
@@ -94,7 +94,8 @@ class Start(unittest.TestCase):
     def test_a_config_without_a_key_or_with_a_wrong_one(self):
         self.refuse_model(["config.json: num_experts is missing"], lambda m: m.edit_config(num_experts=...))
         self.refuse_model(["num_experts", '"16"'], lambda m: m.edit_config(num_experts="16"))
-        self.refuse_model(["LlamaForCausalLM"], lambda m: m.edit_config(architectures=["LlamaForCausalLM"], model_type="llama"))
+        other = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+        self.refuse_model(["LlamaForCausalLM"], lambda m: m.edit_config(**other))
         self.refuse_model(["quantization_config"], lambda m: m.edit_config(quantization_config={"quant_method": "fp8"}))
 
     def test_a_truncated_shard(self):
@@ -149,8 +150,8 @@ class Requests(unittest.TestCase):
 
     def test_bodies_that_are_no_json(self):
         for path in ("/generate", "/v1/completions", "/v1/chat/completions"):
-            for body in (b"", b"{", b"[]", b"null", b"7", b'{"prompt": "a\xff"}', b'{"a": 1} x', b'{"temperature": NaN}',
-                         b'{"prompt": "\\ud800"}', b"[" * 100000, b"\x00" * 10):
+            for body in (b"", b"{", b"[]", b"null", b"7", b'{"prompt": "a\xff"}', b'{"a": 1} x',
+                         b'{"temperature": NaN}', b'{"prompt": "\\ud800"}', b"[" * 100000, b"\x00" * 10):
                 self.refuse(path, body)
 
     def test_prompts_that_do_not_fit(self):

@@ -2,8 +2,8 @@
 
     golden_test.py --program KTMPI FIXTURE [--jobs 1:1,2:1,3:2] [--chunks 64,128,8192]
 
-A job is WORLD:TENSOR_PARALLEL. Within every job the batch prompts are also sent all at once and must give the bytes they
-give alone. Prompt logprobs are compared as well.
+A job is WORLD:TENSOR_PARALLEL. Within every job the batch prompts are also sent all at once and must give the bytes
+they give alone. Prompt logprobs are compared as well. Dummy weights must be the same on every layout, too.
 """
 import argparse
 import json
@@ -66,6 +66,19 @@ def expect_same(found, expected, where):
         raise AssertionError(f"{where}: {key}: {found[key]}, expected {value}")
 
 
+def run_layouts(program, fixture, prompts, layouts):
+    """Answers of the first layout; the others must give the same."""
+    first = None
+    for world, options in layouts:
+        with Server(program, fixture, world, options) as server:
+            answers = answers_of_job(server, prompts)
+        first = first or answers
+        for name, answer in answers.items():
+            expect_same(answer, first[name], f"{name} on {world} ranks with {' '.join(map(str, options))}")
+        print(f"  {world} ranks, {' '.join(map(str, options))}: same bytes", flush=True)
+    return first
+
+
 def check_against_reference(fixture, prompts, answers):
     results = {}
     for name, (ids, _) in prompts.items():
@@ -116,17 +129,10 @@ def main():
     jobs = [job.split(":") for job in a.jobs.split(",")]
     layouts = [(int(world), ["--tensor-parallel-size", tp]) for world, tp in jobs]
     layouts += [(2, ["--chunked-prefill-size", chunk]) for chunk in a.chunks.split(",") if chunk]
-    first = None
-    for world, options in layouts:
-        with Server(program, fixture, world, options) as server:
-            answers = answers_of_job(server, prompts)
-        if first is None:
-            first = answers
-            check_against_reference(fixture, prompts, answers)
-            check_prompt_logprobs(fixture, reference, prompts, answers)
-        for name, answer in answers.items():
-            expect_same(answer, first[name], f"{name} on {world} ranks with {' '.join(options)}")
-        print(f"  {world} ranks, {' '.join(options)}: same bytes", flush=True)
+    first = run_layouts(program, fixture, prompts, layouts)
+    check_against_reference(fixture, prompts, first)
+    check_prompt_logprobs(fixture, reference, prompts, first)
+    run_layouts(program, fixture, prompts, [(world, ["--load-format", "dummy"]) for world in (1, 3)])
 
 
 if __name__ == "__main__":
