@@ -18,12 +18,13 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
-// Tiles need the processor (CPUID 7.0 EDX: bit 22 AMX-BF16, bit 24 AMX-TILE) and the kernel's permission for the state.
+bool has_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+// Tiles need the processor (CPUID 7.0 EDX: bits 22 AMX-BF16, 24 AMX-TILE, 25 AMX-INT8) and the kernel's permission for the state.
 bool has_amx() {
-  if (!has_avx512()) return false;
+  if (!has_vnni()) return false;
   unsigned a = 7, b = 0, c = 0, d = 0;
   asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-  if (!(d & (1u << 22)) || !(d & (1u << 24))) return false;
+  if (!(d & (1u << 22)) || !(d & (1u << 24)) || !(d & (1u << 25))) return false;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
@@ -31,7 +32,9 @@ bool has_amx() {
 std::vector<const Ops*> find_ops() {
   std::vector<const Ops*> ops{&kRefOps};
   if (has_avx2()) ops.push_back(&kAvx2Ops);
-  if (has_avx512()) ops.insert(ops.end(), {&kAmxEmulatedOps, &kAvx512Ops});
+  if (has_vnni()) ops.push_back(&kAmxEmulatedOps);
+  if (has_avx512()) ops.push_back(&kAvx512Ops);
+  if (has_vnni()) ops.push_back(&kAvx512VnniOps);
   if (has_amx()) ops.push_back(&kAmxOps);
   return ops;
 }

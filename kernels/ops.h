@@ -12,6 +12,12 @@ namespace kt {
 // serial and works on the part of a job that its range arguments name; threads are the caller's business (see
 // context.h). kernels/cpu/ref.cpp is the specification in plain loops; every other table gives the same bits.
 
+// An input quantised to int8, group by group (see kernels/format/amxint.h).
+struct QuantGroup {
+  float scale;  // activation = scale * q
+  int32_t sum;  // of q, to take the weights' offset out
+};
+
 // A batch of bf16 rows. Row i starts at data + row(i) * stride; columns up to the next multiple of 32 are readable and,
 // beyond the matrix's k, zero.
 struct Rows {
@@ -20,7 +26,15 @@ struct Rows {
   int count = 0;
   const int32_t* index = nullptr;  // row(i) = index ? index[i] : i
 
-  const bf16* row(int i) const { return data + (index ? index[i] : i) * stride; }
+  // The same rows quantised, for formats with 8-bit activations: row r at q + r * q_stride, its groups at
+  // groups + r * group_stride.
+  const int8_t* q = nullptr;
+  int64_t q_stride = 0;
+  const QuantGroup* groups = nullptr;
+  int64_t group_stride = 0;
+
+  int64_t at(int i) const { return index ? index[i] : i; }
+  const bf16* row(int i) const { return data + at(i) * stride; }
 };
 
 // Tokens of one page of the KV cache.
@@ -69,7 +83,10 @@ struct DeltaJob {
 };
 
 struct Ops {
-  std::string_view name;  // "ref", "avx2", "avx512", "amx", "amx-emulated"
+  std::string_view name;  // "ref", "avx2", "avx512", "avx512-vnni", "amx", "amx-emulated"
+
+  // Quantises k_tiles * 32 values of a row in groups of group_tiles tiles: q = round(x * 127 / max|x|).
+  void (*quantize)(const bf16* x, int k_tiles, int group_tiles, int8_t* q, QuantGroup* groups);
 
   // out[i][16p..] = chain of x_i and W over all k, for panels p in [begin, end); out is (x.count, ldo) f32 and has room
   // for whole panels.

@@ -11,6 +11,6 @@ namespace {
 #include "kernels/cpu/loops.h"
 }  // namespace
 
-extern const Ops kAvx2Ops = make_table<VectorChains>("avx2");
+extern const Ops kAvx2Ops = make_table<VectorTable>("avx2");
 
 }  // namespace kt

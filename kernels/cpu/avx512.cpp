@@ -1,4 +1,5 @@
-// AVX-512 F, BW, DQ, VL. FP32 multiply-add rather than VDPBF16PS, whose order of adding is another one than the tiles'.
+// AVX-512 F, BW, DQ, VL; compiled a second time with VNNI for 8-bit activations. FP32 multiply-add rather than
+// VDPBF16PS, whose order of adding is another one than the tiles'.
 
 #include <immintrin.h>
 
@@ -11,6 +12,10 @@ namespace {
 #include "kernels/cpu/loops.h"
 }  // namespace
 
-extern const Ops kAvx512Ops = make_table<VectorChains>("avx512");
+#ifdef KT_VNNI
+extern const Ops kAvx512VnniOps = make_table<VectorTable>("avx512-vnni");
+#else
+extern const Ops kAvx512Ops = make_table<VectorTable>("avx512");
+#endif
 
 }  // namespace kt

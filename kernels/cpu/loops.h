@@ -37,123 +37,274 @@ inline V load_part(const float* p, int n) {
   return load(tmp);
 }
 
+// ---- weight formats ------------------------------------------------------------------------------------------------
+
+// How the loops read the formats of kernels/format/: a line of a tile as floats, the scales of a group; or, for 8-bit
+// activations, a line as bytes with the weights' offset.
+struct Bf16Lines {
+  static constexpr bool kIntegers = false;
+  static constexpr int kTileBytes = 1024, kScaleBytes = 0;
+  static void line(const std::byte* tile, int p, V& even, V& odd) {
+    load_line(reinterpret_cast<const bf16*>(tile) + p * kTileK, even, odd);
+  }
+  static V scale(const std::byte*) { return splat(1.0f); }
+};
+struct Fp8Lines {
+  static constexpr bool kIntegers = false;
+  static constexpr int kTileBytes = 512, kScaleBytes = 4;
+  static void line(const std::byte* tile, int p, V& even, V& odd) { load_fp8_line(tile, p, even, odd); }
+  static V scale(const std::byte* s) { return splat(*reinterpret_cast<const float*>(s)); }
+};
+struct RawInt4Lines {
+  static constexpr bool kIntegers = false;
+  static constexpr int kTileBytes = 256, kScaleBytes = 32;
+  static void line(const std::byte* tile, int p, V& even, V& odd) { load_int4_line(tile, p, even, odd); }
+  static V scale(const std::byte* s) { return load_bf16(reinterpret_cast<const bf16*>(s)); }
+};
+struct AmxInt4Lines {
+  static constexpr bool kIntegers = true;
+  static constexpr int kTileBytes = 256, kScaleBytes = 32, kOffset = 8;
+  static Line line(const std::byte* tile, int p) {
+    const Line both = load_bytes(tile + p % 4 * 64);
+    return p < 4 ? low_nibbles(both) : high_nibbles(both);
+  }
+};
+struct AmxInt8Lines {
+  static constexpr bool kIntegers = true;
+  static constexpr int kTileBytes = 512, kScaleBytes = 32, kOffset = 128;
+  static Line line(const std::byte* tile, int p) { return load_bytes(tile + p * 64); }
+};
+
 // ---- chains of weight tiles ----------------------------------------------------------------------------------------
 
-// acc[r][j][16] = chain of row r and panel j over the tiles [t0, t1).
-template <int R, int P>
-inline void vector_chains(const bf16* const* x, const std::byte* const* panels, int t0, int t1, float* acc) {
+// What a chain is over: rows [first, first + rows) of x, some panels of w, tiles [t0, t1), of which t0 starts a group.
+struct ChainJob {
+  const Rows& x;
+  int first, rows;
+  const PackedMatrix& w;
+  const std::byte* const* panels;
+  int t0, t1;
+};
+
+// acc[r][j][16] = result for row r and panel j.
+template <class F, int R, int P>
+inline void vector_chains(const ChainJob& job, int row, int panel, float* acc, int64_t acc_row) {
+  const bf16* x[R];
+  for (int r = 0; r < R; ++r) x[r] = job.x.row(job.first + row + r);
+  const std::byte* const* panels = job.panels + panel;
+  const size_t scales_at = job.w.scales_at();
+  const int group = F::kScaleBytes ? job.w.group_tiles : 0;
   V sum[R][P];
   for (int r = 0; r < R; ++r)
     for (int j = 0; j < P; ++j) sum[r][j] = splat(0.0f);
-  for (int t = t0; t < t1; ++t) {
-    float xe[R][16], xo[R][16];
-    for (int r = 0; r < R; ++r) {
-      V e, o;
-      load_line(x[r] + t * kTileK, e, o);
-      store(xe[r], e);
-      store(xo[r], o);
-    }
-    const bf16* tile[P];
-    for (int j = 0; j < P; ++j)
-      tile[j] = reinterpret_cast<const bf16*>(panels[j]) + static_cast<int64_t>(t) * kPanel * kTileK;
-    V even[R][P], odd[R][P];
+  for (int t = job.t0; t < job.t1;) {
+    const int end = group && t + group < job.t1 ? t + group : job.t1;
+    const int g = group ? t / group : 0;
+    V part[R][P];
     for (int r = 0; r < R; ++r)
-      for (int j = 0; j < P; ++j) even[r][j] = odd[r][j] = splat(0.0f);
-    for (int p = 0; p < kTileK / 2; ++p) {
-      for (int j = 0; j < P; ++j) {
-        V we, wo;
-        load_line(tile[j] + p * kTileK, we, wo);
-        for (int r = 0; r < R; ++r) {
-          even[r][j] = fma(splat(xe[r][p]), we, even[r][j]);
-          odd[r][j] = fma(splat(xo[r][p]), wo, odd[r][j]);
+      for (int j = 0; j < P; ++j) part[r][j] = splat(0.0f);
+    for (; t < end; ++t) {
+      float xe[R][16], xo[R][16];
+      for (int r = 0; r < R; ++r) {
+        V e, o;
+        load_line(x[r] + t * kTileK, e, o);
+        store(xe[r], e);
+        store(xo[r], o);
+      }
+      V even[R][P], odd[R][P];
+      for (int r = 0; r < R; ++r)
+        for (int j = 0; j < P; ++j) even[r][j] = odd[r][j] = splat(0.0f);
+#pragma GCC unroll 16
+      for (int p = 0; p < kTileK / 2; ++p) {
+        for (int j = 0; j < P; ++j) {
+          V we, wo;
+          F::line(panels[j] + static_cast<int64_t>(t) * F::kTileBytes, p, we, wo);
+          for (int r = 0; r < R; ++r) {
+            even[r][j] = fma(splat(xe[r][p]), we, even[r][j]);
+            odd[r][j] = fma(splat(xo[r][p]), wo, odd[r][j]);
+          }
+        }
+      }
+      for (int r = 0; r < R; ++r)
+        for (int j = 0; j < P; ++j) part[r][j] = add(part[r][j], add(even[r][j], odd[r][j]));
+    }
+    for (int j = 0; j < P; ++j) {
+      const V scale = F::scale(panels[j] + scales_at + g * F::kScaleBytes);
+      for (int r = 0; r < R; ++r) sum[r][j] = F::kScaleBytes ? fma(scale, part[r][j], sum[r][j]) : part[r][j];
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < P; ++j) store(acc + (row + r) * acc_row + (panel + j) * 16, sum[r][j]);
+}
+
+template <class F, int R, int P>
+inline void integer_chains(const ChainJob& job, int row, int panel, float* acc, int64_t acc_row) {
+  const int8_t* x[R];
+  const QuantGroup* groups[R];
+  for (int r = 0; r < R; ++r) {
+    x[r] = job.x.q + job.x.at(job.first + row + r) * job.x.q_stride;
+    groups[r] = job.x.groups + job.x.at(job.first + row + r) * job.x.group_stride;
+  }
+  const std::byte* const* panels = job.panels + panel;
+  const size_t scales_at = job.w.scales_at();
+  const int group = job.w.group_tiles;
+  V sum[R][P];
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < P; ++j) sum[r][j] = splat(0.0f);
+  for (int t = job.t0; t < job.t1;) {
+    const int end = t + group < job.t1 ? t + group : job.t1, g = t / group;
+    I dot[R][P];
+    for (int r = 0; r < R; ++r)
+      for (int j = 0; j < P; ++j) dot[r][j] = zero_i();
+    for (; t < end; ++t) {
+#pragma GCC unroll 8
+      for (int p = 0; p < kTileK / 4; ++p) {
+        int quad[R];
+        for (int r = 0; r < R; ++r) __builtin_memcpy(&quad[r], x[r] + t * kTileK + 4 * p, 4);
+        for (int j = 0; j < P; ++j) {
+          const Line w = F::line(panels[j] + static_cast<int64_t>(t) * F::kTileBytes, p);
+          for (int r = 0; r < R; ++r) dot[r][j] = dot4<F::kOffset>(dot[r][j], w, quad[r]);
         }
       }
     }
-    for (int r = 0; r < R; ++r)
-      for (int j = 0; j < P; ++j) sum[r][j] = add(sum[r][j], add(even[r][j], odd[r][j]));
-  }
-  for (int r = 0; r < R; ++r)
-    for (int j = 0; j < P; ++j) store(acc + (r * P + j) * 16, sum[r][j]);
-}
-
-struct VectorChains {
-  static constexpr int kRows = 6;
-  // One row keeps four weight streams in flight; more rows reuse two panels.
-  static int panels(int rows) { return rows <= 2 ? 4 : 2; }
-  static void run(const bf16* const* x, int rows, const std::byte* const* p, int panels, int t0, int t1, float* acc) {
-    if (panels == 4) {
-      rows == 1 ? vector_chains<1, 4>(x, p, t0, t1, acc) : vector_chains<2, 4>(x, p, t0, t1, acc);
-    } else if (panels == 2) {
-      switch (rows) {
-        case 1: return vector_chains<1, 2>(x, p, t0, t1, acc);
-        case 2: return vector_chains<2, 2>(x, p, t0, t1, acc);
-        case 3: return vector_chains<3, 2>(x, p, t0, t1, acc);
-        case 4: return vector_chains<4, 2>(x, p, t0, t1, acc);
-        case 5: return vector_chains<5, 2>(x, p, t0, t1, acc);
-        default: return vector_chains<6, 2>(x, p, t0, t1, acc);
+    for (int j = 0; j < P; ++j) {
+      const V scale = load_bf16(reinterpret_cast<const bf16*>(panels[j] + scales_at + g * F::kScaleBytes));
+      for (int r = 0; r < R; ++r) {
+        const I exact = kDotKeepsOffset ? sub_i(dot[r][j], F::kOffset * groups[r][g].sum) : dot[r][j];
+        sum[r][j] = fma(to_float(exact), mul(splat(groups[r][g].scale), scale), sum[r][j]);
       }
-    } else {
-      for (int r = 0; r < rows; ++r)
-        for (int j = 0; j < panels; ++j) vector_chains<1, 1>(x + r, p + j, t0, t1, acc + (r * panels + j) * 16);
     }
   }
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < P; ++j) store(acc + (row + r) * acc_row + (panel + j) * 16, sum[r][j]);
+}
+
+// Covers rows x panels with the blocks above: four panels (four weight streams) for one or two rows, two for more.
+template <class Block>
+inline void cover(int rows, int panels, const Block& block) {
+  int j = 0;
+  if (rows <= 2)
+    for (; j + 4 <= panels; j += 4)
+      rows == 1 ? block.template operator()<1, 4>(0, j) : block.template operator()<2, 4>(0, j);
+  for (; j + 2 <= panels; j += 2) {
+    int r = 0;
+    for (; r + 6 <= rows; r += 6) block.template operator()<6, 2>(r, j);
+    switch (rows - r) {
+      case 5: block.template operator()<5, 2>(r, j); break;
+      case 4: block.template operator()<4, 2>(r, j); break;
+      case 3: block.template operator()<3, 2>(r, j); break;
+      case 2: block.template operator()<2, 2>(r, j); break;
+      case 1: block.template operator()<1, 2>(r, j); break;
+      default: break;
+    }
+  }
+  for (; j < panels; ++j)
+    for (int r = 0; r < rows; ++r) block.template operator()<1, 1>(r, j);
+}
+
+template <class F>
+struct VectorChains {
+  static constexpr int kRows = 6, kMaxPanels = 4;
+  static int panels(int rows) { return rows <= 2 ? 4 : 2; }
+  static void run(const ChainJob& job, int panels, float* acc) {
+    cover(job.rows, panels, [&]<int R, int P>(int row, int panel) {
+      if constexpr (F::kIntegers)
+        integer_chains<F, R, P>(job, row, panel, acc, panels * 16);
+      else
+        vector_chains<F, R, P>(job, row, panel, acc, panels * 16);
+    });
+  }
+};
+
+// The chains of a table without tiles.
+struct VectorTable {
+  using Bf16 = VectorChains<Bf16Lines>;
+  using Fp8 = VectorChains<Fp8Lines>;
+  using RawInt4 = VectorChains<RawInt4Lines>;
+  using AmxInt4 = VectorChains<AmxInt4Lines>;
+  using AmxInt8 = VectorChains<AmxInt8Lines>;
 };
 
 // Rows whose inputs stay in cache while all panels pass by.
 constexpr int kRowBlock = 192;
 
-// Calls done(i, p, count, acc) with the chains of row i and panels [p, p + count) for every row, panel and slice of
+// Calls done(i, p, count, acc) with the results of row i and panels [p, p + count) for every row, panel and slice of
 // `slice` tiles, slices of one row and panel in ascending order.
 template <class Chains, class Done>
 inline void sweep(const Rows& x, const PackedMatrix& w, int begin, int end, int slice, Done done) {
   const int tiles = w.k_tiles();
-  alignas(64) float acc[Chains::kRows * 4 * 16];
+  alignas(64) float acc[Chains::kRows * Chains::kMaxPanels * 16];
   for (int i0 = 0; i0 < x.count; i0 += kRowBlock) {
     const int i1 = i0 + kRowBlock < x.count ? i0 + kRowBlock : x.count;
     const int group = Chains::panels(i1 - i0);
     for (int p = begin; p < end; p += group) {
       const int count = end - p < group ? end - p : group;
-      const std::byte* panels[4];
+      const std::byte* panels[Chains::kMaxPanels];
       for (int j = 0; j < count; ++j) panels[j] = w.panel(p + j);
       for (int i = i0; i < i1; i += Chains::kRows) {
         const int rows = i1 - i < Chains::kRows ? i1 - i : Chains::kRows;
-        const bf16* xr[Chains::kRows];
-        for (int r = 0; r < rows; ++r) xr[r] = x.row(i + r);
         for (int t = 0; t < tiles; t += slice) {
-          Chains::run(xr, rows, panels, count, t, t + slice < tiles ? t + slice : tiles, acc);
+          Chains::run({x, i, rows, w, panels, t, t + slice < tiles ? t + slice : tiles}, count, acc);
           for (int r = 0; r < rows; ++r) done(i + r, p, count, acc + r * count * 16);
         }
       }
     }
   }
 }
+template <class Table, class Done>
+inline void sweep_format(const Rows& x, const PackedMatrix& w, int begin, int end, int slice, Done done) {
+  switch (w.format) {
+    case Format::BF16: return sweep<typename Table::Bf16>(x, w, begin, end, slice, done);
+    case Format::FP8: return sweep<typename Table::Fp8>(x, w, begin, end, slice, done);
+    case Format::RAWINT4: return sweep<typename Table::RawInt4>(x, w, begin, end, slice, done);
+    case Format::AMXINT4: return sweep<typename Table::AmxInt4>(x, w, begin, end, slice, done);
+    case Format::AMXINT8: return sweep<typename Table::AmxInt8>(x, w, begin, end, slice, done);
+  }
+}
 
-template <class Chains>
+template <class Table>
 void matmul(const Rows& x, const PackedMatrix& w, int begin, int end, float* out, int64_t ldo) {
-  sweep<Chains>(x, w, begin, end, w.k_tiles(), [&](int i, int p, int count, const float* acc) {
+  sweep_format<Table>(x, w, begin, end, w.k_tiles(), [&](int i, int p, int count, const float* acc) {
     for (int j = 0; j < count; ++j) store(out + i * ldo + (p + j) * kPanel, load(acc + j * 16));
   });
 }
 
-template <class Chains>
+template <class Table>
 void swiglu(const Rows& x, const PackedMatrix& gate_up, int begin, int end, bf16* h, int64_t ldh) {
-  sweep<Chains>(x, gate_up, 2 * begin, 2 * end, gate_up.k_tiles(), [&](int i, int p, int count, const float* acc) {
-    for (int j = 0; j < count; j += 2) {
-      const V gate = load(acc + j * 16), up = load(acc + j * 16 + 16);
-      store_bf16(h + i * ldh + (p + j) / 2 * kPanel, mul(silu_v(gate), up));
-    }
-  });
+  sweep_format<Table>(x, gate_up, 2 * begin, 2 * end, gate_up.k_tiles(),
+                      [&](int i, int p, int count, const float* acc) {
+                        for (int j = 0; j < count; j += 2) {
+                          const V gate = load(acc + j * 16), up = load(acc + j * 16 + 16);
+                          store_bf16(h + i * ldh + (p + j) / 2 * kPanel, mul(silu_v(gate), up));
+                        }
+                      });
 }
 
-template <class Chains>
+template <class Table>
 void matmul_add(const Rows& x, const PackedMatrix& w, int slice, int begin, int end, const float* scale, double* out,
                 int64_t ldo, const int32_t* out_index) {
-  sweep<Chains>(x, w, begin, end, slice / kTileK, [&](int i, int p, int count, const float* acc) {
+  sweep_format<Table>(x, w, begin, end, slice / kTileK, [&](int i, int p, int count, const float* acc) {
     double* row = out + (out_index ? out_index[i] : i) * ldo + p * kPanel;
     const float s = scale ? scale[i] : 1.0f;
     for (int j = 0; j < count; ++j)
       store(row + j * kPanel, add(load(row + j * kPanel), scaled_to_grid(load(acc + j * 16), s)));
   });
+}
+
+void quantize(const bf16* x, int k_tiles, int group_tiles, int8_t* q, QuantGroup* groups) {
+  for (int t = 0; t < k_tiles; t += group_tiles, ++groups) {
+    const int from = t * kTileK, to = (t + group_tiles < k_tiles ? t + group_tiles : k_tiles) * kTileK;
+    V top = splat(0.0f);
+    for (int i = from; i < to; i += 16) {
+      const V v = load_bf16(x + i);
+      top = max(top, max(v, sub(splat(0.0f), v)));
+    }
+    const float largest = max_lanes(top);
+    const V inverse = splat(largest > 0.0f ? 127.0f / largest : 0.0f);
+    int sum = 0;
+    for (int i = from; i < to; i += 16) sum += store_int8(q + i, round_even(mul(load_bf16(x + i), inverse)));
+    *groups = {largest / 127.0f, sum};
+  }
 }
 
 // ---- rows ----------------------------------------------------------------------------------------------------------
@@ -410,12 +561,13 @@ void delta_rule(const DeltaJob& job, int column, int columns) {
   for (; c < column + columns; c += 16) delta_columns<1>(job, c);
 }
 
-template <class Chains>
+template <class Table>
 constexpr Ops make_table(std::string_view name) {
   return {.name = name,
-          .matmul = matmul<Chains>,
-          .swiglu = swiglu<Chains>,
-          .matmul_add = matmul_add<Chains>,
+          .quantize = quantize,
+          .matmul = matmul<Table>,
+          .swiglu = swiglu<Table>,
+          .matmul_add = matmul_add<Table>,
           .rms_norm = rms_norm,
           .head_norm = head_norm,
           .l2_norm = l2_norm,

@@ -6,6 +6,10 @@
 #include <vector>
 
 #include "kernels/cpu/tables.h"
+#include "kernels/format/amxint.h"
+#include "kernels/format/bf16.h"
+#include "kernels/format/fp8.h"
+#include "kernels/format/rawint4.h"
 
 namespace kt {
 namespace {
@@ -34,30 +38,76 @@ float sum_of_squares(const float* x, int n) {
   return fold(lane);
 }
 
-float weight(const PackedMatrix& w, int out, int in) {
-  const auto* panel = reinterpret_cast<const bf16*>(w.panel(out / kPanel));
-  const bf16* tile = panel + static_cast<int64_t>(in / kTileK) * kPanel * kTileK;
-  const int c = in % kTileK;
-  return to_float(tile[(c / 2) * kTileK + 2 * (out % kPanel) + c % 2]);
-}
-
-float chain(const bf16* x, const PackedMatrix& w, int out, int k0, int k1) {
+// Chains of the formats with bf16 activations: groups of tiles from zero, then scaled.
+template <class F>
+float chain(const Rows& x, int row, const PackedMatrix& w, int out, int k0, int k1) {
+  const std::byte* panel = w.panel(out / kPanel);
+  const bf16* in = x.row(row);
+  const int r = out % kPanel, group = w.group_tiles ? w.group_tiles * kTileK : k1 - k0;
   float sum = 0.0f;
-  for (int k = k0; k < k1; k += kTileK) {
-    float even = 0.0f, odd = 0.0f;
-    for (int i = 0; i < kTileK; i += 2) {
-      even = std::fma(to_float(x[k + i]), weight(w, out, k + i), even);
-      odd = std::fma(to_float(x[k + i + 1]), weight(w, out, k + i + 1), odd);
+  for (int g0 = k0; g0 < k1; g0 += group) {
+    float part = 0.0f;
+    for (int k = g0; k < g0 + group && k < k1; k += kTileK) {
+      const std::byte* tile = panel + static_cast<int64_t>(k / kTileK) * info(w.format).tile_bytes;
+      float even = 0.0f, odd = 0.0f;
+      for (int c = 0; c < kTileK; c += 2) {
+        even = std::fma(to_float(in[k + c]), F::weight(tile, r, c), even);
+        odd = std::fma(to_float(in[k + c + 1]), F::weight(tile, r, c + 1), odd);
+      }
+      part = part + (even + odd);
     }
-    sum = sum + (even + odd);
+    const std::byte* scales = panel + w.scales_at() + g0 / group * info(w.format).scale_bytes;
+    sum = w.group_tiles ? std::fma(F::scale(scales, r), part, sum) : part;
   }
   return sum;
+}
+// Of the formats with 8-bit activations: exact integers inside a group.
+template <class F>
+float integer_chain(const Rows& x, int row, const PackedMatrix& w, int out, int k0, int k1) {
+  const std::byte* panel = w.panel(out / kPanel);
+  const int8_t* in = x.q + x.at(row) * x.q_stride;
+  const QuantGroup* groups = x.groups + x.at(row) * x.group_stride;
+  const int r = out % kPanel, group = w.group_tiles * kTileK;
+  float sum = 0.0f;
+  for (int g0 = k0; g0 < k1; g0 += group) {
+    int32_t dot = 0;
+    for (int k = g0; k < g0 + group && k < k1; ++k)
+      dot += in[k] * F::get(panel + static_cast<int64_t>(k / kTileK) * info(w.format).tile_bytes, r, k % kTileK);
+    const int g = g0 / group;
+    sum = std::fma(static_cast<float>(dot),
+                   groups[g].scale * F::scale(panel + w.scales_at() + g * info(w.format).scale_bytes, r), sum);
+  }
+  return sum;
+}
+float chain(const Rows& x, int row, const PackedMatrix& w, int out, int k0, int k1) {
+  switch (w.format) {
+    case Format::BF16: return chain<Bf16Format>(x, row, w, out, k0, k1);
+    case Format::FP8: return chain<Fp8Format>(x, row, w, out, k0, k1);
+    case Format::RAWINT4: return chain<RawInt4Format>(x, row, w, out, k0, k1);
+    case Format::AMXINT4: return integer_chain<AmxInt4Format>(x, row, w, out, k0, k1);
+    case Format::AMXINT8: return integer_chain<AmxInt8Format>(x, row, w, out, k0, k1);
+  }
+  return 0.0f;
+}
+
+void quantize(const bf16* x, int k_tiles, int group_tiles, int8_t* q, QuantGroup* groups) {
+  for (int t = 0; t < k_tiles; t += group_tiles, ++groups) {
+    const int from = t * kTileK, to = (t + group_tiles < k_tiles ? t + group_tiles : k_tiles) * kTileK;
+    float largest = 0.0f;
+    for (int i = from; i < to; ++i) largest = std::fmax(largest, std::fabs(to_float(x[i])));
+    const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+    int32_t sum = 0;
+    for (int i = from; i < to; ++i) {
+      q[i] = static_cast<int8_t>(std::nearbyint(to_float(x[i]) * inverse));
+      sum += q[i];
+    }
+    *groups = {largest / 127.0f, sum};
+  }
 }
 
 void matmul(const Rows& x, const PackedMatrix& w, int begin, int end, float* out, int64_t ldo) {
   for (int i = 0; i < x.count; ++i)
-    for (int n = begin * kPanel; n < end * kPanel; ++n)
-      out[i * ldo + n] = chain(x.row(i), w, n, 0, w.k_tiles() * kTileK);
+    for (int n = begin * kPanel; n < end * kPanel; ++n) out[i * ldo + n] = chain(x, i, w, n, 0, w.k_tiles() * kTileK);
 }
 
 void swiglu(const Rows& x, const PackedMatrix& w, int begin, int end, bf16* h, int64_t ldh) {
@@ -65,7 +115,7 @@ void swiglu(const Rows& x, const PackedMatrix& w, int begin, int end, bf16* h, i
   for (int i = 0; i < x.count; ++i)
     for (int n = begin * kPanel; n < end * kPanel; ++n) {
       const int gate_row = n / kPanel * 2 * kPanel + n % kPanel;
-      const float gate = chain(x.row(i), w, gate_row, 0, k), up = chain(x.row(i), w, gate_row + kPanel, 0, k);
+      const float gate = chain(x, i, w, gate_row, 0, k), up = chain(x, i, w, gate_row + kPanel, 0, k);
       h[i * ldh + n] = to_bf16(silu_ref(gate) * up);
     }
 }
@@ -76,7 +126,7 @@ void matmul_add(const Rows& x, const PackedMatrix& w, int slice, int begin, int 
   for (int i = 0; i < x.count; ++i)
     for (int n = begin * kPanel; n < end * kPanel; ++n)
       for (int k0 = 0; k0 < k; k0 += slice) {
-        const float y = chain(x.row(i), w, n, k0, k0 + slice < k ? k0 + slice : k);
+        const float y = chain(x, i, w, n, k0, k0 + slice < k ? k0 + slice : k);
         const double s = scale ? scale[i] : 1.0f;
         out[(out_index ? out_index[i] : i) * ldo + n] += to_grid(s * y);
       }
@@ -213,6 +263,7 @@ void softmax_top_k(const float* logits, int experts, int top_k, bool normalise, 
 }  // namespace
 
 extern const Ops kRefOps = {.name = "ref",
+                            .quantize = quantize,
                             .matmul = matmul,
                             .swiglu = swiglu,
                             .matmul_add = matmul_add,

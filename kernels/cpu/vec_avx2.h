@@ -100,3 +100,76 @@ inline D scaled_to_grid(V x, float scale) {
   return {quarter_to_grid(_mm256_castps256_ps128(x.a), s), quarter_to_grid(_mm256_extractf128_ps(x.a, 1), s),
           quarter_to_grid(_mm256_castps256_ps128(x.b), s), quarter_to_grid(_mm256_extractf128_ps(x.b, 1), s)};
 }
+
+// The same of an FP8 tile (kernels/format/fp8.h): bytes become float16 bits, sign and 7 others in their places.
+inline __m256i fp8_to_float16(const std::byte* words, int p) {
+  __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
+  if (p % 2 == 0) w = _mm256_slli_epi16(w, 8);
+  return _mm256_and_si256(_mm256_srai_epi16(w, 1), _mm256_set1_epi16(static_cast<short>(0xbf80)));
+}
+inline void load_fp8_line(const std::byte* tile, int p, V& even, V& odd) {
+  const __m256i e = fp8_to_float16(tile + p / 2 * 64, p), o = fp8_to_float16(tile + p / 2 * 64 + 32, p);
+  even = {_mm256_cvtph_ps(_mm256_castsi256_si128(e)), _mm256_cvtph_ps(_mm256_extracti128_si256(e, 1))};
+  odd = {_mm256_cvtph_ps(_mm256_castsi256_si128(o)), _mm256_cvtph_ps(_mm256_extracti128_si256(o, 1))};
+}
+// The same of a RAWINT4 tile (kernels/format/rawint4.h).
+inline void load_int4_half(const std::byte* words, int p, __m256& even, __m256& odd) {
+  const __m256i w = _mm256_srli_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(words)), p % 4 * 4);
+  const __m256i fifteen = _mm256_set1_epi32(15);
+  const __m256 eight = _mm256_set1_ps(8.0f);
+  even = _mm256_sub_ps(_mm256_cvtepi32_ps(_mm256_and_si256(w, fifteen)), eight);
+  odd = _mm256_sub_ps(_mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(w, 16), fifteen)), eight);
+}
+inline void load_int4_line(const std::byte* tile, int p, V& even, V& odd) {
+  load_int4_half(tile + p / 4 * 64, p, even.a, odd.a);
+  load_int4_half(tile + p / 4 * 64 + 32, p, even.b, odd.b);
+}
+
+// Sixteen int32 sums of products of weights and activations, four bytes each.
+struct I {
+  __m256i a, b;
+};
+inline I zero_i() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+inline V to_float(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+inline I sub_i(I x, int y) {
+  const __m256i v = _mm256_set1_epi32(y);
+  return {_mm256_sub_epi32(x.a, v), _mm256_sub_epi32(x.b, v)};
+}
+struct Line {
+  __m256i a, b;
+};
+inline Line load_bytes(const std::byte* p) {
+  const auto* v = reinterpret_cast<const __m256i*>(p);
+  return {_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
+}
+inline Line low_nibbles(Line x) {
+  const __m256i m = _mm256_set1_epi8(15);
+  return {_mm256_and_si256(x.a, m), _mm256_and_si256(x.b, m)};
+}
+inline Line high_nibbles(Line x) { return low_nibbles({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}); }
+constexpr bool kDotKeepsOffset = false;
+// |x| times w with x's sign: pairs stay below 2 * 127^2, so the 16-bit sums do not saturate.
+template <int Offset>
+inline __m256i dot4_half(__m256i sum, __m256i w, __m256i x) {
+  const __m256i q = _mm256_sub_epi8(w, _mm256_set1_epi8(static_cast<char>(Offset)));
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(q, x));
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+template <int Offset>
+inline I dot4(I sum, Line w, int x) {
+  const __m256i xs = _mm256_set1_epi32(x);
+  return {dot4_half<Offset>(sum.a, w.a, xs), dot4_half<Offset>(sum.b, w.b, xs)};
+}
+// Sixteen whole numbers within int8 as bytes, and their sum.
+inline int store_int8(int8_t* p, V x) {
+  const __m256i a = _mm256_cvtps_epi32(x.a), b = _mm256_cvtps_epi32(x.b);
+  alignas(32) int32_t q[16];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(q), a);
+  _mm256_store_si256(reinterpret_cast<__m256i*>(q + 8), b);
+  int sum = 0;
+  for (int i = 0; i < 16; ++i) {
+    p[i] = static_cast<int8_t>(q[i]);
+    sum += q[i];
+  }
+  return sum;
+}

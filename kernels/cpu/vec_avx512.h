@@ -71,3 +71,61 @@ inline D scaled_to_grid(V x, float scale) {
   const __m512d hi = _mm512_cvtps_pd(_mm512_extractf32x8_ps(x.v, 1));
   return {_mm512_sub_pd(_mm512_fmadd_pd(lo, s, shift), shift), _mm512_sub_pd(_mm512_fmadd_pd(hi, s, shift), shift)};
 }
+
+// The same of an FP8 tile (kernels/format/fp8.h): bytes become float16 bits, sign and 7 others in their places.
+inline void load_fp8_line(const std::byte* tile, int p, V& even, V& odd) {
+  __m512i w = _mm512_loadu_si512(tile + p / 2 * 64);
+  if (p % 2 == 0) w = _mm512_slli_epi16(w, 8);
+  const __m512i h = _mm512_and_si512(_mm512_srai_epi16(w, 1), _mm512_set1_epi16(static_cast<short>(0xbf80)));
+  even.v = _mm512_cvtph_ps(_mm512_castsi512_si256(h));
+  odd.v = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1));
+}
+// The same of a RAWINT4 tile (kernels/format/rawint4.h): nibbles index a table of u - 8 in bf16; the table repeats, so
+// the bit above a nibble does not matter.
+inline void load_int4_line(const std::byte* tile, int p, V& even, V& odd) {
+  alignas(64) static constexpr uint16_t kValues[32] = {
+      0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0,
+      0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0};
+  const __m512i w = _mm512_srli_epi16(_mm512_loadu_si512(tile + p / 4 * 64), static_cast<unsigned>(p % 4 * 4));
+  const __m512i line = _mm512_permutexvar_epi16(w, _mm512_load_si512(kValues));
+  even.v = _mm512_castsi512_ps(_mm512_slli_epi32(line, 16));
+  odd.v = _mm512_castsi512_ps(_mm512_and_si512(line, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+
+// Sixteen int32 sums of products of weights and activations, four bytes each.
+struct I {
+  __m512i v;
+};
+inline I zero_i() { return {_mm512_setzero_si512()}; }
+inline V to_float(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline I sub_i(I a, int b) { return {_mm512_sub_epi32(a.v, _mm512_set1_epi32(b))}; }
+struct Line {
+  __m512i v;
+};
+inline Line load_bytes(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
+inline Line low_nibbles(Line a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
+inline Line high_nibbles(Line a) { return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))}; }
+#ifdef KT_VNNI
+constexpr bool kDotKeepsOffset = true;  // weights are used with their offset
+template <int Offset>
+inline I dot4(I sum, Line w, int x) {
+  return {_mm512_dpbusd_epi32(sum.v, w.v, _mm512_set1_epi32(x))};
+}
+#else
+constexpr bool kDotKeepsOffset = false;
+// |x| times w with x's sign: pairs stay below 2 * 127^2, so the 16-bit sums do not saturate.
+template <int Offset>
+inline I dot4(I sum, Line w, int x) {
+  const __m512i xs = _mm512_set1_epi32(x);
+  const __m512i q = _mm512_sub_epi8(w.v, _mm512_set1_epi8(static_cast<char>(Offset)));
+  const __m512i signed_q = _mm512_mask_sub_epi8(q, _mm512_movepi8_mask(xs), _mm512_setzero_si512(), q);
+  const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(xs), signed_q);
+  return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
+}
+#endif
+// Sixteen whole numbers within int8 as bytes, and their sum.
+inline int store_int8(int8_t* p, V a) {
+  const __m512i q = _mm512_cvtps_epi32(a.v);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(q));
+  return _mm512_reduce_add_epi32(q);
+}

@@ -7,6 +7,7 @@
 #include <exception>
 #include <mutex>
 
+#include "kernels/format/bf16.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 
@@ -134,8 +135,8 @@ void Packing::pack(const Checkpoint& checkpoint, const Job& job, int first_panel
       run_begin += run.count;
     }
     const size_t panel = static_cast<size_t>(job.first_panel + p * job.panel_step);
-    pack_panel_bf16(rows + job.first_column, width, count, job.columns,
-                    buffer + job.offset + panel * job.target->panel_bytes());
+    Bf16Format::pack(rows + job.first_column, width, count, job.columns,
+                     buffer + job.offset + panel * job.target->panel_bytes());
   }
 }
 

@@ -10,6 +10,10 @@
 #include <random>
 #include <vector>
 
+#include "kernels/format/amxint.h"
+#include "kernels/format/bf16.h"
+#include "kernels/format/fp8.h"
+#include "kernels/format/rawint4.h"
 #include "kernels/thread_pool.h"
 
 namespace kt {
@@ -50,16 +54,52 @@ struct Packed {
   std::vector<std::byte> storage;
   PackedMatrix matrix;
 };
-Packed pack(const std::vector<bf16>& w, int n, int k) {
-  Packed p{{}, {.n = n, .k = k}};
-  p.storage.resize(p.matrix.bytes() + 64);
-  auto* data = p.storage.data();
-  p.matrix.data = data;
-  for (int i = 0; i < p.matrix.panels(); ++i)
-    pack_panel_bf16(w.data() + static_cast<size_t>(i) * kPanel * k, k, std::min(kPanel, n - i * kPanel), k,
-                    data + i * p.matrix.panel_bytes());
+// A matrix of the format near the given values; what it stores exactly is up to the format's own packing.
+Packed pack(const std::vector<bf16>& w, int n, int k, Format format = Format::BF16, int group_tiles = -1) {
+  if (group_tiles < 0) group_tiles = info(format).max_group_tiles;
+  Packed p{{}, {.format = format, .n = n, .k = k, .group_tiles = group_tiles}};
+  PackedMatrix& m = p.matrix;
+  p.storage.resize(m.bytes() + 64);
+  m.data = p.storage.data() + (64 - reinterpret_cast<uintptr_t>(p.storage.data()) % 64) % 64;
+  std::vector<float> wide(w.size());
+  for (size_t i = 0; i < w.size(); ++i) wide[i] = to_float(w[i]);
+  for (int i = 0; i < m.panels(); ++i) {
+    const int count = std::min(kPanel, n - i * kPanel);
+    const bf16* rows = &w[static_cast<size_t>(i) * kPanel * k];
+    const float* wide_rows = &wide[static_cast<size_t>(i) * kPanel * k];
+    auto* panel = const_cast<std::byte*>(m.panel(i));
+    switch (format) {
+      case Format::BF16: Bf16Format::pack(rows, k, count, k, panel); break;
+      case Format::FP8: {  // the values' bits serve as random bytes
+        std::vector<uint8_t> bytes(static_cast<size_t>(count) * k);
+        for (size_t b = 0; b < bytes.size(); ++b) bytes[b] = static_cast<uint8_t>(rows[b] * 37 >> 3);
+        Fp8Format::pack(
+            bytes.data(), k, count, m, [](int g) { return 0.01f + 0.003f * static_cast<float>(g); }, panel);
+        break;
+      }
+      case Format::RAWINT4: {
+        std::vector<std::byte> words(static_cast<size_t>(count) * k / 2 + 8);
+        for (size_t b = 0; b < words.size(); ++b)
+          words[b] = static_cast<std::byte>(rows[b % (static_cast<size_t>(count) * k)] * 29 >> 2);
+        std::vector<bf16> scales(static_cast<size_t>(count) * m.groups());
+        for (size_t g = 0; g < scales.size(); ++g) scales[g] = to_bf16(0.01f * static_cast<float>(g % 7 + 1));
+        RawInt4Format::pack(words.data(), k / 2, scales.data(), m.groups(), count, m, panel);
+        break;
+      }
+      case Format::AMXINT4: AmxInt4Format::pack(wide_rows, k, count, m, panel); break;
+      case Format::AMXINT8: AmxInt8Format::pack(wide_rows, k, count, m, panel); break;
+    }
+  }
   return p;
 }
+
+// Rows and their quantised form.
+struct Inputs {
+  std::vector<bf16> rows;
+  std::vector<int8_t> q;
+  std::vector<QuantGroup> groups;
+  Rows view;
+};
 std::vector<bf16> padded_rows(const std::vector<bf16>& x, int rows, int k) {
   const int64_t stride = round_up(k, kTileK);
   std::vector<bf16> out(static_cast<size_t>(rows * stride), 0);
@@ -75,11 +115,73 @@ void expect_same_bits(const std::vector<T>& found, const std::vector<T>& expecte
         << "element " << i << ": " << +found[i] << ", expected " << +expected[i];
 }
 
+Inputs inputs(const std::vector<bf16>& x, int rows, int k, int group_tiles) {
+  const int tiles = static_cast<int>(ceil_div(k, kTileK)),
+            groups = group_tiles ? static_cast<int>(ceil_div(tiles, group_tiles)) : 0;
+  const int64_t stride = tiles * kTileK;
+  Inputs in{padded_rows(x, rows, k),
+            std::vector<int8_t>(rows * stride),
+            std::vector<QuantGroup>(static_cast<size_t>(rows) * groups),
+            {}};
+  if (group_tiles)
+    for (int i = 0; i < rows; ++i)
+      ref().quantize(&in.rows[i * stride], tiles, group_tiles, &in.q[i * stride],
+                     &in.groups[static_cast<size_t>(i) * groups]);
+  in.view = {.data = in.rows.data(),
+             .stride = stride,
+             .count = rows,
+             .q = in.q.data(),
+             .q_stride = stride,
+             .groups = in.groups.data(),
+             .group_stride = groups};
+  return in;
+}
+
 struct Shape {
   int rows, n, k;
 };
 const Shape kShapes[] = {{1, 16, 32},  {1, 1, 64},   {2, 40, 96},   {3, 33, 70},  {4, 64, 128}, {5, 64, 128},
                          {7, 48, 192}, {17, 80, 64}, {33, 32, 256}, {64, 16, 32}, {200, 48, 64}};
+
+constexpr Format kAllFormats[] = {Format::BF16, Format::FP8, Format::RAWINT4, Format::AMXINT4, Format::AMXINT8};
+
+TEST_P(EveryTable, MatmulHasTheReferencesBitsInEveryFormat) {
+  for (const Format format : kAllFormats)
+    for (Shape s : kShapes) {
+      s.k = static_cast<int>(round_up(s.k, 32));
+      for (const int group : {1, 2, 4}) {
+        if (group > info(format).max_group_tiles) continue;
+        SCOPED_TRACE(testing::Message() << info(format).name << " group " << group << ": " << s.rows << " x " << s.n
+                                        << " x " << s.k);
+        const Packed w = pack(halves(static_cast<size_t>(s.n) * s.k, 0.1f), s.n, s.k, format, group);
+        const Inputs x = inputs(halves(static_cast<size_t>(s.rows) * s.k), s.rows, s.k, group);
+        const int64_t ldo = w.matrix.panels() * kPanel;
+        std::vector<float> out(static_cast<size_t>(s.rows * ldo)), expected(out);
+
+        ref().matmul(x.view, w.matrix, 0, w.matrix.panels(), expected.data(), ldo);
+        ops().matmul(x.view, w.matrix, 0, w.matrix.panels(), out.data(), ldo);
+
+        expect_same_bits(out, expected);
+        if (HasFatalFailure()) return;
+      }
+    }
+}
+
+TEST_P(EveryTable, QuantizesLikeTheReference) {
+  for (int group : {1, 2, 4}) {
+    auto x = halves(10 * 32, 3.0f);
+    std::fill(x.begin() + 64, x.begin() + 256, 0);  // groups of zeros
+    std::vector<int8_t> q(x.size()), expected_q(x.size());
+    std::vector<QuantGroup> groups(10), expected(10);
+    ref().quantize(x.data(), 10, group, expected_q.data(), expected.data());
+    ops().quantize(x.data(), 10, group, q.data(), groups.data());
+    expect_same_bits(q, expected_q);
+    for (int g = 0; g * group < 10; ++g) {
+      EXPECT_EQ(groups[g].scale, expected[g].scale);
+      EXPECT_EQ(groups[g].sum, expected[g].sum);
+    }
+  }
+}
 
 TEST_P(EveryTable, MatmulHasTheReferencesBits) {
   for (const Shape& s : kShapes) {
@@ -146,22 +248,27 @@ TEST_P(EveryTable, SwigluHasTheReferencesBits) {
   }
 }
 
-TEST_P(EveryTable, MatmulAddGathersScattersAndScalesLikeTheReference) {
-  for (const Shape& s : kShapes) {
-    const Packed w = pack(halves(static_cast<size_t>(s.n) * s.k), s.n, s.k);
-    const auto x = padded_rows(halves(static_cast<size_t>(s.rows) * s.k), s.rows, s.k);
-    const auto scale = floats(s.rows);
-    std::vector<int32_t> from(s.rows), to(s.rows);
-    for (int i = 0; i < s.rows; ++i) from[i] = (i * 7 + 3) % s.rows, to[i] = s.rows - 1 - i;
-    const Rows rows{.data = x.data(), .stride = round_up(s.k, kTileK), .count = s.rows, .index = from.data()};
-    const int64_t ldo = w.matrix.panels() * kPanel;
-    std::vector<double> out(static_cast<size_t>(s.rows * ldo), 0.25), expected(out);
+TEST_P(EveryTable, MatmulAddGathersScattersAndScalesLikeTheReferenceInEveryFormat) {
+  for (const Format format : kAllFormats)
+    for (Shape s : kShapes) {
+      s.k = static_cast<int>(round_up(s.k, 64));
+      const int slice = 64, group = std::min(2, info(format).max_group_tiles);
+      SCOPED_TRACE(testing::Message() << info(format).name << ": " << s.rows << " x " << s.n << " x " << s.k);
+      const Packed w = pack(halves(static_cast<size_t>(s.n) * s.k), s.n, s.k, format, group);
+      Inputs x = inputs(halves(static_cast<size_t>(s.rows) * s.k), s.rows, s.k, group);
+      const auto scale = floats(s.rows);
+      std::vector<int32_t> from(s.rows), to(s.rows);
+      for (int i = 0; i < s.rows; ++i) from[i] = (i * 7 + 3) % s.rows, to[i] = s.rows - 1 - i;
+      x.view.index = from.data();
+      const int64_t ldo = w.matrix.panels() * kPanel;
+      std::vector<double> out(static_cast<size_t>(s.rows * ldo), 0.25), expected(out);
 
-    ref().matmul_add(rows, w.matrix, 32, 0, w.matrix.panels(), scale.data(), expected.data(), ldo, to.data());
-    ops().matmul_add(rows, w.matrix, 32, 0, w.matrix.panels(), scale.data(), out.data(), ldo, to.data());
+      ref().matmul_add(x.view, w.matrix, slice, 0, w.matrix.panels(), scale.data(), expected.data(), ldo, to.data());
+      ops().matmul_add(x.view, w.matrix, slice, 0, w.matrix.panels(), scale.data(), out.data(), ldo, to.data());
 
-    expect_same_bits(out, expected);
-  }
+      expect_same_bits(out, expected);
+      if (HasFatalFailure()) return;
+    }
 }
 
 TEST_P(EveryTable, SlicesAddUpToTheSameBitsInAnyGrouping) {
@@ -353,6 +460,42 @@ TEST(ThreadPool, RunsEveryPartOnceJobAfterJob) {
       for (auto& h : hits) ASSERT_EQ(h, 1);
     }
   }
+}
+
+// Relative error of y = W x against float64, for weights and inputs from a normal distribution.
+double relative_error(Format format, int n, int k, float outlier) {
+  std::mt19937 random(11);
+  std::normal_distribution<float> normal;
+  std::vector<bf16> w(static_cast<size_t>(n) * k), x(k);
+  for (size_t i = 0; i < w.size(); ++i) w[i] = to_bf16(0.02f * normal(random) * (i % k % 97 == 0 ? outlier : 1.0f));
+  for (bf16& v : x) v = to_bf16(normal(random));
+  const Packed p = pack(w, n, k, format);
+  const Inputs in = inputs(x, 1, k, info(format).max_group_tiles);
+  std::vector<float> out(n);
+  ref().matmul(in.view, p.matrix, 0, n / kPanel, out.data(), n);
+  double error = 0, size = 0;
+  for (int i = 0; i < n; ++i) {
+    double y = 0;
+    for (int c = 0; c < k; ++c) y += static_cast<double>(to_float(w[static_cast<size_t>(i) * k + c])) * to_float(x[c]);
+    error += (out[i] - y) * (out[i] - y);
+    size += y * y;
+  }
+  return std::sqrt(error / size);
+}
+
+TEST(AmxInt, ErrorsAreWhatTheHeaderSays) {
+  EXPECT_LT(relative_error(Format::AMXINT8, 64, 1024, 1.0f), 0.010);
+  EXPECT_LT(relative_error(Format::AMXINT4, 64, 1024, 1.0f), 0.10);
+}
+
+TEST(Fp8, DecodesSubnormalsNormalsAndSigns) {
+  EXPECT_EQ(Fp8Format::value(0x00), 0.0f);
+  EXPECT_EQ(Fp8Format::value(0x01), 1.0f / 512);
+  EXPECT_EQ(Fp8Format::value(0x07), 7.0f / 512);
+  EXPECT_EQ(Fp8Format::value(0x08), 1.0f / 64);
+  EXPECT_EQ(Fp8Format::value(0x38), 1.0f);
+  EXPECT_EQ(Fp8Format::value(0x7e), 448.0f);
+  EXPECT_EQ(Fp8Format::value(0xb9), -1.125f);
 }
 
 TEST(Numeric, Bf16RoundsToNearestEvenAndKeepsNan) {
