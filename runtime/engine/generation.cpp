@@ -6,7 +6,7 @@
 namespace kt {
 
 Generation::Generation(const GenerateRequest& request, OnEmission on_emission, const Tokenizer& tokenizer,
-               std::span<const int32_t> eos, int max_new_tokens, uint64_t fresh_seed)
+                       std::span<const int32_t> eos, int max_new_tokens, uint64_t fresh_seed)
     : sampling_(request.sampling),
       sampler_(make_sampler_state(request, eos, fresh_seed)),
       on_emission_(std::move(on_emission)),

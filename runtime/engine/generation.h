@@ -18,7 +18,7 @@ class Generation {
  public:
   // `max_new_tokens` is the request's, clamped to what fits.
   Generation(const GenerateRequest& request, OnEmission on_emission, const Tokenizer& tokenizer,
-         std::span<const int32_t> eos, int max_new_tokens, uint64_t fresh_seed);
+             std::span<const int32_t> eos, int max_new_tokens, uint64_t fresh_seed);
 
   const SamplingParams& sampling() const { return sampling_; }
   const SamplerState& sampler() const { return sampler_; }

@@ -23,9 +23,9 @@ struct RopeSpec {
 // Grouped-query attention, softmax scale head_dim^-1/2.
 struct AttentionSpec {
   int heads = 0, kv_heads = 0, head_dim = 0;
-  bool bias = false;      // q, k, v projections have biases
-  bool qk_norm = false;   // RMS norm of each q and k head before rope
-  bool gated = false;     // q_proj holds per head [query | gate]; the output is multiplied by sigmoid(gate)
+  bool bias = false;     // q, k, v projections have biases
+  bool qk_norm = false;  // RMS norm of each q and k head before rope
+  bool gated = false;    // q_proj holds per head [query | gate]; the output is multiplied by sigmoid(gate)
   RopeSpec rope;
 };
 
@@ -37,9 +37,9 @@ struct DeltaSpec {
 
 struct MoeSpec {
   int experts = 0, top_k = 0, inter = 0;
-  bool norm_topk = false;      // routing weights are divided by their sum
-  int shared_inter = 0;        // 0: no shared expert
-  bool shared_gate = false;    // shared expert is multiplied by sigmoid(gate row . x)
+  bool norm_topk = false;    // routing weights are divided by their sum
+  int shared_inter = 0;      // 0: no shared expert
+  bool shared_gate = false;  // shared expert is multiplied by sigmoid(gate row . x)
 };
 
 struct ModelConfig {
