@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/arch/quantization.h"
+
 namespace kt::qwen {
 namespace {
 
@@ -17,9 +19,6 @@ constexpr int kMaxHeads = 1 << 12;
 constexpr int kMaxContext = 1 << 30;
 
 void refuse_unsupported(const ConfigReader& json) {
-  for (const char* key : {"quantization_config", "compression_config"}) {
-    if (json.has(key)) json.refuse(key, "quantised checkpoints are not supported yet; use the BF16 release");
-  }
   const std::string activation = json.text_or("hidden_act", "silu");
   if (activation != "silu") json.refuse("hidden_act", fmt::format("\"{}\" is not supported, only silu is", activation));
   if (json.boolean_or("use_sliding_window", false)) {
@@ -46,6 +45,7 @@ void check_rope_type(const ConfigReader& json, const char* key) {
 
 void read_skeleton(const ConfigReader& json, ModelConfig& config) {
   refuse_unsupported(json);
+  config.quant = read_quantization(json);
   config.hidden = json.integer("hidden_size", 1, kMaxWidth);
   if (config.hidden % 2 != 0) {
     json.refuse("hidden_size", fmt::format("expected an even number, found {}", config.hidden));

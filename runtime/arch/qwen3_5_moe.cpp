@@ -1,4 +1,5 @@
 #include "runtime/arch/families.h"
+#include "runtime/arch/quantization.h"
 #include "runtime/arch/qwen.h"
 
 // The language model of Qwen3.5-MoE: Qwen3-Next with fused experts and separate input projections of the delta nets,
@@ -9,12 +10,10 @@ namespace {
 
 ModelConfig parse(const nlohmann::json& hf_config) {
   const ConfigReader release(hf_config, "config.json: ");
-  for (const char* key : {"quantization_config", "compression_config"}) {
-    if (release.has(key)) release.refuse(key, "quantised checkpoints are not supported yet; use the BF16 release");
-  }
   const ConfigReader json = release.object("text_config");
   ModelConfig config;
   qwen::read_skeleton(json, config);
+  config.quant = read_quantization(release);
   qwen::read_attention(json, config);
   qwen::read_rope(json, 1e7, 0.25, config);
   qwen::read_experts(json, config);

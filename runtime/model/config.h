@@ -42,6 +42,13 @@ struct MoeSpec {
   bool shared_gate = false;  // shared expert is multiplied by sigmoid(gate row . x)
 };
 
+// How a checkpoint stores what is quantised; the rest is BF16. A loader looks at the tensors, which decide.
+enum class Stored : uint8_t { bf16, fp8_block, int4_group };
+struct QuantSpec {
+  Stored stored = Stored::bf16;
+  int block_rows = 128, block_columns = 128;  // of fp8_block
+};
+
 struct ModelConfig {
   std::string architecture;  // config.json "architectures"[0], for messages and /model_info
   int hidden = 0, vocab = 0, max_context = 0;
@@ -53,6 +60,7 @@ struct ModelConfig {
   AttentionSpec attention;
   DeltaSpec delta;
   MoeSpec moe;
+  QuantSpec quant;
   std::vector<int32_t> eos;  // from config.json; generation_config.json adds to it
 };
 

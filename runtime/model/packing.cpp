@@ -2,12 +2,16 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <exception>
 #include <mutex>
 
 #include "kernels/format/bf16.h"
+#include "kernels/format/fp8.h"
+#include "kernels/format/rawint4.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 
@@ -46,37 +50,120 @@ class Progress {
   std::atomic<double> next_line_{5.0};
 };
 
-void require_bf16(StoredType type, const std::string& name) {
-  if (type != StoredType::bf16) fail(kExitModel, "{}: expected BF16 weights, found {}", name, name_of(type));
+void require(StoredType found, StoredType expected, const std::string& name) {
+  if (found != expected) fail(kExitModel, "{}: expected {}, found {}", name, name_of(expected), name_of(found));
+}
+
+// Linear layers that FP8 releases leave in BF16.
+bool kept_in_bf16(const std::string& name) {
+  for (const char* part : {"mlp.gate.", "shared_expert_gate", "in_proj_ba", "in_proj_a.", "in_proj_b.", "weights_proj",
+                           "lm_head", "embed_tokens"})
+    if (name.find(part) != std::string::npos) return true;
+  return false;
+}
+
+std::vector<int64_t> block_shape(const std::vector<int64_t>& shape, const QuantSpec& quant) {
+  return {ceil_div(shape[0], quant.block_rows), ceil_div(shape[1], quant.block_columns)};
+}
+std::vector<int64_t> divided(const std::vector<int64_t>& shape, int64_t by) { return {shape[0], shape[1] / by}; }
+
+float read_scale(const StoredRows& scales, size_t i, const std::string& name) {
+  if (scales.type == StoredType::f32) {
+    float s;
+    std::memcpy(&s, scales.bytes.data() + i * sizeof s, sizeof s);
+    return s;
+  }
+  require(scales.type, StoredType::bf16, name);
+  bf16 s;
+  std::memcpy(&s, scales.bytes.data() + i * sizeof s, sizeof s);
+  return to_float(s);
+}
+
+// An E4M3 number near x, |x| < 448, for generated weights.
+uint8_t to_fp8(float x) {
+  const uint32_t sign = x < 0 ? 0x80 : 0, bits = std::bit_cast<uint32_t>(std::fabs(x)) + (1u << 19);  // round half up
+  const int exponent = static_cast<int>(bits >> 23) - 127 + 7;
+  if (exponent <= 0) return static_cast<uint8_t>(sign | static_cast<uint32_t>(std::fabs(x) * 512 + 0.5f));
+  return static_cast<uint8_t>(sign | static_cast<uint32_t>(exponent) << 3 | (bits >> 20 & 7));
 }
 
 }  // namespace
 
-void Packing::add(PackedMatrix* target, std::vector<RowRun> rows, int64_t first_column, int columns) {
+Format Packing::format_of(const std::string& name) const {
+  if (checkpoint_.find(name)) return checkpoint_.find(name + "_scale_inv") ? Format::FP8 : Format::BF16;
+  if (checkpoint_.find(name + "_packed")) return Format::RAWINT4;
+  if (!checkpoint_.names().empty()) return Format::BF16;  // missing: the check says so
+  if (quant_.stored == Stored::fp8_block && !kept_in_bf16(name)) return Format::FP8;
+  if (quant_.stored == Stored::int4_group && name.find(".mlp.experts.") != std::string::npos) return Format::RAWINT4;
+  return Format::BF16;
+}
+
+PackedMatrix Packing::planned(const std::vector<RowRun>& rows, int64_t n, int64_t first_column, int columns,
+                              int slice) const {
+  const RowRun& first = rows.front();
+  PackedMatrix m{.format = format_of(first.name), .n = static_cast<int>(n), .k = columns};
+  m.group_tiles = info(m.format).max_group_tiles;
+  if (m.format == Format::FP8) {
+    m.group_tiles = std::min(m.group_tiles, quant_.block_columns / kTileK);
+    if (slice) m.group_tiles = std::min(m.group_tiles, slice / kTileK);
+  }
+  const int64_t group = m.group_tiles * kTileK;
+  const bool aligned = !group || (first_column % group == 0 && (!slice || slice % group == 0));
+  if (!aligned)
+    fail(kExitModel, "{}: columns from {} in slices of {} do not fit the scales' groups of {}", first.name,
+         first_column, slice, group);
+  for (const RowRun& run : rows) {
+    if (format_of(run.name) != m.format)
+      fail(kExitModel, "{} is stored as {}, {} as {}: expected one format for both", first.name, info(m.format).name,
+           run.name, info(format_of(run.name)).name);
+    // A panel's rows share a block's scale, so no panel may straddle two runs or blocks.
+    const bool last = &run == &rows.back();
+    if (m.format == Format::FP8 && (run.first % kPanel || (run.count % kPanel && !last)))
+      fail(kExitModel, "{}: rows {} to {} are not whole panels of 16, which FP8 blocks need", run.name, run.first,
+           run.first + run.count);
+  }
+  return m;
+}
+
+void Packing::add(PackedMatrix* target, std::vector<RowRun> rows, int64_t first_column, int columns, int slice) {
   int64_t n = 0;
   for (const RowRun& r : rows) n += r.count;
-  *target = {.n = static_cast<int>(n), .k = columns};
+  *target = planned(rows, n, first_column, columns, slice);
   jobs_.push_back({target, std::move(rows), first_column, columns, bytes_, 0, 1});
   bytes_ += target->bytes();
 }
 
 void Packing::add_pair(PackedMatrix* target, RowRun gate, RowRun up) {
   const int columns = static_cast<int>(gate.shape.back());
-  *target = {.n = static_cast<int>(2 * round_up(gate.count, 2 * kPanel)), .k = columns};
+  *target = planned({gate, up}, 2 * round_up(gate.count, 2 * kPanel), 0, columns, 0);
   jobs_.push_back({target, {std::move(gate)}, 0, columns, bytes_, 0, 2});
   jobs_.push_back({target, {std::move(up)}, 0, columns, bytes_, 1, 2});
   bytes_ += target->bytes();
 }
 
-void Packing::check(const Checkpoint& checkpoint) const {
+// Asks for no row of each tensor: its name, shape and type are checked all the same.
+void Packing::check() const {
   std::vector<std::byte> scratch;
+  const bool generated = checkpoint_.names().empty();
   for (const Job& job : jobs_)
-    for (const RowRun& run : job.rows)
-      require_bf16(checkpoint.rows(run.name, run.shape, run.first, 0, scratch).type, run.name);
+    for (const RowRun& run : job.rows) {
+      auto type = [&](const std::string& name, const std::vector<int64_t>& shape) {
+        return checkpoint_.rows(name, shape, 0, 0, scratch).type;
+      };
+      if (generated || job.target->format == Format::BF16) {
+        require(type(run.name, run.shape), StoredType::bf16, run.name);
+      } else if (job.target->format == Format::FP8) {
+        require(type(run.name, run.shape), StoredType::f8_e4m3, run.name);
+        type(run.name + "_scale_inv", block_shape(run.shape, quant_));
+      } else {
+        require(type(run.name + "_packed", divided(run.shape, 8)), StoredType::i32, run.name + "_packed");
+        require(type(run.name + "_scale", divided(run.shape, 32)), StoredType::bf16, run.name + "_scale");
+      }
+    }
 }
 
-Buffer Packing::load(const Checkpoint& checkpoint, ThreadPool& pool, int numa_node, const std::string& what) {
-  check(checkpoint);
+Buffer Packing::load(ThreadPool& pool, int numa_node, const std::string& what) {
+  check();
   Buffer buffer(bytes_, numa_node, pool);
   struct Task {
     const Job* job;
@@ -84,9 +171,8 @@ Buffer Packing::load(const Checkpoint& checkpoint, ThreadPool& pool, int numa_no
   };
   std::vector<Task> tasks;
   for (const Job& job : jobs_) {
-    int64_t n = 0;
-    for (const RowRun& r : job.rows) n += r.count;
-    const int panels = static_cast<int>(ceil_div(n, kPanel));
+    // Every panel of the target is written: padding has a form of its own in some formats.
+    const int panels = job.target->panels() / job.panel_step;
     for (int p = 0; p < panels; p += kPanelsPerTask) tasks.push_back({&job, p, std::min(kPanelsPerTask, panels - p)});
   }
   Progress progress(what, bytes_);
@@ -94,7 +180,7 @@ Buffer Packing::load(const Checkpoint& checkpoint, ThreadPool& pool, int numa_no
   std::mutex error_mutex;
   pool.run(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
     try {
-      pack(checkpoint, *tasks[i].job, tasks[i].first_panel, tasks[i].panels, buffer.bytes());
+      pack(*tasks[i].job, tasks[i].first_panel, tasks[i].panels, buffer.bytes());
       progress.add(static_cast<size_t>(tasks[i].panels) * tasks[i].job->target->panel_bytes());
     } catch (...) {
       const std::lock_guard lock(error_mutex);
@@ -107,37 +193,122 @@ Buffer Packing::load(const Checkpoint& checkpoint, ThreadPool& pool, int numa_no
   return buffer;
 }
 
-void Packing::pack(const Checkpoint& checkpoint, const Job& job, int first_panel, int panels, std::byte* buffer) const {
-  std::vector<std::byte> scratch;
-  std::vector<bf16> gathered;
-  const int64_t width = job.rows.front().shape.back();
+void Packing::pack(const Job& job, int first_panel, int panels, std::byte* buffer) const {
   for (int p = first_panel; p < first_panel + panels; ++p) {
-    const int64_t begin = static_cast<int64_t>(p) * kPanel, end = begin + kPanel;
-    // The parts of the runs that are in this panel; rows in one aligned part are packed from where they are.
-    const bf16* rows = nullptr;
-    int count = 0;
-    gathered.clear();
-    int64_t run_begin = 0;
-    for (const RowRun& run : job.rows) {
-      const int64_t from = std::max(begin, run_begin), to = std::min(end, run_begin + run.count);
-      if (from < to) {
-        const StoredRows part = checkpoint.rows(run.name, run.shape, run.first + from - run_begin, to - from, scratch);
-        const bool whole = to - from == kPanel && reinterpret_cast<uintptr_t>(part.bytes.data()) % alignof(bf16) == 0;
-        if (whole) {
-          rows = reinterpret_cast<const bf16*>(part.bytes.data());
-        } else {
-          gathered.resize(kPanel * width);
-          std::memcpy(&gathered[count * width], part.bytes.data(), part.bytes.size());
-          rows = gathered.data();
-        }
-        count += static_cast<int>(to - from);
-      }
-      run_begin += run.count;
+    std::byte* out =
+        buffer + job.offset + static_cast<size_t>(job.first_panel + p * job.panel_step) * job.target->panel_bytes();
+    switch (job.target->format) {
+      case Format::BF16: pack_bf16(job, p, out); break;
+      case Format::FP8: pack_fp8(job, p, out); break;
+      case Format::RAWINT4: pack_int4(job, p, out); break;
+      default:
+        fail(kExitModel, "{}: {} is not a checkpoint's format", job.rows.front().name, info(job.target->format).name);
     }
-    const size_t panel = static_cast<size_t>(job.first_panel + p * job.panel_step);
-    Bf16Format::pack(rows + job.first_column, width, count, job.columns,
-                     buffer + job.offset + panel * job.target->panel_bytes());
   }
+}
+
+namespace {
+
+// Calls part(run, first row of the tensor, rows, rows before) for each run's part of a panel.
+template <class Part>
+int for_panel(const std::vector<RowRun>& runs, int panel, const Part& part) {
+  const int64_t begin = static_cast<int64_t>(panel) * kPanel, end = begin + kPanel;
+  int64_t run_begin = 0;
+  int count = 0;
+  for (const RowRun& run : runs) {
+    const int64_t from = std::max(begin, run_begin), to = std::min(end, run_begin + run.count);
+    if (from < to) {
+      part(run, run.first + from - run_begin, to - from, count);
+      count += static_cast<int>(to - from);
+    }
+    run_begin += run.count;
+  }
+  return count;
+}
+
+}  // namespace
+
+void Packing::pack_bf16(const Job& job, int panel, std::byte* out) const {
+  thread_local std::vector<std::byte> scratch;
+  thread_local std::vector<bf16> gathered;
+  const int64_t width = job.rows.front().shape.back();
+  const bf16* rows = nullptr;
+  const int count = for_panel(job.rows, panel, [&](const RowRun& run, int64_t first, int64_t n, int before) {
+    const StoredRows part = checkpoint_.rows(run.name, run.shape, first, n, scratch);
+    // Whole and aligned panels are packed from where they are.
+    if (n == kPanel && reinterpret_cast<uintptr_t>(part.bytes.data()) % alignof(bf16) == 0) {
+      rows = reinterpret_cast<const bf16*>(part.bytes.data());
+      return;
+    }
+    gathered.resize(static_cast<size_t>(kPanel * width));
+    std::memcpy(&gathered[static_cast<size_t>(before * width)], part.bytes.data(), part.bytes.size());
+    rows = gathered.data();
+  });
+  Bf16Format::pack(count ? rows + job.first_column : nullptr, width, count, job.columns, out);
+}
+
+void Packing::pack_fp8(const Job& job, int panel, std::byte* out) const {
+  thread_local std::vector<std::byte> scratch, scale_scratch;
+  thread_local std::vector<uint8_t> bytes;
+  const PackedMatrix& m = *job.target;
+  const int64_t width = job.rows.front().shape.back();
+  std::vector<float> scales(static_cast<size_t>(m.groups()), 0.0f);
+  bytes.assign(static_cast<size_t>(kPanel * job.columns), 0);
+  const int count = for_panel(job.rows, panel, [&](const RowRun& run, int64_t first, int64_t n, int before) {
+    const StoredRows part = checkpoint_.rows(run.name, run.shape, first, n, scratch);
+    if (part.type == StoredType::bf16) {  // generated
+      std::fill(scales.begin(), scales.end(), 1.0f / 1024);
+      for (int64_t r = 0; r < n; ++r)
+        for (int64_t c = 0; c < job.columns; ++c) {
+          bf16 w;
+          std::memcpy(&w, part.bytes.data() + (r * width + job.first_column + c) * 2, sizeof w);
+          bytes[static_cast<size_t>((before + r) * job.columns + c)] = to_fp8(1024 * to_float(w));
+        }
+      return;
+    }
+    for (int64_t r = 0; r < n; ++r)
+      std::memcpy(&bytes[static_cast<size_t>((before + r) * job.columns)],
+                  part.bytes.data() + r * width + job.first_column, static_cast<size_t>(job.columns));
+    const StoredRows blocks = checkpoint_.rows(run.name + "_scale_inv", block_shape(run.shape, quant_),
+                                               first / quant_.block_rows, 1, scale_scratch);
+    for (size_t g = 0; g < scales.size(); ++g)
+      scales[g] = read_scale(blocks,
+                             static_cast<size_t>(job.first_column + static_cast<int64_t>(g) * m.group_tiles * kTileK) /
+                                 quant_.block_columns,
+                             run.name + "_scale_inv");
+  });
+  Fp8Format::pack(
+      bytes.data(), job.columns, count, m, [&](int g) { return scales[static_cast<size_t>(g)]; }, out);
+}
+
+void Packing::pack_int4(const Job& job, int panel, std::byte* out) const {
+  thread_local std::vector<std::byte> scratch, scale_scratch;
+  thread_local std::vector<std::byte> words;
+  thread_local std::vector<bf16> scales;
+  const PackedMatrix& m = *job.target;
+  const int64_t row_bytes = job.columns / 2, groups = m.groups();
+  words.assign(static_cast<size_t>(kPanel * row_bytes), std::byte{0x88});
+  scales.assign(static_cast<size_t>(kPanel * groups), 0);
+  const int count = for_panel(job.rows, panel, [&](const RowRun& run, int64_t first, int64_t n, int before) {
+    if (checkpoint_.names().empty()) {  // generated: the bits of the values serve as nibbles
+      const StoredRows part = checkpoint_.rows(run.name, run.shape, first, n, scratch);
+      for (int64_t i = 0; i < n * row_bytes; ++i)
+        words[static_cast<size_t>(before * row_bytes + i)] = part.bytes[static_cast<size_t>(4 * i)] | std::byte{0x11};
+      std::fill(scales.begin() + before * groups, scales.begin() + (before + n) * groups, to_bf16(0.005f));
+      return;
+    }
+    const StoredRows part = checkpoint_.rows(run.name + "_packed", divided(run.shape, 8), first, n, scratch);
+    const StoredRows factors = checkpoint_.rows(run.name + "_scale", divided(run.shape, 32), first, n, scale_scratch);
+    const int64_t part_bytes = run.shape[1] / 2, part_groups = run.shape[1] / kTileK;
+    for (int64_t r = 0; r < n; ++r) {
+      std::memcpy(&words[static_cast<size_t>((before + r) * row_bytes)],
+                  part.bytes.data() + r * part_bytes + job.first_column / 2, static_cast<size_t>(row_bytes));
+      std::memcpy(&scales[static_cast<size_t>((before + r) * groups)],
+                  factors.bytes.data() + (r * part_groups + job.first_column / kTileK) * 2,
+                  static_cast<size_t>(groups) * 2);
+    }
+  });
+  RawInt4Format::pack(words.data(), row_bytes, scales.data(), groups, count, m, out);
 }
 
 std::vector<float> read_floats(const Checkpoint& checkpoint, const std::string& name, std::vector<int64_t> shape) {

@@ -42,7 +42,7 @@ struct LayerLoader {
       rows.push_back(run(suffix, kv_rows, hidden, share.kv_heads.begin * d, share.kv_heads.size() * d));
     packing.add(&w.qkv, rows, 0, config.hidden);
     packing.add(&w.out, {run("self_attn.o_proj.weight", hidden, a.heads * d, 0, hidden)}, share.heads.begin * d,
-                share.heads.size() * a.head_dim);
+                share.heads.size() * a.head_dim, a.head_dim);
     if (a.bias) {
       auto take = [&](const char* suffix, int64_t total, Range heads) {
         const std::vector<float> all = read_floats(checkpoint, name(suffix), {total});
@@ -88,7 +88,7 @@ struct LayerLoader {
     packing.add(&w.qkvz, std::move(qkvz), 0, config.hidden);
     packing.add(&w.ba, std::move(ba), 0, config.hidden);
     packing.add(&w.out, {run("linear_attn.out_proj.weight", hidden, v_all, 0, hidden)}, vh.begin * dv,
-                vh.size() * s.value_dim);
+                vh.size() * s.value_dim, s.value_dim);
 
     const int taps = s.conv_kernel, channels = s.conv_channels();
     const std::vector<float> conv = read_floats(checkpoint, name("linear_attn.conv1d.weight"), {channels, 1, taps});
@@ -116,7 +116,8 @@ struct LayerLoader {
     const int64_t hidden = config.hidden;
     packing.add_pair(&w.gate_up, run(at + "gate_proj.weight", inter, hidden, columns.begin, columns.size()),
                      run(at + "up_proj.weight", inter, hidden, columns.begin, columns.size()));
-    packing.add(&w.down, {run(at + "down_proj.weight", hidden, inter, 0, hidden)}, columns.begin, columns.size());
+    packing.add(&w.down, {run(at + "down_proj.weight", hidden, inter, 0, hidden)}, columns.begin, columns.size(),
+                slice_width(inter));
   }
 
   void expert(FfnWeights& w, int e, Range columns) const {
@@ -132,7 +133,7 @@ struct LayerLoader {
     up.first += inter;
     packing.add_pair(&w.gate_up, gate, up);
     packing.add(&w.down, {{name("mlp.experts.down_proj"), {experts, hidden, inter}, e * hidden, hidden}}, columns.begin,
-                columns.size());
+                columns.size(), slice_width(config.moe.inter));
   }
 };
 
@@ -143,7 +144,7 @@ std::string layer_prefix(const Arch& arch, size_t layer) { return fmt::format("{
 TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config,
                         const TrunkShare& share, ThreadPool& pool, int numa_node) {
   TrunkWeights t;
-  Packing packing;
+  Packing packing(checkpoint, config.quant);
   t.layers.resize(config.layers.size());
   for (size_t i = 0; i < t.layers.size(); ++i) {
     LayerWeights& w = t.layers[i];
@@ -172,7 +173,7 @@ TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const Mo
               0, config.hidden);
   std::vector<std::byte> scratch;
   checkpoint.rows(t.embedding, Shape{config.vocab, config.hidden}, 0, 0, scratch);
-  t.storage = packing.load(checkpoint, pool, numa_node, "trunk");
+  t.storage = packing.load(pool, numa_node, "trunk");
   return t;
 }
 
@@ -184,7 +185,7 @@ ExpertBank load_experts(const Checkpoint& checkpoint, const Arch& arch, const Mo
   for (LayerSpec l : config.layers) bank.moe_index.push_back(l.ffn == Ffn::moe ? moe_layers++ : -1);
   bank.experts.resize(static_cast<size_t>(moe_layers) * config.moe.experts);
   if (!columns.size()) return bank;
-  Packing packing;
+  Packing packing(checkpoint, config.quant);
   const TrunkShare unused;
   for (size_t i = 0; i < config.layers.size(); ++i) {
     if (bank.moe_index[i] < 0) continue;
@@ -192,9 +193,8 @@ ExpertBank load_experts(const Checkpoint& checkpoint, const Arch& arch, const Mo
     for (int e = 0; e < config.moe.experts; ++e)
       l.expert(bank.experts[static_cast<size_t>(bank.moe_index[i]) * config.moe.experts + e], e, columns);
   }
-  bank.storage =
-      packing.load(checkpoint, pool, numa_node,
-                   fmt::format("experts, columns {}-{} of {}", columns.begin, columns.end, config.moe.inter));
+  bank.storage = packing.load(
+      pool, numa_node, fmt::format("experts, columns {}-{} of {}", columns.begin, columns.end, config.moe.inter));
   return bank;
 }
 

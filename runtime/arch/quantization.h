@@ -1,0 +1,12 @@
+#pragma once
+
+#include "runtime/arch/read_config.h"
+#include "runtime/model/config.h"
+
+namespace kt {
+
+// Reads "quantization_config" if there is one: "fp8" with E4M3 blocks, or compressed-tensors "pack-quantized" INT4 with
+// symmetric groups of 32 (routed experts only, as Kimi-K2 has it). Anything else is refused by name.
+QuantSpec read_quantization(const ConfigReader& config);
+
+}  // namespace kt
