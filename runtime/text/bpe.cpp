@@ -18,10 +18,9 @@ class Bpe::MergeTable {
 
   explicit MergeTable(std::span<const Merge> merges)
       : places_(std::bit_ceil(2 * merges.size() + 1)), mask_(places_.size() - 1) {
-    for (uint32_t rank = 0; rank < merges.size(); ++rank) {
-      const Merge& merge = merges[rank];
+    for (const Merge& merge : merges) {
       Place& place = places_[place_of(merge.left, merge.right)];
-      place = {merge.left, merge.right, {rank, merge.merged}};  // of equal pairs the last one counts
+      place = {merge.left, merge.right, {merge.rank, merge.merged}};  // of equal pairs the last one counts
     }
   }
 

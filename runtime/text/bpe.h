@@ -24,12 +24,13 @@ using StringMap = std::unordered_map<std::string, Value, StringHash, std::equal_
 class Bpe {
  public:
   struct Merge {
+    uint32_t rank;                // several merges may have the same
     int32_t left, right, merged;  // token ids
   };
   static constexpr int32_t kNoToken = -1;
 
   // byte_ids: the token of each single byte; kNoToken: the byte is left out of the encoding, as the reference does for
-  // vocabularies that lack bytes. A merge's rank is its index.
+  // vocabularies that lack bytes.
   // whole_pieces (ignore_merges): a piece that is a key becomes this one token.
   Bpe(const std::array<int32_t, 256>& byte_ids, std::span<const Merge> merges, StringMap<int32_t> whole_pieces);
   ~Bpe();

@@ -15,7 +15,8 @@ struct EncodeOptions {
   bool special_as_text = false;  // tokens marked special in the vocabulary are not recognised in the text
 };
 
-// Byte-level BPE of a model folder's tokenizer.json (Hugging Face tokenizers). Immutable; any thread may use it.
+// Byte-level BPE of a model folder: its tokenizer.json (Hugging Face tokenizers), or where there is none its
+// tiktoken.model (Kimi). Immutable; any thread may use it.
 // Encoding adds no BOS or EOS.
 class Tokenizer {
  public:

@@ -19,28 +19,12 @@
 #include "runtime/text/byte_alphabet.h"
 #include "runtime/text/json_field.h"
 #include "runtime/text/pretokenizer.h"
-#include "runtime/text/utf8.h"
+#include "runtime/text/vocabulary.h"
 
 namespace kt {
 namespace {
 
 using TokenIds = std::unordered_map<std::string_view, int32_t>;  // by the text in the file
-
-// The vocabulary by id.
-struct Vocabulary {
-  std::vector<std::string> bytes;
-  std::vector<bool> special;
-  StringMap<int32_t> added;  // by content
-
-  void set(int32_t id, std::string token_bytes) {
-    const size_t index = static_cast<size_t>(id);
-    if (index >= bytes.size()) {
-      bytes.resize(index + 1);
-      special.resize(index + 1);
-    }
-    bytes[index] = std::move(token_bytes);
-  }
-};
 
 TokenIds read_vocab(const JsonField& vocab, const ByteAlphabet& alphabet, Vocabulary& vocabulary) {
   simdjson::dom::object entries;
@@ -90,7 +74,7 @@ std::vector<Bpe::Merge> read_merges(const JsonField& field, const TokenIds& ids)
     const auto left_id = ids.find(left), right_id = ids.find(right), merged_id = ids.find(joined);
     if (left_id == ids.end() || right_id == ids.end() || merged_id == ids.end())
       here.refuse("both parts and what they make must be in the vocabulary");
-    merges.push_back({left_id->second, right_id->second, merged_id->second});
+    merges.push_back({static_cast<uint32_t>(merges.size()), left_id->second, right_id->second, merged_id->second});
   }
   return merges;
 }
@@ -188,7 +172,7 @@ AddedToken read_added_token(const JsonField& token) {
           .rstrip = token.flag("rstrip", false)};
 }
 
-class JsonTokenizer : public Tokenizer {
+class JsonTokenizer : public VocabularyTokenizer {
  public:
   JsonTokenizer(const JsonField& file, bool nfc)
       : nfc_(nfc ? nfc_normalizer() : nullptr),
@@ -207,19 +191,8 @@ class JsonTokenizer : public Tokenizer {
     in_normalized_text_ = AddedTokens(std::move(normalized));
   }
 
-  std::vector<int32_t> encode(std::string_view text, EncodeOptions options) const override;
-
-  std::string_view bytes(int32_t id) const override { return is_known(id) ? bytes_of(id) : std::string_view(); }
-  bool is_special(int32_t id) const override { return is_known(id) && vocabulary_.special[static_cast<size_t>(id)]; }
-  std::optional<int32_t> find(std::string_view content) const override {
-    const auto entry = vocabulary_.added.find(content);
-    return entry == vocabulary_.added.end() ? std::nullopt : std::optional(entry->second);
-  }
-  int32_t size() const override { return static_cast<int32_t>(vocabulary_.bytes.size()); }
-
  private:
-  bool is_known(int32_t id) const { return id >= 0 && id < size(); }
-  const std::string& bytes_of(int32_t id) const { return vocabulary_.bytes[static_cast<size_t>(id)]; }
+  std::vector<int32_t> encode_valid(std::string_view text, EncodeOptions options) const override;
 
   // An added token may be one of the model's own tokens too; then it stands for its text, not for bytes.
   void add_to_vocabulary(const AddedToken& token, const JsonField& field) {
@@ -231,7 +204,6 @@ class JsonTokenizer : public Tokenizer {
     vocabulary_.added[token.content] = token.id;
   }
 
-  Vocabulary vocabulary_;
   const icu::Normalizer2* nfc_;  // null: the text is taken as it is
   Bpe bpe_;
   PreTokenizer pre_tokenizer_;
@@ -240,16 +212,7 @@ class JsonTokenizer : public Tokenizer {
 
 // Added tokens are cut out of the raw text first, the rest is normalised piece by piece (so that nothing composes
 // across a token), and only then the added tokens that want normalised text are cut out.
-std::vector<int32_t> JsonTokenizer::encode(std::string_view text, EncodeOptions options) const {
-  constexpr size_t kMaxBytes = size_t{1} << 30;  // ICU counts in 32 bits, and NFC may lengthen the text
-  if (text.size() > kMaxBytes) throw std::length_error("a text of more than 1 GiB cannot be encoded");
-  if (!simdjson::validate_utf8(text)) {
-    Utf8Stream stream;
-    std::string valid = stream.push(text);
-    valid += stream.flush();
-    return encode(valid, options);
-  }
-
+std::vector<int32_t> JsonTokenizer::encode_valid(std::string_view text, EncodeOptions options) const {
   std::vector<int32_t> ids;
   std::string buffer;
   std::vector<std::string_view> pieces;

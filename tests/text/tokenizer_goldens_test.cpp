@@ -95,7 +95,8 @@ TEST_P(TokenizerGoldens, ThreadsEncodeAtOnce) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Vocabularies, TokenizerGoldens,
-                         testing::Values("qwen3.5", "qwen3-coder-next", "deepseek-v4", "deepseek-v3.2"),
+                         testing::Values("qwen3.5", "qwen3-coder-next", "deepseek-v4", "deepseek-v3.2",
+                                         "kimi-k2-synthetic"),
                          [](const auto& vocabulary) {
                            std::string name = vocabulary.param;
                            for (char& c : name)

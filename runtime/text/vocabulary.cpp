@@ -1,0 +1,42 @@
+#include "runtime/text/vocabulary.h"
+
+#include <simdjson.h>
+
+#include <stdexcept>
+#include <utility>
+
+namespace kt {
+
+void Vocabulary::set(int32_t id, std::string token_bytes) {
+  const size_t index = static_cast<size_t>(id);
+  if (index >= bytes.size()) {
+    bytes.resize(index + 1);
+    special.resize(index + 1);
+  }
+  bytes[index] = std::move(token_bytes);
+}
+
+std::vector<int32_t> VocabularyTokenizer::encode(std::string_view text, EncodeOptions options) const {
+  constexpr size_t kMaxBytes = size_t{1} << 30;  // ICU counts in 32 bits, and NFC may lengthen the text
+  if (text.size() > kMaxBytes) throw std::length_error("a text of more than 1 GiB cannot be encoded");
+  if (simdjson::validate_utf8(text)) return encode_valid(text, options);
+  Utf8Stream stream;
+  std::string valid = stream.push(text);
+  valid += stream.flush();
+  return encode_valid(valid, options);
+}
+
+std::string_view VocabularyTokenizer::bytes(int32_t id) const {
+  return is_known(id) ? std::string_view(vocabulary_.bytes[static_cast<size_t>(id)]) : std::string_view();
+}
+
+bool VocabularyTokenizer::is_special(int32_t id) const {
+  return is_known(id) && vocabulary_.special[static_cast<size_t>(id)];
+}
+
+std::optional<int32_t> VocabularyTokenizer::find(std::string_view content) const {
+  const auto entry = vocabulary_.added.find(content);
+  return entry == vocabulary_.added.end() ? std::nullopt : std::optional(entry->second);
+}
+
+}  // namespace kt
