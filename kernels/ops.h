@@ -135,6 +135,12 @@ struct Ops {
   void (*softmax_top_k)(const float* logits, int experts, int top_k, bool normalise, int32_t* ids, float* weights);
   // out[i] = sigmoid(x[i]), any n.
   void (*sigmoid)(const float* x, int n, float* out);
+
+  // For benchmarks. Reads all of a block of memory as `streams` (1, 4 or 8) parts in step; the sum is of no interest.
+  uint64_t (*read)(const std::byte* data, size_t bytes, int streams);
+  // Multiplies from registers alone with the widest instruction of the table, bf16 (or float32) or int8, and returns
+  // the number of operations, a multiply-add counting as two.
+  double (*multiply)(bool int8, int64_t rounds);
 };
 
 // Tables that this machine can run, slowest first. "amx-emulated" is AMX's code on software tiles, for tests.

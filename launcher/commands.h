@@ -10,4 +10,7 @@ int tokenize_command(int argc, char** argv);
 int template_command(int argc, char** argv);
 int version_command(int argc, char** argv);
 
+int bench_command(int argc, char** argv);  // finds one of:
+int bench_kernels_command(int argc, char** argv);
+
 }  // namespace kt

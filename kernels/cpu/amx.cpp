@@ -268,6 +268,31 @@ struct TileTable {
   using RawInt4 = Bf16TileChains<RawInt4Lines>;
   using AmxInt4 = Int8TileChains<AmxInt4Lines>;
   using AmxInt8 = Int8TileChains<AmxInt8Lines>;
+  static double multiply(bool int8, int64_t rounds) {
+    configure_tiles(16, 16);
+    alignas(64) static const std::byte zeros[16 * 64] = {};
+    for (int64_t i = 0; i < rounds; ++i) {
+      if (i % 4096 == 0) {
+        load_tile(4, zeros, 64);
+        load_tile(5, zeros, 64);
+        load_tile(6, zeros, 64);
+        load_tile(7, zeros, 64);
+      }
+      if (int8) {
+        multiply_int8(0, 4, 6);
+        multiply_int8(1, 4, 7);
+        multiply_int8(2, 5, 6);
+        multiply_int8(3, 5, 7);
+      } else {
+        multiply_bf16(0, 4, 6);
+        multiply_bf16(1, 4, 7);
+        multiply_bf16(2, 5, 6);
+        multiply_bf16(3, 5, 7);
+      }
+    }
+    release_tiles();
+    return static_cast<double>(rounds) * 4 * 16 * 16 * 2 * (int8 ? 64 : 32);
+  }
 };
 
 }  // namespace

@@ -216,6 +216,8 @@ struct VectorChains {
   }
 };
 
+double multiply_vectors(bool int8, int64_t rounds);
+
 // The chains of a table without tiles.
 struct VectorTable {
   using Bf16 = VectorChains<Bf16Lines>;
@@ -223,6 +225,7 @@ struct VectorTable {
   using RawInt4 = VectorChains<RawInt4Lines>;
   using AmxInt4 = VectorChains<AmxInt4Lines>;
   using AmxInt8 = VectorChains<AmxInt8Lines>;
+  static double multiply(bool int8, int64_t rounds) { return multiply_vectors(int8, rounds); }
 };
 
 // Rows whose inputs stay in cache while all panels pass by.
@@ -561,6 +564,54 @@ void delta_rule(const DeltaJob& job, int column, int columns) {
   for (; c < column + columns; c += 16) delta_columns<1>(job, c);
 }
 
+// ---- limits of the hardware, for benchmarks ------------------------------------------------------------------------
+
+template <int S>
+inline uint64_t read_streams(const std::byte* data, size_t bytes) {
+  const size_t part = bytes / S / 256 * 256;
+  V sum[S];
+  for (int s = 0; s < S; ++s) sum[s] = splat(0.0f);
+  for (size_t at = 0; at < part; at += 256)
+    for (int s = 0; s < S; ++s) {
+      const std::byte* p = data + s * part + at;
+      __builtin_prefetch(p + 2048);
+      for (int i = 0; i < 4; ++i) sum[s] = either(sum[s], load(reinterpret_cast<const float*>(p + 64 * i)));
+    }
+  uint64_t total = 0;
+  for (int s = 0; s < S; ++s) {
+    uint32_t lanes[16];
+    store(reinterpret_cast<float*>(lanes), sum[s]);
+    for (uint32_t l : lanes) total += l;
+  }
+  return total;
+}
+uint64_t read(const std::byte* data, size_t bytes, int streams) {
+  return streams >= 8   ? read_streams<8>(data, bytes)
+         : streams >= 4 ? read_streams<4>(data, bytes)
+                        : read_streams<1>(data, bytes);
+}
+
+// Twelve independent sums hide the latency of any multiply-add. Not the loops' own widest form when that is a tile.
+double multiply_vectors(bool int8, int64_t rounds) {
+  const V a = splat(1.0f), b = splat(1e-9f);
+  const Line w = load_bytes(reinterpret_cast<const std::byte*>(&a));
+  V sum[12];
+  I dot[12];
+  for (int i = 0; i < 12; ++i) sum[i] = splat(0.0f), dot[i] = zero_i();
+  for (int64_t n = 0; n < rounds; ++n) {
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; ++i) {
+      if (int8)
+        dot[i] = dot4<0>(dot[i], w, 0x01010101);
+      else
+        sum[i] = fma(a, b, sum[i]);
+    }
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; ++i) keep(sum[i], dot[i]);
+  }
+  return static_cast<double>(rounds) * 12 * 16 * (int8 ? 8 : 2);
+}
+
 template <class Table>
 constexpr Ops make_table(std::string_view name) {
   return {.name = name,
@@ -580,5 +631,7 @@ constexpr Ops make_table(std::string_view name) {
           .conv_silu = conv_silu,
           .delta_rule = delta_rule,
           .softmax_top_k = softmax_top_k,
-          .sigmoid = sigmoid};
+          .sigmoid = sigmoid,
+          .read = read,
+          .multiply = Table::multiply};
 }

@@ -2,6 +2,7 @@
 // tables keep (compiled without contraction; std::fma is one rounding).
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -260,6 +261,22 @@ void softmax_top_k(const float* logits, int experts, int top_k, bool normalise, 
     for (int j = 0; j < top_k; ++j) weights[j] = weights[j] / chosen;
 }
 
+uint64_t read(const std::byte* data, size_t bytes, int) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i + 8 <= bytes; i += 8) {
+    uint64_t word;
+    std::memcpy(&word, data + i, sizeof word);
+    sum += word;
+  }
+  return sum;
+}
+
+double multiply(bool, int64_t rounds) {
+  volatile float sum = 0.0f;
+  for (int64_t i = 0; i < rounds; ++i) sum = std::fma(1.0f, 1e-9f, sum);
+  return 2.0 * static_cast<double>(rounds);
+}
+
 }  // namespace
 
 extern const Ops kRefOps = {.name = "ref",
@@ -279,6 +296,8 @@ extern const Ops kRefOps = {.name = "ref",
                             .conv_silu = conv_silu,
                             .delta_rule = delta_rule,
                             .softmax_top_k = softmax_top_k,
-                            .sigmoid = sigmoid};
+                            .sigmoid = sigmoid,
+                            .read = read,
+                            .multiply = multiply};
 
 }  // namespace kt

@@ -129,3 +129,7 @@ inline int store_int8(int8_t* p, V a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(q));
   return _mm512_reduce_add_epi32(q);
 }
+
+// For the measurement of limits.
+inline V either(V a, V b) { return {_mm512_or_ps(a.v, b.v)}; }
+inline void keep(V& a, I& b) { asm volatile("" : "+v"(a.v), "+v"(b.v)); }

@@ -1,0 +1,40 @@
+// `ktmpi bench NAME`: one benchmark each, JSON Lines on stdout.
+
+#include <cstdio>
+#include <string_view>
+#include <vector>
+
+#include "launcher/commands.h"
+#include "runtime/base/error.h"
+#include "runtime/config/words.h"
+
+namespace kt {
+namespace {
+
+struct Benchmark {
+  std::string_view name;
+  int (*run)(int argc, char** argv);
+  std::string_view help;
+};
+constexpr Benchmark kBenchmarks[] = {
+    {"kernels", bench_kernels_command, "expert layers of one shape and format, against the hardware's limits"},
+};
+
+}  // namespace
+
+int bench_command(int argc, char** argv) {
+  const std::string_view name = argc > 1 ? argv[1] : "--help";
+  std::vector<std::string_view> names;
+  for (const Benchmark& b : kBenchmarks) {
+    if (b.name == name) return b.run(argc - 1, argv + 1);
+    names.push_back(b.name);
+  }
+  if (name != "--help" && name != "-h")
+    fail(kExitUsage, "unknown benchmark '{}'; the nearest one is '{}'\nktmpi bench --help lists them", name,
+         nearest(name, names));
+  fmt::print("Usage: ktmpi bench NAME [OPTION ...]\n\n");
+  for (const Benchmark& b : kBenchmarks) fmt::print("  {:<8} {}\n", b.name, b.help);
+  return kExitOk;
+}
+
+}  // namespace kt

@@ -1,0 +1,263 @@
+// `ktmpi bench kernels`: expert layers through the kernels that serve them, one JSON line per number of tokens, against
+// limits that are measured in the same run: limit_ms = max(bytes touched / DRAM bandwidth, operations / multiply peak).
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <chrono>
+#include <cstdio>
+#include <numeric>
+#include <random>
+#include <sstream>
+
+#include "kernels/buffer.h"
+#include "kernels/context.h"
+#include "launcher/commands.h"
+#include "runtime/base/error.h"
+#include "runtime/model/experts.h"
+
+namespace kt {
+namespace {
+
+namespace po = boost::program_options;
+using Clock = std::chrono::steady_clock;
+
+struct Options {
+  std::string method;
+  int hidden = 0, inter = 0, experts = 0, top_k = 0, threads = 0;
+  std::vector<int> tokens;
+  double seconds = 1.0, memory_gb = 0.0;
+};
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+double median(std::vector<double> v) {
+  std::nth_element(v.begin(), v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2), v.end());
+  return v[v.size() / 2];
+}
+
+Format format_by_name(const std::string& name) {
+  for (size_t i = 0; i < std::size(kFormats); ++i)
+    if (kFormats[i].name == name) return static_cast<Format>(i);
+  fail(kExitUsage, "kt-method {}: expected BF16, FP8, RAWINT4, AMXINT4 or AMXINT8", name);
+}
+
+Options parse(int argc, char** argv, bool* help) {
+  Options o;
+  std::string tokens;
+  po::options_description d(
+      "ktmpi bench kernels: time expert layers of one shape and format\n\nUsage: ktmpi bench kernels [OPTION "
+      "...]\n\nOptions");
+  d.add_options()("kt-method", po::value(&o.method)->default_value("BF16"), "BF16, FP8, RAWINT4, AMXINT4, AMXINT8")(
+      "hidden", po::value(&o.hidden)->default_value(2048), "width of a token")(
+      "inter", po::value(&o.inter)->default_value(512), "intermediate width of an expert")(
+      "experts", po::value(&o.experts)->default_value(512), "experts of the layer")(
+      "topk", po::value(&o.top_k)->default_value(10), "experts of a token")(
+      "tokens", po::value(&tokens)->default_value("1,4,32,256,1024"), "batch sizes, comma-separated")(
+      "threads", po::value(&o.threads)->default_value(static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN))), "threads")(
+      "seconds", po::value(&o.seconds)->default_value(1.0), "time for each batch size")(
+      "memory-gb", po::value(&o.memory_gb)->default_value(0.0), "memory for experts; 0: 60 % of what is available")(
+      "help,h", "this text");
+  try {
+    po::variables_map map;
+    po::store(po::command_line_parser(argc, argv).options(d).positional({}).run(), map);
+    po::notify(map);
+    *help = map.count("help") > 0;
+  } catch (const po::error& e) {
+    fail(kExitUsage, "bench kernels: {}", e.what());
+  }
+  if (*help) {
+    std::ostringstream text;
+    text << d;
+    fmt::print("{}", text.str());
+    return o;
+  }
+  std::istringstream list(tokens);
+  for (std::string t; std::getline(list, t, ',');) {
+    const int n = std::atoi(t.c_str());
+    if (n < 1 || n > 65536) fail(kExitUsage, "tokens: expected numbers from 1 to 65536, found \"{}\"", t);
+    o.tokens.push_back(n);
+  }
+  if (o.tokens.empty() || o.hidden < 32 || o.inter < 32 || o.hidden % 32 || o.inter % 32 || o.top_k < 1 ||
+      o.experts < o.top_k || o.threads < 1)
+    fail(kExitUsage, "bench kernels: hidden and inter must be multiples of 32, 1 <= topk <= experts, threads >= 1");
+  return o;
+}
+
+// The best of several ways to read memory that fits in no cache, all threads at once. GB/s.
+double measure_dram(ThreadPool& pool, const Ops& ops, const Buffer& memory) {
+  double best = 0.0;
+  const int64_t parts = pool.size();
+  const size_t part = std::min<size_t>(memory.size() / static_cast<size_t>(parts), 1ull << 30) / 4096 * 4096;
+  for (int repeat = 0; repeat < 5; ++repeat)
+    for (int streams : {1, 4, 8}) {
+      std::vector<uint64_t> sums(static_cast<size_t>(parts));
+      const auto start = Clock::now();
+      pool.run(parts, [&](int64_t i) {
+        sums[static_cast<size_t>(i)] = ops.read(memory.bytes() + static_cast<size_t>(i) * part, part, streams);
+      });
+      best = std::max(best, static_cast<double>(part) * static_cast<double>(parts) / seconds_since(start) / 1e9);
+    }
+  return best;
+}
+
+// GFLOP/s or GOP/s of all threads, from registers.
+double measure_peak(ThreadPool& pool, const Ops& ops, bool int8) {
+  int64_t rounds = 1 << 14;
+  double best = 0.0;
+  for (int repeat = 0; repeat < 12; ++repeat) {
+    std::vector<double> done(static_cast<size_t>(pool.size()));
+    const auto start = Clock::now();
+    pool.run(pool.size(), [&](int64_t i) { done[static_cast<size_t>(i)] = ops.multiply(int8, rounds); });
+    const double seconds = seconds_since(start);
+    if (seconds < 0.02) rounds *= 4;
+    best = std::max(best, std::accumulate(done.begin(), done.end(), 0.0) / seconds / 1e9);
+  }
+  return best;
+}
+
+// A layer of experts with distinct memory. The values are arbitrary but finite.
+struct Bank {
+  std::vector<FfnWeights> experts;
+  Buffer memory;
+  size_t expert_bytes = 0;
+};
+Bank make_bank(const Options& o, Format format, int experts, ThreadPool& pool) {
+  Bank bank;
+  FfnWeights w;
+  const int slice_tiles = slice_width(o.inter) / kTileK;
+  const int groups = info(format).max_group_tiles;
+  w.columns = o.inter;
+  w.gate_up = {
+      .format = format, .n = static_cast<int>(2 * round_up(o.inter, 2 * kPanel)), .k = o.hidden, .group_tiles = groups};
+  w.down = {.format = format, .n = o.hidden, .k = o.inter, .group_tiles = std::min(groups, slice_tiles)};
+  bank.expert_bytes = w.gate_up.bytes() + w.down.bytes();
+  bank.memory = Buffer(static_cast<size_t>(experts) * bank.expert_bytes, -1, pool);
+  bank.experts.assign(static_cast<size_t>(experts), w);
+  pool.run(experts, [&](int64_t e) {
+    std::byte* at = bank.memory.bytes() + static_cast<size_t>(e) * bank.expert_bytes;
+    uint64_t state = static_cast<uint64_t>(e) * 0x9e3779b97f4a7c15ull + 1;
+    for (PackedMatrix* m :
+         {&bank.experts[static_cast<size_t>(e)].gate_up, &bank.experts[static_cast<size_t>(e)].down}) {
+      m->data = at;
+      for (int p = 0; p < m->panels(); ++p) {
+        std::byte* panel = at + static_cast<size_t>(p) * m->panel_bytes();
+        for (size_t i = 0; i < m->scales_at(); i += 8) {
+          state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+          // bf16 of about +-0.02, FP8 below 1; any bits do for integers
+          const uint64_t word = format == Format::BF16  ? (state & 0x807f807f807f807full) | 0x3c803c803c803c80ull
+                                : format == Format::FP8 ? state & 0xb7b7b7b7b7b7b7b7ull
+                                                        : state;
+          std::memcpy(panel + i, &word, sizeof word);
+        }
+        if (format == Format::FP8)
+          for (int g = 0; g < m->groups(); ++g) {
+            const float s = 256.0f * 0.02f;
+            std::memcpy(panel + m->scales_at() + static_cast<size_t>(g) * sizeof s, &s, sizeof s);
+          }
+        else
+          for (int g = 0; g < m->groups() * kPanel; ++g) {
+            const bf16 s = to_bf16(0.002f);
+            std::memcpy(panel + m->scales_at() + static_cast<size_t>(g) * sizeof s, &s, sizeof s);
+          }
+      }
+      at += m->bytes();
+    }
+  });
+  return bank;
+}
+
+struct Batch {
+  std::vector<int32_t> ids;
+  std::vector<float> weights;
+  int distinct = 0;
+};
+Batch draw(const Options& o, int experts, int tokens, std::mt19937_64& random) {
+  Batch b;
+  std::vector<int32_t> all(static_cast<size_t>(experts));
+  std::iota(all.begin(), all.end(), 0);
+  std::vector<bool> used(static_cast<size_t>(experts));
+  for (int t = 0; t < tokens; ++t)
+    for (int j = 0; j < o.top_k; ++j) {
+      std::swap(all[static_cast<size_t>(j)], all[static_cast<size_t>(j) + random() % static_cast<size_t>(experts - j)]);
+      b.ids.push_back(all[static_cast<size_t>(j)]);
+      b.weights.push_back(1.0f / static_cast<float>(o.top_k));
+      used[static_cast<size_t>(all[static_cast<size_t>(j)])] = true;
+    }
+  b.distinct = static_cast<int>(std::count(used.begin(), used.end(), true));
+  return b;
+}
+
+size_t memory_for_experts(const Options& o) {
+  if (o.memory_gb > 0) return static_cast<size_t>(o.memory_gb * 1e9);
+  return static_cast<size_t>(0.6 * static_cast<double>(sysconf(_SC_AVPHYS_PAGES)) *
+                             static_cast<double>(sysconf(_SC_PAGESIZE)));
+}
+
+}  // namespace
+
+int bench_kernels_command(int argc, char** argv) {
+  bool help = false;
+  const Options o = parse(argc, argv, &help);
+  if (help) return kExitOk;
+  const Format format = format_by_name(o.method);
+  const Ops& ops = choose_ops();
+  std::vector<int> cores;
+  for (int i = 0; i < o.threads && o.threads <= static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)); ++i)
+    cores.push_back(i);
+  ThreadPool pool(o.threads, cores);
+  const KernelContext kernels{ops, pool};
+
+  // As many experts as fit, at least 1 GiB of them so that no cache helps.
+  constexpr size_t kSmallestBank = 1ull << 30;
+  const size_t expert_bytes = make_bank(o, format, 0, pool).expert_bytes;
+  const size_t room = std::max(memory_for_experts(o), kSmallestBank);
+  const int fit = static_cast<int>(std::max<size_t>(room / expert_bytes, static_cast<size_t>(o.top_k)));
+  const int wanted = std::max(o.experts, static_cast<int>(kSmallestBank / expert_bytes) + 1);
+  const int experts = std::min(wanted, fit);
+  fmt::print(stderr, "{} kernels, {} threads; making {} experts of {:.1f} MB\n", ops.name, o.threads, experts,
+             static_cast<double>(expert_bytes) / 1e6);
+  const Bank bank = make_bank(o, format, experts, pool);
+
+  const int most = *std::max_element(o.tokens.begin(), o.tokens.end());
+  const MoeSpec spec{.experts = experts, .top_k = o.top_k, .inter = o.inter};
+  ExpertRunner runner(spec, o.hidden, o.inter, most);
+  std::mt19937_64 random(1);
+  std::vector<bf16> x(static_cast<size_t>(most) * o.hidden);
+  std::normal_distribution<float> normal;
+  for (bf16& v : x) v = to_bf16(normal(random));
+  std::vector<double> out(static_cast<size_t>(most) * o.hidden);
+
+  for (int tokens : o.tokens) {
+    const double dram = measure_dram(pool, ops, bank.memory),
+                 peak = measure_peak(pool, ops, info(format).int8_activations);
+    std::vector<double> times, limits, bytes;
+    const double flops = 6.0 * o.hidden * o.inter * o.top_k * tokens;
+    const auto start = Clock::now();
+    for (int call = 0; call < 3 || (seconds_since(start) < o.seconds && call < 2000); ++call) {
+      const Batch b = draw(o, experts, tokens, random);
+      std::fill(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(tokens) * o.hidden, 0.0);
+      const auto begin = Clock::now();
+      runner.run(kernels, bank.experts.data(), {.data = x.data(), .stride = o.hidden, .count = tokens},
+                 {.ids = b.ids, .weights = b.weights, .rows = tokens, .top_k = o.top_k}, out.data(), o.hidden);
+      if (call == 0) continue;  // warm-up
+      times.push_back(seconds_since(begin));
+      bytes.push_back(static_cast<double>(b.distinct) * static_cast<double>(bank.expert_bytes));
+      limits.push_back(std::max(bytes.back() / dram / 1e9, flops / peak / 1e9));
+    }
+    const double ms = 1e3 * median(times), limit_ms = 1e3 * median(limits);
+    fmt::print(
+        "{{\"method\":\"{}\",\"hidden\":{},\"inter\":{},\"experts\":{},\"topk\":{},\"tokens\":{},\"threads\":{},\"ms_"
+        "median\":{:.4f},"
+        "\"gbps\":{:.2f},\"gflops\":{:.1f},\"dram_gbps\":{:.2f},\"peak_gflops\":{:.1f},\"limit_ms\":{:.4f},\"fraction_"
+        "of_limit\":{:.3f},"
+        "\"experts_real\":{},\"kernels\":\"{}\",\"calls\":{}}}\n",
+        o.method, o.hidden, o.inter, o.experts, o.top_k, tokens, o.threads, ms, median(bytes) / ms / 1e6,
+        flops / ms / 1e6, dram, peak, limit_ms, limit_ms / ms, experts, ops.name, times.size());
+    std::fflush(stdout);
+  }
+  return kExitOk;
+}
+
+}  // namespace kt
