@@ -27,12 +27,15 @@ Sizes sizes_of(const ModelConfig& c, const TrunkShare& share, CacheLimits limits
 size_t StateCache::bytes(const ModelConfig& config, const TrunkShare& share, CacheLimits limits) {
   const Sizes s = sizes_of(config, share, limits);
   return s.attention_layers * s.page_elements * sizeof(bf16) +
-         s.delta_layers * limits.slots * (s.history + s.state) * sizeof(float);
+         s.delta_layers * static_cast<size_t>(limits.slots + limits.snapshots) * (s.history + s.state) * sizeof(float);
 }
 
 StateCache::StateCache(const ModelConfig& config, const TrunkShare& share, CacheLimits limits, ThreadPool& pool,
                        int numa_node)
-    : kv_heads_(share.kv_heads.size()), head_dim_(config.attention.head_dim), slots_(limits.slots) {
+    : kv_heads_(share.kv_heads.size()),
+      head_dim_(config.attention.head_dim),
+      slots_(limits.slots),
+      snapshots_(limits.snapshots) {
   const Sizes s = sizes_of(config, share, limits);
   for (LayerSpec l : config.layers)
     index_.push_back(l.mixer == Mixer::attention ? attention_layers_++ : delta_layers_++);
@@ -40,21 +43,27 @@ StateCache::StateCache(const ModelConfig& config, const TrunkShare& share, Cache
   history_ = s.history;
   state_ = s.state;
   pages_ = Buffer(attention_layers_ * s.page_elements * sizeof(bf16), numa_node, pool);
-  states_ = Buffer(static_cast<size_t>(delta_layers_) * slots_ * (history_ + state_) * sizeof(float), numa_node, pool);
+  states_ = Buffer(static_cast<size_t>(delta_layers_) * (slots_ + snapshots_) * (history_ + state_) * sizeof(float),
+                   numa_node, pool);
 }
 
 bf16* StateCache::pages(int layer, int kv_head) const {
   return pages_.as<bf16>() + index_[layer] * layer_page_elements_ + kv_head * kv_page_elements(head_dim_);
 }
-float* StateCache::conv_history(int layer, int slot) const {
-  return states_.as<float>() + (static_cast<size_t>(index_[layer]) * slots_ + slot) * (history_ + state_);
-}
+float* StateCache::conv_history(int layer, int slot) const { return slot_state(index_[layer], slot); }
 float* StateCache::delta_state(int layer, int slot) const { return conv_history(layer, slot) + history_; }
 
+float* StateCache::slot_state(int delta_layer, int slot) const {
+  return states_.as<float>() + (static_cast<size_t>(delta_layer) * (slots_ + snapshots_) + slot) * (history_ + state_);
+}
+
 void StateCache::clear_slot(int slot) const {
+  for (int i = 0; i < delta_layers_; ++i) std::memset(slot_state(i, slot), 0, (history_ + state_) * sizeof(float));
+}
+
+void StateCache::copy_slot(int from, int to) const {
   for (int i = 0; i < delta_layers_; ++i)
-    std::memset(states_.as<float>() + (static_cast<size_t>(i) * slots_ + slot) * (history_ + state_), 0,
-                (history_ + state_) * sizeof(float));
+    std::memcpy(slot_state(i, to), slot_state(i, from), (history_ + state_) * sizeof(float));
 }
 
 }  // namespace kt

@@ -9,12 +9,14 @@
 namespace kt {
 
 struct CacheLimits {
-  int blocks = 0;  // pages of kKvBlock tokens, shared by all sequences
-  int slots = 0;   // running sequences
+  int blocks = 0;     // pages of kKvBlock tokens, shared by all sequences
+  int slots = 0;      // running sequences
+  int snapshots = 0;  // kept recurrent states; none are made for models without
 };
 
 // What a trunk rank remembers of the running sequences: pages of keys and values for its key-value heads in attention
 // layers, and per slot the convolution's last inputs and the recurrent state of its heads in delta-net layers.
+// Snapshots are further slots that no sequence runs in.
 class StateCache {
  public:
   static size_t bytes(const ModelConfig& config, const TrunkShare& share, CacheLimits limits);
@@ -26,11 +28,16 @@ class StateCache {
   // (taps - 1, channels) and (value_heads, key_dim, value_dim) of a slot.
   float* conv_history(int layer, int slot) const;
   float* delta_state(int layer, int slot) const;
+  int snapshots() const { return snapshots_; }
+  int snapshot_slot(int snapshot) const { return slots_ + snapshot; }
   void clear_slot(int slot) const;
+  void copy_slot(int from, int to) const;
 
  private:
+  float* slot_state(int delta_layer, int slot) const;
+
   std::vector<int> index_;  // layer -> index among the layers with its mixer
-  int kv_heads_, head_dim_, slots_;
+  int kv_heads_, head_dim_, slots_, snapshots_;
   int attention_layers_ = 0, delta_layers_ = 0;
   size_t layer_page_elements_, history_, state_;  // per attention layer; floats per slot and delta layer
   Buffer pages_, states_;

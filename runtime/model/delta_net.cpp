@@ -1,6 +1,7 @@
 // Gated delta net (Yang et al., "Gated Delta Networks", 2024), token by token in prefill and decode alike, so that a
 // token's numbers do not depend on how its prompt was cut.
 
+#include <algorithm>
 #include <cmath>
 
 #include "runtime/model/trunk.h"
@@ -12,6 +13,19 @@ constexpr float kL2Eps = 1e-6f;
 constexpr int kStateColumns = 64;  // of a head's state, per task
 
 float softplus(float x) { return x > 20.0f ? x : static_cast<float>(std::log1p(std::exp(static_cast<double>(x)))); }
+
+// Calls run(first, count) for the tokens of a slice: once, or for those before and after its state is saved.
+template <class Run, class Save>
+void run_and_save(const SeqSlice& slice, const Run& run, const Save& save) {
+  if (slice.save < 0) return run(0, slice.count);
+  run(0, slice.save_after);
+  save();
+  if (slice.save_after < slice.count) run(slice.save_after, slice.count - slice.save_after);
+}
+
+void copy_columns(const float* from, float* to, int rows, int64_t stride, int begin, int end) {
+  for (int r = 0; r < rows; ++r) std::copy(from + r * stride + begin, from + r * stride + end, to + r * stride + begin);
+}
 
 }  // namespace
 
@@ -36,9 +50,16 @@ void mix_delta_net(Trunk& t, int layer, const StepPlan& plan) {
     const SeqSlice& slice = plan.slices[task / channel_parts];
     const int64_t row = first_row[task / channel_parts];
     const Range part = part_of(channels / 16, static_cast<int>(task % channel_parts), channel_parts);
-    ops.conv_silu(fused + row * t.stride.fused, t.stride.fused, t.cache.conv_history(layer, slice.slot), w.conv.data(),
-                  s.conv_kernel, channels, slice.count, part.begin * 16, part.end * 16, conv + row * channels,
-                  channels);
+    const int begin = part.begin * 16, end = part.end * 16;
+    float* history = t.cache.conv_history(layer, slice.slot);
+    const auto run = [&](int first, int count) {
+      ops.conv_silu(fused + (row + first) * t.stride.fused, t.stride.fused, history, w.conv.data(), s.conv_kernel,
+                    channels, count, begin, end, conv + (row + first) * channels, channels);
+    };
+    run_and_save(slice, run, [&] {
+      copy_columns(history, t.cache.conv_history(layer, t.cache.snapshot_slot(slice.save)), s.conv_kernel - 1, channels,
+                   begin, end);
+    });
   });
 
   t.kernels.split(rows, 1, [&](int begin, int end) {
@@ -63,22 +84,31 @@ void mix_delta_net(Trunk& t, int layer, const StepPlan& plan) {
     const int64_t row = first_row[task / column_parts / value_heads];
     const float* q = conv + row * channels + h / ratio * s.key_dim;
     const float* g = gates + row * t.stride.gates + h;
-    const int column = part * kStateColumns;
-    ops.delta_rule({.q = q,
-                    .k = q + k_at,
-                    .qk_stride = channels,
-                    .v = conv + row * channels + v_at + static_cast<int64_t>(h) * s.value_dim,
-                    .v_stride = channels,
-                    .alpha = g + value_heads,
-                    .beta = g,
-                    .gate_stride = t.stride.gates,
-                    .tokens = slice.count,
-                    .key_dim = s.key_dim,
-                    .value_dim = s.value_dim,
-                    .state = t.cache.delta_state(layer, slice.slot) + static_cast<int64_t>(h) * s.key_dim * s.value_dim,
-                    .out = t.mixed.as<float>() + row * t.stride.mixed + static_cast<int64_t>(h) * s.value_dim,
-                    .out_stride = t.stride.mixed},
-                   column, std::min(kStateColumns, s.value_dim - column));
+    const int column = part * kStateColumns, columns = std::min(kStateColumns, s.value_dim - column);
+    const int64_t head_at = static_cast<int64_t>(h) * s.key_dim * s.value_dim;
+    float* state = t.cache.delta_state(layer, slice.slot) + head_at;
+    const auto run = [&](int first, int count) {
+      ops.delta_rule(
+          {.q = q + static_cast<int64_t>(first) * channels,
+           .k = q + static_cast<int64_t>(first) * channels + k_at,
+           .qk_stride = channels,
+           .v = conv + (row + first) * channels + v_at + static_cast<int64_t>(h) * s.value_dim,
+           .v_stride = channels,
+           .alpha = g + first * t.stride.gates + value_heads,
+           .beta = g + first * t.stride.gates,
+           .gate_stride = t.stride.gates,
+           .tokens = count,
+           .key_dim = s.key_dim,
+           .value_dim = s.value_dim,
+           .state = state,
+           .out = t.mixed.as<float>() + (row + first) * t.stride.mixed + static_cast<int64_t>(h) * s.value_dim,
+           .out_stride = t.stride.mixed},
+          column, columns);
+    };
+    run_and_save(slice, run, [&] {
+      copy_columns(state, t.cache.delta_state(layer, t.cache.snapshot_slot(slice.save)) + head_at, s.key_dim,
+                   s.value_dim, column, column + columns);
+    });
   });
 
   t.kernels.split(rows, 1, [&](int begin, int end) {

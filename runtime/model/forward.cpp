@@ -48,7 +48,10 @@ void begin_step(Trunk& t, const StepPlan& plan) {
   std::vector<int> position(plan.tokens.size());
   int row = 0;
   for (const SeqSlice& s : plan.slices) {
+    if (s.load >= t.cache.snapshots() || s.save >= t.cache.snapshots())
+      fail(kExitPeerLost, "step {}: snapshots {} and {} of {}", plan.step, s.load, s.save, t.cache.snapshots());
     if (s.first == 0) t.cache.clear_slot(s.slot);
+    if (s.load >= 0) t.cache.copy_slot(t.cache.snapshot_slot(s.load), s.slot);
     for (int i = 0; i < s.count; ++i) position[row++] = s.first + i;
   }
   std::vector<double> frequency(half);

@@ -8,13 +8,13 @@
 namespace kt {
 namespace {
 
-// Layout, little-endian, no padding: Header, slices x SeqSlice (4 x i32), tokens x i32, blocks x i32, then
+// Layout, little-endian, no padding: Header, slices x SeqSlice (7 x i32), tokens x i32, blocks x i32, then
 // (slices + 1) x i32 of block_begin. The length of the message follows from the header.
 static_assert(std::endian::native == std::endian::little);
-static_assert(sizeof(SeqSlice) == 4 * sizeof(int32_t));
+static_assert(sizeof(SeqSlice) == 7 * sizeof(int32_t));
 
 constexpr uint32_t kMagic = 0x5054534b;  // "KSTP"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 
 struct Header {
   uint32_t magic = kMagic, version = kVersion;
@@ -24,7 +24,7 @@ struct Header {
 static_assert(sizeof(Header) == 32);
 
 size_t size_of(const Header& header) {
-  return sizeof(Header) + 4 * (5 * size_t{header.slices} + 1 + header.tokens + header.blocks);
+  return sizeof(Header) + 4 * (8 * size_t{header.slices} + 1 + header.tokens + header.blocks);
 }
 
 // The caller has made room for `count` values.
@@ -52,6 +52,14 @@ void check_slice(const StepPlan& plan, size_t i) {
   const SeqSlice& s = plan.slices[i];
   if (s.slot < 0 || s.first < 0 || s.count < 1 || s.logits_from < 0 || s.logits_from > s.count) {
     refuse("slice {} has slot {}, first {}, count {}, logits_from {}", i, s.slot, s.first, s.count, s.logits_from);
+  }
+  if (s.load < -1 || (s.load >= 0 && (s.first == 0 || s.first % kBlockTokens != 0))) {
+    refuse("slice {} loads snapshot {} at position {}", i, s.load, s.first);
+  }
+  if (s.save < -1 || s.save_after < (s.save >= 0) || s.save_after > s.count ||
+      (s.save >= 0 && (s.first + s.save_after) % kBlockTokens != 0)) {
+    refuse("slice {} saves snapshot {} after {} of {} tokens from position {}", i, s.save, s.save_after, s.count,
+           s.first);
   }
   const int64_t begin = plan.block_begin[i], end = plan.block_begin[i + 1];
   const int64_t needed = (int64_t{s.first} + s.count + kBlockTokens - 1) / kBlockTokens;

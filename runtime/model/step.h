@@ -16,6 +16,11 @@ struct SeqSlice {
   int32_t first = 0;  // position of the first token; 0 starts the sequence (its recurrent state is cleared)
   int32_t count = 0;
   int32_t logits_from = 0;  // logits are wanted for tokens [logits_from, count) of the slice; == count: none
+  // Recurrent state, by number of the snapshot; -1: none. What is loaded is what was there before the step: its number
+  // may be saved under in the same step.
+  int32_t load = -1;       // the slot's state before the first token
+  int32_t save = -1;       // where to keep the state after `save_after` tokens of the slice, at a multiple of
+  int32_t save_after = 0;  // kBlockTokens
 };
 
 // One forward pass, the same on all trunk ranks. Values only: rank 0 makes it, sends it, and every rank obeys.

@@ -12,7 +12,7 @@ namespace {
 
 StepPlan two_slices() {
   return {.step = 77,
-          .slices = {{.slot = 3, .first = 64, .count = 2, .logits_from = 1},
+          .slices = {{.slot = 3, .first = 64, .count = 2, .logits_from = 1, .load = 5},
                      {.slot = 0, .first = 0, .count = 1, .logits_from = 1}},
           .tokens = {5, 6, 7},
           .blocks = {9, 2, 4},
@@ -35,7 +35,24 @@ TEST(StepPlan, SurvivesTheWire) {
   EXPECT_EQ(got.slices[0].first, 64);
   EXPECT_EQ(got.slices[0].count, 2);
   EXPECT_EQ(got.slices[0].logits_from, 1);
+  EXPECT_EQ(got.slices[0].load, 5);
+  EXPECT_EQ(got.slices[0].save, -1);
   EXPECT_EQ(got.logit_rows(), 1);
+}
+
+TEST(StepPlan, SavesStatesAtMultiplesOfABlockOnly) {
+  StepPlan plan{.slices = {{.slot = 0, .first = 64, .count = 130, .logits_from = 130, .load = 1, .save = 2}},
+                .tokens = std::vector<int32_t>(130, 1),
+                .blocks = {1, 2, 3, 4},
+                .block_begin = {0, 4}};
+  for (const int after : {64, 128}) {
+    plan.slices[0].save_after = after;
+    EXPECT_EQ(decode_step_plan(encode(plan)).slices[0].save_after, after);
+  }
+  for (const int after : {-64, 0, 63, 130, 192}) {
+    plan.slices[0].save_after = after;
+    expect_refused(plan);
+  }
 }
 
 TEST(StepPlan, MayBeEmpty) {
@@ -59,6 +76,11 @@ TEST(StepPlan, IsRefusedWhenItsNumbersDisagree) {
   changed([](StepPlan& p) { p.slices[0].count = 3; });
   changed([](StepPlan& p) { p.slices[0].logits_from = 3; });
   changed([](StepPlan& p) { p.slices[0].logits_from = -1; });
+  changed([](StepPlan& p) { p.slices[0].load = -2; });
+  changed([](StepPlan& p) { p.slices[1].load = 0; });
+  changed([](StepPlan& p) { p.slices[0].first = 63; });
+  changed([](StepPlan& p) { p.slices[0].save = -2; });
+  changed([](StepPlan& p) { p.slices[0].save_after = -1; });
   changed([](StepPlan& p) { p.tokens.pop_back(); });
   changed([](StepPlan& p) { p.tokens[1] = -5; });
   changed([](StepPlan& p) { p.blocks[0] = -1; });
