@@ -12,6 +12,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/engine/generation.h"
+#include "runtime/engine/prefill_pace.h"
 #include "runtime/engine/sampler.h"
 #include "runtime/engine/scheduler.h"
 
@@ -39,7 +40,10 @@ SchedulerLimits limits_of(const EngineConfig& config) {
       .blocks = config.kv_blocks,
       .chunk_tokens = whole_prompts ? std::max(context_that_fits(config), kBlockTokens) : config.chunked_prefill_size,
       .logit_rows = config.max_logit_rows,
-      .mixed = config.enable_mixed_chunk};
+      .mixed = config.enable_mixed_chunk,
+      .prefix_cache = config.prefix_cache,
+      .recurrent = config.recurrent,
+      .snapshots = config.state_snapshots};
 }
 
 uint64_t random_seed() {
@@ -57,6 +61,7 @@ class StepEngine final : public Engine {
         runner_(runner),
         tokenizer_(tokenizer),
         scheduler_(limits_of(config)),
+        pace_(config.max_decode_stall_ms / 1000.0),
         sampler_(std::min(tokenizer.size(), vocab_)) {
     stats_.max_running_requests = config.max_running_requests;
     stats_.max_context = max_context_;
@@ -73,7 +78,7 @@ class StepEngine final : public Engine {
     if (open_++ == 0) last_progress_ = Clock::now();
     ++stats_.requests_total;
     stats_.prompt_tokens_total += request.input_ids.size();
-    inbox_.push_back({++last_id_, std::move(request), std::move(on_emission)});
+    inbox_.push_back({++last_id_, Clock::now(), std::move(request), std::move(on_emission)});
     wake_.notify_one();
     return last_id_;
   }
@@ -98,6 +103,14 @@ class StepEngine final : public Engine {
     draining_ = true;
   }
 
+  bool flush_cache() override {
+    const std::lock_guard lock(mutex_);
+    if (open_ > 0) return false;
+    flush_ = true;
+    wake_.notify_one();
+    return true;
+  }
+
   void run(std::stop_token stop) override {
     const std::stop_callback wake_up(stop, [this] {
       const std::lock_guard lock(mutex_);
@@ -118,6 +131,7 @@ class StepEngine final : public Engine {
  private:
   struct Submitted {
     uint64_t id;
+    Clock::time_point when;
     GenerateRequest request;
     OnEmission on_emission;
   };
@@ -141,43 +155,67 @@ class StepEngine final : public Engine {
   // False when a stop was requested and every request has its last emission.
   bool wait_for_work(const std::stop_token& stop) {
     std::unique_lock lock(mutex_);
-    wake_.wait(lock, [&] { return open_ > 0 || stop.stop_requested(); });
-    return open_ > 0;
+    wake_.wait(lock, [&] { return open_ > 0 || flush_ || stop.stop_requested(); });
+    return open_ > 0 || !stop.stop_requested();
   }
 
   void take_commands() {
     std::vector<Submitted> submitted;
     std::vector<uint64_t> aborts;
+    bool flush = false;
     {
       const std::lock_guard lock(mutex_);
       submitted.swap(inbox_);
       aborts.swap(aborts_);
+      flush = std::exchange(flush_, false);
     }
+    if (flush) scheduler_.flush_cache();  // asked for when nothing was open: before what came since
     for (Submitted& s : submitted) start(s);
     for (const uint64_t id : aborts) {
       const auto found = generations_.find(id);
       if (found != generations_.end()) end(found, {Finish::Kind::abort, {}, "The request was aborted."});
     }
+    end_overdue(Clock::now());
+  }
+
+  void end_overdue(Clock::time_point now) {
+    std::vector<uint64_t> overdue;
+    for (const auto& [id, deadline] : deadlines_) {
+      if (deadline <= now) overdue.push_back(id);
+    }
+    for (const uint64_t id : overdue) {
+      end(generations_.find(id), {Finish::Kind::error, {}, "The request's deadline has passed."});
+    }
+  }
+
+  // A deadline beyond a year is as good as none, and the clock cannot hold all numbers.
+  static Clock::time_point deadline_of(const Submitted& s) {
+    constexpr double kYear = 365.0 * 86400.0;
+    const std::chrono::duration<double> seconds(std::min(s.request.deadline_s, kYear));
+    return s.when + std::chrono::duration_cast<Clock::duration>(seconds);
   }
 
   void start(Submitted& s) {
     GenerateRequest& request = s.request;
     const int room = max_context_ - static_cast<int>(request.input_ids.size());
-    const int wanted = request.sampling.max_new_tokens;
-    generations_.emplace(std::piecewise_construct, std::forward_as_tuple(s.id),
-                     std::forward_as_tuple(request, std::move(s.on_emission), tokenizer_, config_.eos,
-                                           wanted < 0 ? room : std::min(wanted, room), seeds_ + s.id));
+    const int wanted = request.sampling.max_new_tokens, max_new = wanted < 0 ? room : std::min(wanted, room);
+    generations_.emplace(
+        std::piecewise_construct, std::forward_as_tuple(s.id),
+        std::forward_as_tuple(request, std::move(s.on_emission), tokenizer_, config_.eos, max_new, seeds_ + s.id));
+    if (request.deadline_s > 0) deadlines_.emplace(s.id, deadline_of(s));
     // The logits at a position say how probable the next token is.
     const bool prompt_too = request.return_logprob && request.logprob_start >= 0;
     scheduler_.add({.id = s.id,
                     .prompt = std::move(request.input_ids),
                     .priority = request.priority,
-                    .logits_from = prompt_too ? std::max(request.logprob_start - 1, 0) : -1});
+                    .max_answer = max_new,
+                    .logits_from = prompt_too ? std::max(request.logprob_start - 1, 0) : -1,
+                    .salt = std::move(request.cache_salt)});
   }
 
   void step() {
     const Clock::time_point begin = Clock::now();
-    const Scheduler::Planned& planned = scheduler_.plan();
+    const Scheduler::Planned& planned = scheduler_.plan(pace_.prefill_tokens());
     for (const uint64_t id : planned.out_of_blocks) end(generations_.find(id), {Finish::Kind::length, {}, {}});
     const StepPlan& plan = planned.plan;
     if (!plan.slices.empty()) {
@@ -189,7 +227,9 @@ class StepEngine final : public Engine {
       take_commands();
       take_logits(planned, logits);
     }
-    report(plan, std::chrono::duration<double>(Clock::now() - begin).count());
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    pace_.ran(plan.rows() - planned.decode_rows, planned.decode_rows, seconds);
+    report(planned, seconds);
   }
 
   void take_logits(const Scheduler::Planned& planned, std::span<const float> logits) {
@@ -209,6 +249,7 @@ class StepEngine final : public Engine {
     Generation& generation = entry->second;
     const std::span<const int32_t> tokens = scheduler_.tokens(entry->first);
     const size_t next = static_cast<size_t>(position) + 1;
+    generation.set_cached_tokens(scheduler_.cached_tokens(entry->first));
     if (next < tokens.size()) {
       generation.add_prompt_logprob(sampler_.logprob(logits, tokens[next], generation.top_logprobs()));
       return;
@@ -225,7 +266,7 @@ class StepEngine final : public Engine {
     ++generated_;
     const bool last =
         generation.add_token(generation.wants_logprobs() ? sampler_.logprob(logits, *token, generation.top_logprobs())
-                                                 : TokenLogprob{.id = *token, .logprob = 0.0f, .top = {}});
+                                                         : TokenLogprob{.id = *token, .logprob = 0.0f, .top = {}});
     if (last) forget(entry);
   }
 
@@ -237,24 +278,26 @@ class StepEngine final : public Engine {
 
   void forget(Generations::iterator entry) {
     scheduler_.remove(entry->first);
+    deadlines_.erase(entry->first);
     generations_.erase(entry);
     const std::lock_guard lock(mutex_);
     --open_;
   }
 
-  void report(const StepPlan& plan, double seconds) {
-    const bool decode_only =
-        std::all_of(plan.slices.begin(), plan.slices.end(), [](const SeqSlice& s) { return s.count == 1; });
+  void report(const Scheduler::Planned& planned, double seconds) {
+    const bool decode_only = planned.decode_rows == planned.plan.rows();
     const std::lock_guard lock(mutex_);
     last_progress_ = Clock::now();
     stats_.running = scheduler_.running();
     stats_.waiting = scheduler_.waiting();
     stats_.kv_tokens_used = scheduler_.used_blocks() * kBlockTokens;
+    stats_.kv_tokens_cached = scheduler_.cached_blocks() * kBlockTokens;
+    stats_.cached_tokens_total = scheduler_.cached_tokens_total();
     stats_.retracted_total = scheduler_.retractions();
     stats_.generation_tokens_total = generated_;
     stats_.aborted_total = aborted_;
-    if (decode_only && !plan.slices.empty() && seconds > 0.0) {
-      const double rate = static_cast<double>(plan.slices.size()) / seconds;
+    if (decode_only && planned.decode_rows > 0 && seconds > 0.0) {
+      const double rate = static_cast<double>(planned.decode_rows) / seconds;
       double& shown = stats_.last_generation_throughput;
       shown = shown == 0.0 ? rate : (1.0 - kRateWeight) * shown + kRateWeight * rate;
     }
@@ -282,6 +325,7 @@ class StepEngine final : public Engine {
   uint64_t last_id_ = 0;
   int open_ = 0;  // submitted and not ended
   bool draining_ = false;
+  bool flush_ = false;  // the prefix cache, before anything else
   Clock::time_point last_progress_;
   EngineStats stats_;
 
@@ -289,8 +333,10 @@ class StepEngine final : public Engine {
   StepRunner& runner_;
   const Tokenizer& tokenizer_;
   Scheduler scheduler_;
+  PrefillPace pace_;
   Sampler sampler_;
   Generations generations_;
+  std::map<uint64_t, Clock::time_point> deadlines_;
   uint64_t generated_ = 0, aborted_ = 0;
 };
 

@@ -20,6 +20,10 @@ struct EngineConfig {
   int max_queued_requests = 1024;   // beyond the running ones; -1: no limit
   int chunked_prefill_size = 2048;  // tokens of one step, at least kBlockTokens; -1: whole prompts
   bool enable_mixed_chunk = false;  // decode rows ride along with prefill chunks
+  double max_decode_stall_ms = 0;   // how long prefill may keep running answers waiting; 0: as long as there is any
+  bool prefix_cache = true;         // keys and values of earlier requests are used again
+  bool recurrent = false;           // the model has recurrent state
+  int state_snapshots = 0;          // that the ranks can keep; without any a recurrent model reuses no prefix
   int max_logit_rows = 256;         // of one step
   std::vector<int32_t> eos = {};    // tokens that end an answer
 };
@@ -30,8 +34,8 @@ int max_step_rows(const EngineConfig& config);
 // A snapshot for /health, /metrics and /get_server_info.
 struct EngineStats {
   int running = 0, waiting = 0;
-  int kv_tokens_used = 0, kv_tokens_total = 0;
-  int max_running_requests = 0, max_context = 0;  // max_context: prompt + answer of one request
+  int kv_tokens_used = 0, kv_tokens_cached = 0, kv_tokens_total = 0;  // cached: of no running request
+  int max_running_requests = 0, max_context = 0;                      // max_context: prompt + answer of one request
   uint64_t requests_total = 0, aborted_total = 0, retracted_total = 0;
   uint64_t prompt_tokens_total = 0, generation_tokens_total = 0, cached_tokens_total = 0;
   double last_generation_throughput = 0.0;  // tokens/s of recent decode steps
@@ -40,7 +44,8 @@ struct EngineStats {
 };
 
 // Rank 0's loop over steps: takes requests, asks the scheduler for a batch, runs it on the ranks, samples, emits.
-// submit, abort, stats and drain may be called from any thread; run owns all the rest and stays on its own thread.
+// submit, abort, stats, drain and flush_cache may be called from any thread; run owns all the rest and stays on its own
+// thread.
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -53,6 +58,8 @@ class Engine {
   virtual EngineStats stats() const = 0;
   // Takes no new requests from now on; those taken go on.
   virtual void drain() = 0;
+  // Forgets all cached prefixes before the next request; false, and nothing happens, while requests are open.
+  virtual bool flush_cache() = 0;
   // Until stop is requested and then until every request has its last emission.
   // When a step fails every open request first gets an emission that ends in error, then the exception leaves.
   virtual void run(std::stop_token stop) = 0;

@@ -53,7 +53,7 @@ void Generation::emit(std::string text, std::vector<TokenLogprob> tokens, std::o
                 .tokens = std::move(tokens),
                 .prompt = std::exchange(prompt_, {}),
                 .prompt_tokens = prompt_tokens_,
-                .cached_tokens = 0,
+                .cached_tokens = cached_tokens_,
                 .completion_tokens = made_,
                 .finish = std::move(finish)});
 }

@@ -27,6 +27,7 @@ class Generation {
   int made() const { return made_; }
   bool complete() const { return made_ >= max_new_tokens_; }
 
+  void set_cached_tokens(int tokens) { cached_tokens_ = tokens; }
   void add_prompt_logprob(TokenLogprob token) { prompt_.push_back(std::move(token)); }
   // Emits the token; true if it was the last. Length comes before a stop token, that before a stop string, as SGLang
   // has it; the text of what stopped it is cut in any case.
@@ -46,7 +47,7 @@ class Generation {
   std::vector<int32_t> stop_ids_;  // sorted
   AnswerText text_;
   bool return_logprob_;
-  int top_logprobs_, max_new_tokens_, prompt_tokens_, made_ = 0;
+  int top_logprobs_, max_new_tokens_, prompt_tokens_, cached_tokens_ = 0, made_ = 0;
   std::vector<TokenLogprob> prompt_;
 };
 

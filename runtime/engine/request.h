@@ -46,7 +46,9 @@ struct GenerateRequest {
   bool return_logprob = false;
   int top_logprobs = 0;
   int logprob_start = -1;  // first prompt position whose logprob is wanted; -1: none
-  int priority = 0;
+  int priority = 0;        // a point gets ahead of all who wait, see Scheduler
+  double deadline_s = 0;   // from submit on; then it ends in error, wherever it is; 0: none
+  std::string cache_salt;  // shares cached prefixes only with requests that have the same
 };
 
 struct Finish {
@@ -62,7 +64,7 @@ struct Emission {
   std::vector<TokenLogprob> tokens;  // all sampled tokens of this emission, also those that show no text
   std::vector<TokenLogprob> prompt;  // from max(logprob_start, 1) on, once, with the first token
   int prompt_tokens = 0;
-  int cached_tokens = 0;
+  int cached_tokens = 0;      // of the prompt, that were not computed again
   int completion_tokens = 0;  // so far
   std::optional<Finish> finish;
 };

@@ -1,5 +1,6 @@
 #include "runtime/engine/engine.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -32,6 +33,7 @@ class Client {
       for (TokenLogprob& t : e.prompt) prompt_.push_back(std::move(t));
       EXPECT_EQ(e.completion_tokens, static_cast<int>(tokens_.size()));
       prompt_tokens_ = e.prompt_tokens;
+      cached_tokens_ = e.cached_tokens;
       finish_ = std::move(e.finish);
       changed_.notify_all();
     };
@@ -54,6 +56,7 @@ class Client {
   const std::vector<TokenLogprob>& tokens() const { return tokens_; }
   const std::vector<TokenLogprob>& prompt() const { return prompt_; }
   int prompt_tokens() const { return prompt_tokens_; }
+  int cached_tokens() const { return cached_tokens_; }
   const Finish& finish() const { return *finish_; }
   bool ended() {
     const std::lock_guard lock(mutex_);
@@ -65,7 +68,7 @@ class Client {
   std::condition_variable changed_;
   std::string text_;
   std::vector<TokenLogprob> tokens_, prompt_;
-  int prompt_tokens_ = 0;
+  int prompt_tokens_ = 0, cached_tokens_ = 0;
   std::optional<Finish> finish_;
 };
 
@@ -93,7 +96,8 @@ GenerateRequest ask(std::string_view prompt, int max_new_tokens) {
 class Running {
  public:
   explicit Running(PagedFakeModel::Next next = letter_after, EngineConfig config = defaults())
-      : model_(config.kv_blocks, ByteTokenizer::kSize + 4, std::move(next)),
+      : model_(config.kv_blocks, ByteTokenizer::kSize + 4, std::move(next),
+               config.recurrent ? config.state_snapshots : -1),
         engine_(make_engine(config, model_, tokenizer_)) {}
   ~Running() { stop(); }
 
@@ -507,9 +511,14 @@ TEST(Engine, CountsInItsStats) {
   EXPECT_GT(stats.last_generation_throughput, 0.0);
 }
 
-TEST(Engine, ServesManyThreadsThatSubmitAndAbort) {
+class EngineUnderLoad : public ::testing::TestWithParam<bool> {};
+INSTANTIATE_TEST_SUITE_P(OfBothKinds, EngineUnderLoad, ::testing::Bool());
+
+TEST_P(EngineUnderLoad, ServesManyThreadsThatSubmitAndAbort) {
   EngineConfig config = Running::defaults();
   config.kv_blocks = 12;
+  config.recurrent = GetParam();
+  config.state_snapshots = 5;
   Running run(letter_after, config);
   run.start();
   std::atomic<int> answered = 0, aborted = 0;
@@ -518,14 +527,14 @@ TEST(Engine, ServesManyThreadsThatSubmitAndAbort) {
     threads.emplace_back([&, t] {
       for (int i = 0; i < 20; ++i) {
         Client client;
-        const std::string prompt =
-            std::to_string(t) + "/" + std::to_string(i) + std::string(static_cast<size_t>(i * 5), '.');
+        const std::string prompt = fmt::format("{:.<{}}{}/{}", "", i * 5, t, i);
         const uint64_t id = run.submit(ask(prompt, 50), client);
         if (i % 3 == 0) {
           client.await_tokens(static_cast<size_t>(i));
           run.engine().abort(id);
         }
         run.engine().stats();
+        run.engine().flush_cache();
         client.await_end();
         if (client.finish().kind == Finish::Kind::abort) {
           ++aborted;
@@ -543,6 +552,142 @@ TEST(Engine, ServesManyThreadsThatSubmitAndAbort) {
   EXPECT_GE(answered, 78);
   EXPECT_EQ(run.engine().stats().kv_tokens_used, 0);
   EXPECT_EQ(run.engine().stats().requests_total, 120u);
+}
+
+EngineConfig recurrent(EngineConfig config) {
+  config.recurrent = true;
+  config.state_snapshots = 8;
+  return config;
+}
+
+TEST(Engine, AnswersTheSameFromTheCacheAndSaysHowMuch) {
+  for (const EngineConfig& config : {Running::defaults(), recurrent(Running::defaults())}) {
+    Running run(letter_after, config);
+    const std::string prompt(200, 'p');
+    for (const int cached : {0, 192, 192}) {
+      Client client;
+      run.answer(ask(prompt, 40), client);
+      EXPECT_EQ(client.text(), expected_text(prompt, 40));
+      EXPECT_EQ(client.cached_tokens(), cached);
+    }
+    Client next_turn;
+    const std::string talk = fmt::format("{}{}{:q<50}", prompt, expected_text(prompt, 40), "");
+    run.answer(ask(talk, 40), next_turn);
+    EXPECT_EQ(next_turn.text(), expected_text(talk, 40));
+    EXPECT_EQ(next_turn.cached_tokens(), 192);
+    run.stop();
+
+    const EngineStats stats = run.engine().stats();
+    EXPECT_EQ(stats.cached_tokens_total, 3u * 192);
+    EXPECT_EQ(stats.kv_tokens_used, 0);
+    EXPECT_EQ(stats.kv_tokens_cached, 5 * kBlockTokens);
+  }
+}
+
+TEST(Engine, UsesNoCacheWhenToldNotTo) {
+  EngineConfig config = Running::defaults();
+  config.prefix_cache = false;
+  Running run(letter_after, config);
+  for (int i = 0; i < 2; ++i) {
+    Client client;
+    run.answer(ask(std::string(200, 'p'), 5), client);
+    EXPECT_EQ(client.cached_tokens(), 0);
+  }
+  run.stop();
+
+  EXPECT_EQ(run.engine().stats().kv_tokens_cached, 0);
+}
+
+TEST(Engine, PartsTheCacheBySalt) {
+  Running run;
+  for (const auto& [salt, cached] : {std::pair(std::string("a"), 0), {"b", 0}, {"a", 192}}) {
+    GenerateRequest request = ask(std::string(200, 'p'), 5);
+    request.cache_salt = salt;
+    Client client;
+    run.answer(std::move(request), client);
+    EXPECT_EQ(client.cached_tokens(), cached);
+  }
+}
+
+TEST(Engine, GivesPromptLogprobsOfCachedPrompts) {
+  Running run;
+  Client first, second;
+  GenerateRequest request = ask(std::string(200, 'p'), 5);
+  request.return_logprob = true;
+  request.logprob_start = 0;
+  run.answer(request, first);
+  run.answer(request, second);
+
+  EXPECT_EQ(second.prompt().size(), 199u);
+  EXPECT_EQ(second.cached_tokens(), 0);
+}
+
+TEST(Engine, ForgetsTheCacheOnlyWhenIdle) {
+  Running run;
+  Client first, second, third;
+  run.submit(ask(std::string(200, 'p'), 5), first);
+  EXPECT_FALSE(run.engine().flush_cache());
+  run.start();
+  first.await_end();
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (!run.engine().flush_cache()) ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+
+  run.answer(ask(std::string(200, 'p'), 5), second);
+  run.answer(ask(std::string(200, 'p'), 5), third);
+
+  EXPECT_EQ(second.cached_tokens(), 0);
+  EXPECT_EQ(third.cached_tokens(), 192);
+}
+
+TEST(Engine, EndsAtTheDeadlineWhetherItRunsOrWaits) {
+  EngineConfig config = Running::defaults();
+  config.max_running_requests = 1;
+  Running run(letter_after, config);
+  run.model().before_step = [](const StepPlan&) { std::this_thread::sleep_for(std::chrono::milliseconds(2)); };
+  Client runs, waits, patient;
+  GenerateRequest request = ask("x", 900);
+  request.deadline_s = 0.2;
+  run.submit(request, runs);
+  request.deadline_s = 0.05;
+  run.submit(request, waits);
+  run.submit(ask("y", 3), patient);
+  run.start();
+
+  for (Client* client : {&runs, &waits}) {
+    EXPECT_EQ(client->await_end().finish().kind, Finish::Kind::error);
+    EXPECT_EQ(client->finish().message, "The request's deadline has passed.");
+  }
+  EXPECT_FALSE(runs.tokens().empty());
+  EXPECT_TRUE(waits.tokens().empty());
+  EXPECT_EQ(patient.await_end().text(), expected_text("y", 3));
+}
+
+// Prefill at 10 us a token beside a running answer: without bound a step takes 10 ms.
+TEST(Engine, BoundsHowLongPrefillHoldsUpAnswers) {
+  for (const bool mixed : {false, true}) {
+    EngineConfig config = Running::defaults();
+    config.context_length = 4000;
+    config.chunked_prefill_size = 1024;
+    config.enable_mixed_chunk = mixed;
+    config.max_decode_stall_ms = 3;
+    Running run(letter_after, config);
+    int widest = 0;
+    run.model().before_step = [&](const StepPlan& plan) {
+      std::this_thread::sleep_for(std::chrono::microseconds(10 * plan.rows()));
+      if (run.model().steps > 30) widest = std::max(widest, plan.rows());
+    };
+    Client answer, prompt;
+    run.submit(ask("x", 300), answer);
+    run.start();
+    answer.await_tokens(40);
+    run.submit(ask(std::string(3000, 'p'), 1), prompt);
+
+    prompt.await_end();
+    answer.await_end();
+    EXPECT_EQ(run.stop(), "");
+    EXPECT_GE(widest, kBlockTokens);
+    EXPECT_LE(widest, 300 + 1);
+  }
 }
 
 TEST(Engine, RefusesNumbersThatCannotWorkTogether) {

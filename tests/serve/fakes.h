@@ -108,6 +108,10 @@ class FakeEngine : public Engine {
     const std::lock_guard lock(mutex_);
     draining_ = true;
   }
+  bool flush_cache() override {
+    const std::lock_guard lock(mutex_);
+    return running_.empty();
+  }
   void run(std::stop_token stop) override {
     for (;;) {
       {
