@@ -82,6 +82,17 @@ struct DeltaJob {
   int64_t out_stride = 0;
 };
 
+// Routing by sigmoid scores (DeepSeek-V3, "Auxiliary-Loss-Free Load Balancing"): the bias picks experts but does not
+// weigh them. Experts lie in `groups` equal runs; only the `kept_groups` best are picked from.
+struct SigmoidRouting {
+  const float* bias = nullptr;  // (experts)
+  int experts = 0, top_k = 0;
+  int groups = 1, kept_groups = 1;  // groups: a divisor of experts, at most kMaxExpertGroups
+  bool normalise = false;           // weights are divided by their sum
+  float scale = 1.0f;               // and multiplied by this
+};
+inline constexpr int kMaxExpertGroups = 64;
+
 struct Ops {
   std::string_view name;  // "ref", "avx2", "avx512", "avx512-vnni", "amx", "amx-emulated"
 
@@ -112,6 +123,10 @@ struct Ops {
   void (*gated_norm)(const float* x, const float* w, const float* z, float eps, int n, bf16* out);
   // Rotates the pairs (x_i, x_{i+half}) by the angles whose cosines and sines are given; half values each.
   void (*rope)(float* x, const float* cosines, const float* sines, int half);
+  // The same for the pairs (x_{2i}, x_{2i+1}), i < half.
+  void (*rope_pairs)(float* x, const float* cosines, const float* sines, int half);
+  // x = (x - mean) / sqrt(mean((x - mean)^2) + eps) * w + b in place. n is a multiple of 16.
+  void (*layer_norm)(float* x, const float* w, const float* b, float eps, int n);
   // out = bf16(x * sigmoid(gate)), or bf16(x) when gate is null. n is a multiple of 16.
   void (*gate_output)(const float* x, const float* gate, int n, bf16* out);
 
@@ -123,6 +138,18 @@ struct Ops {
   // Adds state b to state a, values of n elements.
   void (*merge)(SoftmaxState& a, float* a_values, const SoftmaxState& b, const float* b_values, int n);
 
+  // Latent attention (multi-head latent attention, absorbed form) is two matrix products with cached rows as weights;
+  // these make a bf16 PackedMatrix of up to kKvSpan rows, wherever they lie. columns is a multiple of 32.
+  // W = the rows: n = count, k = columns.
+  void (*pack_rows)(const bf16* const* rows, int count, int columns, bf16* packed);
+  // W = the rows transposed: n = columns, k = count.
+  void (*pack_columns)(const bf16* const* rows, int count, int columns, bf16* packed);
+  // p[i] = bf16(exp(scale scores[i] - max)) for i < count, zeros up to round_up(padded, 32); the sum is that of the
+  // rounded p. count may be 0. scores are readable up to the next multiple of 16.
+  SoftmaxState (*softmax_row)(const float* scores, float scale, int count, int padded, bf16* p);
+  // out[i] = sum over heads h in ascending order of weights[h] * max(0, dots[h * ld + i]), i < n, a multiple of 16.
+  void (*index_scores)(const float* dots, int64_t ld, const float* weights, int heads, int n, float* out);
+
   // Causal depthwise convolution and silu on channels [begin, end), multiples of 16. x (tokens, x_stride);
   // history (taps - 1, channels): the inputs before the first token, updated; w (taps, channels) with the current
   // token's tap last; out (tokens, out_stride).
@@ -133,6 +160,9 @@ struct Ops {
 
   // The top_k largest of softmax(logits), ties to the lower index, in descending order; normalised to sum 1 if asked.
   void (*softmax_top_k)(const float* logits, int experts, int top_k, bool normalise, int32_t* ids, float* weights);
+  // The top_k largest of sigmoid(logits) + bias among the best groups, a group's score being the sum of its two largest;
+  // ties to the lower index, in descending order. weights: from the sigmoids alone. logits are replaced by them.
+  void (*sigmoid_top_k)(float* logits, const SigmoidRouting& routing, int32_t* ids, float* weights);
   // out[i] = sigmoid(x[i]), any n.
   void (*sigmoid)(const float* x, int n, float* out);
 

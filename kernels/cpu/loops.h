@@ -564,6 +564,8 @@ void delta_rule(const DeltaJob& job, int column, int columns) {
   for (; c < column + columns; c += 16) delta_columns<1>(job, c);
 }
 
+#include "kernels/cpu/mla_loops.h"
+
 // ---- limits of the hardware, for benchmarks ------------------------------------------------------------------------
 
 template <int S>
@@ -624,13 +626,20 @@ constexpr Ops make_table(std::string_view name) {
           .l2_norm = l2_norm,
           .gated_norm = gated_norm,
           .rope = rope,
+          .rope_pairs = rope_pairs,
+          .layer_norm = layer_norm,
           .gate_output = gate_output,
           .store_kv = store_kv,
           .attend = attend,
           .merge = merge,
+          .pack_rows = pack_rows,
+          .pack_columns = pack_columns,
+          .softmax_row = softmax_row,
+          .index_scores = index_scores,
           .conv_silu = conv_silu,
           .delta_rule = delta_rule,
           .softmax_top_k = softmax_top_k,
+          .sigmoid_top_k = sigmoid_top_k,
           .sigmoid = sigmoid,
           .read = read,
           .multiply = Table::multiply};

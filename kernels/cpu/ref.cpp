@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/cpu/ref.h"
 #include "kernels/cpu/tables.h"
 #include "kernels/format/amxint.h"
 #include "kernels/format/bf16.h"
@@ -15,24 +16,10 @@
 namespace kt {
 namespace {
 
-float exp_ref(float x) {
-  if (std::isnan(x)) return x;
-  x = std::fmax(std::fmin(x, 88.3f), -87.3f);
-  const float n = std::nearbyint(x * 1.44269504f);
-  const float r = std::fma(n, -1.42860677e-6f, std::fma(n, -0.693145752f, x));
-  float p = 1.0f / 5040;
-  for (float c : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) p = std::fma(p, r, c);
-  return p * std::ldexp(1.0f, static_cast<int>(n));
-}
-float sigmoid_ref(float x) { return 1.0f / (1.0f + exp_ref(0.0f - x)); }
+using namespace ref;
+
 float silu_ref(float x) { return x * sigmoid_ref(x); }
 
-// Sixteen partial sums, element i in sum i mod 16, then halves: i and i + 8, 4, 2, 1.
-float fold(float (&lane)[16]) {
-  for (int half = 8; half >= 1; half /= 2)
-    for (int i = 0; i < half; ++i) lane[i] = lane[i] + lane[i + half];
-  return lane[0];
-}
 float sum_of_squares(const float* x, int n) {
   float lane[16] = {};
   for (int i = 0; i < n; ++i) lane[i % 16] = std::fma(x[i], x[i], lane[i % 16]);
@@ -289,13 +276,20 @@ extern const Ops kRefOps = {.name = "ref",
                             .l2_norm = l2_norm,
                             .gated_norm = gated_norm,
                             .rope = rope,
+                            .rope_pairs = ref::rope_pairs,
+                            .layer_norm = ref::layer_norm,
                             .gate_output = gate_output,
                             .store_kv = store_kv,
                             .attend = attend,
                             .merge = merge,
+                            .pack_rows = ref::pack_rows,
+                            .pack_columns = ref::pack_columns,
+                            .softmax_row = ref::softmax_row,
+                            .index_scores = ref::index_scores,
                             .conv_silu = conv_silu,
                             .delta_rule = delta_rule,
                             .softmax_top_k = softmax_top_k,
+                            .sigmoid_top_k = ref::sigmoid_top_k,
                             .sigmoid = sigmoid,
                             .read = read,
                             .multiply = multiply};

@@ -78,6 +78,38 @@ inline void load_line(const bf16* p, V& even, V& odd) {
   odd = {_mm256_castsi256_ps(_mm256_and_si256(w, high)), _mm256_castsi256_ps(_mm256_and_si256(x, high))};
 }
 
+// line[2i] = a[i], line[2i + 1] = b[i]: one line of a bf16 tile whose inputs are a and b.
+inline void interleave(const bf16* a, const bf16* b, bf16* line) {
+  for (int half = 0; half < 16; half += 8) {
+    const __m256i even = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(a + half)));
+    const __m256i odd = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b + half)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(line + 2 * half), _mm256_or_si256(even, _mm256_slli_epi32(odd, 16)));
+  }
+}
+// A bf16 tile whose outputs are 16 rows of 32: line p gets pair p of every row. Four blocks of 8 rows and 8 pairs.
+inline void transpose_pairs(const bf16* const* rows, bf16* tile) {
+  for (int first = 0; first < 16; first += 8)
+    for (int pair = 0; pair < 16; pair += 8) {
+      __m256i r[8], t[8];
+      for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[first + i] + 2 * pair));
+      for (int i = 0; i < 8; i += 2) {  // pairs of rows, then fours, inside each 128 bits
+        t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
+      }
+      for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+      }
+      for (int i = 0; i < 4; ++i) {
+        auto* line = reinterpret_cast<__m256i*>(tile + (pair + i) * 32 + 2 * first);
+        _mm256_storeu_si256(line, _mm256_permute2x128_si256(r[i], r[4 + i], 0x20));
+        _mm256_storeu_si256(line + 8, _mm256_permute2x128_si256(r[i], r[4 + i], 0x31));
+      }
+    }
+}
+
 inline D load(const double* p) {
   return {_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4), _mm256_loadu_pd(p + 8), _mm256_loadu_pd(p + 12)};
 }

@@ -58,6 +58,36 @@ inline void load_line(const bf16* p, V& even, V& odd) {
   odd.v = _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
 }
 
+// line[2i] = a[i], line[2i + 1] = b[i]: one line of a bf16 tile whose inputs are a and b.
+inline void interleave(const bf16* a, const bf16* b, bf16* line) {
+  const __m512i even = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
+  const __m512i odd = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
+  _mm512_storeu_si512(line, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+}
+// A bf16 tile whose outputs are 16 rows of 32: line p gets pair p of every row.
+inline void transpose_pairs(const bf16* const* rows, bf16* tile) {
+  __m512i r[16], t[16];
+  for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_si512(rows[i]);
+  for (int i = 0; i < 16; i += 2) {  // pairs of rows, then fours, inside each 128 bits
+    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {  // r[4g + i]: rows 4g..4g+3, pairs i, i + 4, i + 8, i + 12
+    const __m512i low0 = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88), low1 = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
+    const __m512i high0 = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd), high1 = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
+    _mm512_storeu_si512(tile + i * 32, _mm512_shuffle_i32x4(low0, low1, 0x88));
+    _mm512_storeu_si512(tile + (i + 4) * 32, _mm512_shuffle_i32x4(high0, high1, 0x88));
+    _mm512_storeu_si512(tile + (i + 8) * 32, _mm512_shuffle_i32x4(low0, low1, 0xdd));
+    _mm512_storeu_si512(tile + (i + 12) * 32, _mm512_shuffle_i32x4(high0, high1, 0xdd));
+  }
+}
+
 inline D load(const double* p) { return {_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)}; }
 inline void store(double* p, D a) {
   _mm512_storeu_pd(p, a.lo);
