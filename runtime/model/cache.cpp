@@ -24,6 +24,18 @@ Sizes sizes_of(const ModelConfig& c, const TrunkShare& share, CacheLimits limits
 
 }  // namespace
 
+std::vector<int64_t> cache_places(const StepPlan& plan) {
+  std::vector<int64_t> places;
+  places.reserve(plan.tokens.size());
+  for (size_t s = 0; s < plan.slices.size(); ++s)
+    for (int i = 0; i < plan.slices[s].count; ++i) {
+      const int position = plan.slices[s].first + i;
+      const int64_t page = plan.blocks[plan.block_begin[s] + position / kKvBlock];
+      places.push_back(page * kKvBlock + position % kKvBlock);
+    }
+  return places;
+}
+
 size_t StateCache::bytes(const ModelConfig& config, const TrunkShare& share, CacheLimits limits) {
   const Sizes s = sizes_of(config, share, limits);
   return s.attention_layers * s.page_elements * sizeof(bf16) +

@@ -5,6 +5,7 @@
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
 #include "runtime/model/shares.h"
+#include "runtime/model/step.h"
 
 namespace kt {
 
@@ -13,6 +14,9 @@ struct CacheLimits {
   int slots = 0;      // running sequences
   int snapshots = 0;  // kept recurrent states; none are made for models without
 };
+
+// Where the rows of a step go in the cache: page * kKvBlock + offset.
+std::vector<int64_t> cache_places(const StepPlan& plan);
 
 // What a trunk rank remembers of the running sequences: pages of keys and values for its key-value heads in attention
 // layers, and per slot the convolution's last inputs and the recurrent state of its heads in delta-net layers.

@@ -10,6 +10,7 @@
 #include "runtime/comm/transport.h"
 #include "runtime/model/cache.h"
 #include "runtime/model/experts.h"
+#include "runtime/model/spans.h"
 #include "runtime/model/step.h"
 #include "runtime/model/weights.h"
 
@@ -58,8 +59,7 @@ struct Trunk {
   std::vector<float> rope_cos, rope_sin;  // (rows, dims / 2) of this step
   std::vector<int32_t> expert_ids;
   std::vector<float> expert_weights, shared_gate;
-  std::vector<SoftmaxState> part_states;  // attention split over spans
-  std::vector<float> part_values;
+  SpanRoom spans;  // of attention
   std::unique_ptr<ExpertRunner> local_experts;
   std::vector<std::byte> outbox, inbox;
   std::vector<int> remote_experts;  // expert ranks with a slice, without this rank
