@@ -8,6 +8,9 @@
 
 namespace kt {
 
+extern const Arch kDeepseekV3;
+extern const Arch kDeepseekV32;
+extern const Arch kKimiK2;
 extern const Arch kQwen2Moe;
 extern const Arch kQwen3Moe;
 extern const Arch kQwen3Next;

@@ -7,7 +7,7 @@
 namespace kt {
 
 std::span<const Arch> all_archs() {
-  static const std::array archs = {kQwen2Moe, kQwen3Moe, kQwen3Next, kQwen35Moe};
+  static const std::array archs = {kQwen2Moe, kQwen3Moe, kQwen3Next, kQwen35Moe, kDeepseekV3, kDeepseekV32, kKimiK2};
   return archs;
 }
 

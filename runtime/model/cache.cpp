@@ -5,6 +5,13 @@
 namespace kt {
 namespace {
 
+// Elements of one page of one layer.
+int64_t page_elements(const ModelConfig& c, const TrunkShare& share) {
+  const MlaSpec& m = c.mla;
+  if (m.heads) return latent_elements(m) + (m.indexer ? static_cast<int64_t>(kKvBlock) * m.indexer->head_dim : 0);
+  return share.kv_heads.size() * kv_page_elements(c.attention.head_dim);
+}
+
 struct Sizes {
   size_t page_elements, history, state;  // per attention layer and per (delta layer, slot)
   int attention_layers = 0, delta_layers = 0;
@@ -12,8 +19,8 @@ struct Sizes {
 Sizes sizes_of(const ModelConfig& c, const TrunkShare& share, CacheLimits limits) {
   const DeltaSpec& d = c.delta;
   Sizes s{};
-  for (LayerSpec l : c.layers) ++(l.mixer == Mixer::attention ? s.attention_layers : s.delta_layers);
-  s.page_elements = static_cast<size_t>(limits.blocks) * share.kv_heads.size() * kv_page_elements(c.attention.head_dim);
+  for (LayerSpec l : c.layers) ++(l.mixer == Mixer::delta_net ? s.delta_layers : s.attention_layers);
+  s.page_elements = static_cast<size_t>(limits.blocks) * page_elements(c, share);
   if (s.delta_layers) {
     s.history = static_cast<size_t>(d.conv_kernel - 1) *
                 (2 * share.key_heads.size() * d.key_dim + share.value_heads.size() * d.value_dim);
@@ -44,13 +51,13 @@ size_t StateCache::bytes(const ModelConfig& config, const TrunkShare& share, Cac
 
 StateCache::StateCache(const ModelConfig& config, const TrunkShare& share, CacheLimits limits, ThreadPool& pool,
                        int numa_node)
-    : kv_heads_(share.kv_heads.size()),
-      head_dim_(config.attention.head_dim),
+    : head_dim_(config.attention.head_dim),
       slots_(limits.slots),
-      snapshots_(limits.snapshots) {
+      snapshots_(limits.snapshots),
+      page_stride_(page_elements(config, share)) {
   const Sizes s = sizes_of(config, share, limits);
   for (LayerSpec l : config.layers)
-    index_.push_back(l.mixer == Mixer::attention ? attention_layers_++ : delta_layers_++);
+    index_.push_back(l.mixer == Mixer::delta_net ? delta_layers_++ : attention_layers_++);
   layer_page_elements_ = s.page_elements;
   history_ = s.history;
   state_ = s.state;

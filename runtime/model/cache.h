@@ -15,20 +15,25 @@ struct CacheLimits {
   int snapshots = 0;  // kept recurrent states; none are made for models without
 };
 
+// One page of latent attention, bf16: (kKvBlock, cached_dim) rows of latent and rotated key part; then, with an
+// indexer, its kKvBlock keys as a packed matrix (n = kKvBlock, k = head_dim), ready to be multiplied with.
+inline int64_t latent_elements(const MlaSpec& m) { return static_cast<int64_t>(kKvBlock) * m.cached_dim(); }
+
 // Where the rows of a step go in the cache: page * kKvBlock + offset.
 std::vector<int64_t> cache_places(const StepPlan& plan);
 
 // What a trunk rank remembers of the running sequences: pages of keys and values for its key-value heads in attention
-// layers, and per slot the convolution's last inputs and the recurrent state of its heads in delta-net layers.
+// layers, pages of latents in layers of latent attention, and per slot the convolution's last inputs and the recurrent
+// state of its heads in delta-net layers.
 // Snapshots are further slots that no sequence runs in.
 class StateCache {
  public:
   static size_t bytes(const ModelConfig& config, const TrunkShare& share, CacheLimits limits);
   StateCache(const ModelConfig& config, const TrunkShare& share, CacheLimits limits, ThreadPool& pool, int numa_node);
 
-  // Pages of one key-value head of this rank; page b is at + b * page_stride().
-  bf16* pages(int layer, int kv_head) const;
-  int64_t page_stride() const { return kv_heads_ * kv_page_elements(head_dim_); }
+  // Pages of one key-value head of this rank, or of the latents; page b is at + b * page_stride().
+  bf16* pages(int layer, int kv_head = 0) const;
+  int64_t page_stride() const { return page_stride_; }
   // (taps - 1, channels) and (value_heads, key_dim, value_dim) of a slot.
   float* conv_history(int layer, int slot) const;
   float* delta_state(int layer, int slot) const;
@@ -41,7 +46,8 @@ class StateCache {
   float* slot_state(int delta_layer, int slot) const;
 
   std::vector<int> index_;  // layer -> index among the layers with its mixer
-  int kv_heads_, head_dim_, slots_, snapshots_;
+  int head_dim_, slots_, snapshots_;
+  int64_t page_stride_;
   int attention_layers_ = 0, delta_layers_ = 0;
   size_t layer_page_elements_, history_, state_;  // per attention layer; floats per slot and delta layer
   Buffer pages_, states_;

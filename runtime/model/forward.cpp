@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "runtime/base/error.h"
+#include "runtime/model/rope.h"
 #include "runtime/model/trunk.h"
 
 namespace kt {
@@ -19,7 +20,8 @@ int64_t conv_columns(const ModelConfig& c, const TrunkShare& s) {
   return 2ll * s.key_heads.size() * c.delta.key_dim + static_cast<int64_t>(s.value_heads.size()) * c.delta.value_dim;
 }
 int64_t mixed_columns(const ModelConfig& c, const TrunkShare& s) {
-  return std::max<int64_t>(s.heads.size() * c.attention.head_dim, s.value_heads.size() * c.delta.value_dim);
+  return std::max<int64_t>(s.heads.size() * static_cast<int64_t>(c.attention.head_dim),
+                           s.value_heads.size() * c.delta.value_dim);
 }
 
 // Bytes of each buffer of a step.
@@ -44,7 +46,7 @@ StepBytes bytes_of(const StepStrides& s, TrunkLimits limits) {
 // Embeds the tokens and computes the step's rotary angles, in float64.
 void begin_step(Trunk& t, const StepPlan& plan) {
   const ModelConfig& c = t.config;
-  const int half = c.attention.rope.dims / 2;
+  const int half = c.rope().dims / 2;
   std::vector<int> position(plan.tokens.size());
   int row = 0;
   for (const SeqSlice& s : plan.slices) {
@@ -54,8 +56,7 @@ void begin_step(Trunk& t, const StepPlan& plan) {
     if (s.load >= 0) t.cache.copy_slot(t.cache.snapshot_slot(s.load), s.slot);
     for (int i = 0; i < s.count; ++i) position[row++] = s.first + i;
   }
-  std::vector<double> frequency(half);
-  for (int i = 0; i < half; ++i) frequency[i] = std::pow(c.attention.rope.theta, -2.0 * i / c.attention.rope.dims);
+  const std::vector<double> frequency = rope_frequencies(c.rope());
   const int64_t shape[] = {c.vocab, c.hidden};
   t.kernels.split(plan.rows(), 1, [&](int begin, int end) {
     std::vector<std::byte> scratch;
@@ -127,7 +128,8 @@ StepStrides step_strides(const ModelConfig& c, const TrunkShare& share) {
 
 size_t step_bytes(const ModelConfig& config, const TrunkShare& share, TrunkLimits limits) {
   const StepBytes b = bytes_of(step_strides(config, share), limits);
-  return b.x + b.h + b.y + b.fused + b.mixed + b.gated + b.gates + b.conv + b.activations + b.router + b.logits;
+  return b.x + b.h + b.y + b.fused + b.mixed + b.gated + b.gates + b.conv + b.activations + b.router + b.logits +
+         (config.mla.heads ? mla_room_bytes(config, share, limits.max_rows) : 0);
 }
 
 const float* forward(Trunk& t, const StepPlan& plan) {
@@ -142,6 +144,7 @@ const float* forward(Trunk& t, const StepPlan& plan) {
     begin_sublayer(t, w.mixer_norm, rows);
     switch (t.config.layers[layer].mixer) {
       case Mixer::attention: mix_attention(t, layer, plan); break;
+      case Mixer::mla: mix_mla(t, layer, plan); break;
       case Mixer::delta_net: mix_delta_net(t, layer, plan); break;
     }
     end_sublayer(t, rows);
@@ -177,11 +180,12 @@ Trunk make_trunk(Transport& transport, const Topology& topology, const KernelCon
   t.router = make(s.router);
   t.logits = make(s.logits);
   const size_t rows = static_cast<size_t>(limits.max_rows);
-  t.rope_cos.resize(rows * config.attention.rope.dims / 2);
+  t.rope_cos.resize(rows * config.rope().dims / 2);
   t.rope_sin.resize(t.rope_cos.size());
   t.expert_ids.resize(rows * config.moe.top_k);
   t.expert_weights.resize(rows * config.moe.top_k);
   t.shared_gate.resize(rows);
+  if (config.mla.heads) t.mla = std::make_unique<MlaRoom>(config, share, limits.max_rows, kernels.pool, numa_node);
   if (bank)
     t.local_experts = std::make_unique<ExpertRunner>(config.moe, config.hidden, bank->columns.size(), limits.max_rows);
   for (int i = 0; i < static_cast<int>(topology.experts.size()); ++i)

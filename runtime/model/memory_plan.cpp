@@ -22,6 +22,14 @@ size_t trunk_bytes(const ModelConfig& c, const TrunkShare& s) {
       const AttentionSpec& a = c.attention;
       bytes += packed(((a.gated ? 2 : 1) * s.heads.size() + 2ll * s.kv_heads.size()) * a.head_dim, c.hidden);
       bytes += packed(c.hidden, static_cast<int64_t>(s.heads.size()) * a.head_dim);
+    } else if (l.mixer == Mixer::mla) {
+      const MlaSpec& m = c.mla;
+      const int64_t heads = s.heads.size();
+      bytes += packed(m.q_rank, c.hidden) + packed(heads * m.head_dim(), m.q_rank) + packed(m.cached_dim(), c.hidden) +
+               packed(c.hidden, heads * m.value_dim) + absorbed_bytes(m, s);
+      if (m.indexer)
+        bytes += packed(m.indexer->heads * m.indexer->head_dim, m.q_rank) + packed(m.indexer->head_dim, c.hidden) +
+                 packed(m.indexer->heads, c.hidden);
     } else {
       const int64_t keys = static_cast<int64_t>(s.key_heads.size()) * c.delta.key_dim;
       const int64_t values = static_cast<int64_t>(s.value_heads.size()) * c.delta.value_dim;

@@ -14,17 +14,32 @@ void add_ffn(Trunk& t, const FfnWeights& w, int inter, int rows, const float* sc
                        scale, t.y.as<double>(), t.stride.y);
 }
 
+SigmoidRouting sigmoid_routing(const MoeSpec& moe, const std::vector<float>& bias) {
+  const SigmoidSpec s = moe.sigmoid.value_or(SigmoidSpec{});
+  return {.bias = bias.data(),
+          .experts = moe.experts,
+          .top_k = moe.top_k,
+          .groups = s.groups,
+          .kept_groups = s.kept_groups,
+          .normalise = moe.norm_topk,
+          .scale = s.scale};
+}
+
 // The same on every trunk rank: the router is replicated, and so are its inputs to the bit.
 Routing route(Trunk& t, int layer, int rows) {
   const MoeSpec& moe = t.config.moe;
   float* logits = t.router.as<float>();
+  const SigmoidRouting sigmoid = sigmoid_routing(moe, t.weights.layers[layer].router_bias);
   t.kernels.matmul(t.normed(rows), t.weights.layers[layer].router, logits, t.stride.router);
   t.kernels.split(rows, 1, [&](int begin, int end) {
     for (int r = begin; r < end; ++r) {
-      const float* row = logits + r * t.stride.router;
-      t.kernels.ops.softmax_top_k(row, moe.experts, moe.top_k, moe.norm_topk,
-                                  &t.expert_ids[static_cast<size_t>(r) * moe.top_k],
-                                  &t.expert_weights[static_cast<size_t>(r) * moe.top_k]);
+      float* row = logits + r * t.stride.router;
+      int32_t* ids = &t.expert_ids[static_cast<size_t>(r) * moe.top_k];
+      float* weights = &t.expert_weights[static_cast<size_t>(r) * moe.top_k];
+      if (moe.sigmoid)
+        t.kernels.ops.sigmoid_top_k(row, sigmoid, ids, weights);
+      else
+        t.kernels.ops.softmax_top_k(row, moe.experts, moe.top_k, moe.norm_topk, ids, weights);
       if (moe.shared_gate) t.kernels.ops.sigmoid(row + moe.experts, 1, &t.shared_gate[r]);
     }
   });

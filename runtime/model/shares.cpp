@@ -12,7 +12,7 @@ namespace {
 // All counts that fit: attention heads divide, key-value heads divide or are replicated evenly, key heads divide.
 bool fits(const ModelConfig& c, int count) {
   const AttentionSpec& a = c.attention;
-  if (a.heads % count) return false;
+  if (c.query_heads() % count) return false;
   if (a.kv_heads % count && (count % a.kv_heads || (a.heads / a.kv_heads) % (count / a.kv_heads))) return false;
   const bool delta =
       std::any_of(c.layers.begin(), c.layers.end(), [](LayerSpec l) { return l.mixer == Mixer::delta_net; });
@@ -25,16 +25,16 @@ TrunkShare trunk_share(const ModelConfig& config, int index, int count) {
   const AttentionSpec& a = config.attention;
   if (!fits(config, count)) {
     std::string valid;
-    for (int n = 1; n <= a.heads; ++n)
+    for (int n = 1; n <= config.query_heads(); ++n)
       if (fits(config, n)) valid += (valid.empty() ? "" : ", ") + std::to_string(n);
     fail(kExitUsage,
          "tensor-parallel-size {} does not divide the heads of {} ({} query, {} key-value, {} linear key heads)\n"
          "  valid: {}",
-         count, config.architecture, a.heads, a.kv_heads, config.delta.key_heads, valid);
+         count, config.architecture, config.query_heads(), a.kv_heads, config.delta.key_heads, valid);
   }
   TrunkShare s{.index = index, .count = count};
-  s.heads = part_of(a.heads, index, count);
-  s.kv_heads = {s.heads.begin * a.kv_heads / a.heads, (s.heads.end - 1) * a.kv_heads / a.heads + 1};
+  s.heads = part_of(config.query_heads(), index, count);
+  if (a.kv_heads > 0) s.kv_heads = {s.heads.begin * a.kv_heads / a.heads, (s.heads.end - 1) * a.kv_heads / a.heads + 1};
   s.key_heads = part_of(config.delta.key_heads, index, count);
   if (config.delta.key_heads > 0) {
     const int ratio = config.delta.value_heads / config.delta.key_heads;

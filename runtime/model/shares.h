@@ -31,7 +31,8 @@ inline Range inter_part(int inter, int index, int count) {
 // What trunk rank `index` of `count` computes. Throws Error(kExitUsage) when the heads do not divide.
 struct TrunkShare {
   int index = 0, count = 1;
-  Range heads, kv_heads;         // attention; key-value heads are replicated when there are more ranks than heads
+  Range heads, kv_heads;         // attention; key-value heads are replicated when there are more ranks than heads,
+                                 // as the one latent of latent attention always is
   Range key_heads, value_heads;  // delta net
   Range dense, shared;           // intermediate columns
   Range vocab;                   // rows of the head, cut at panels

@@ -10,6 +10,7 @@
 #include "runtime/comm/transport.h"
 #include "runtime/model/cache.h"
 #include "runtime/model/experts.h"
+#include "runtime/model/mla.h"
 #include "runtime/model/spans.h"
 #include "runtime/model/step.h"
 #include "runtime/model/weights.h"
@@ -34,7 +35,7 @@ struct StepStrides {
 StepStrides step_strides(const ModelConfig& config, const TrunkShare& share);
 
 // A trunk rank: everything but the routed experts that live elsewhere. The functions of forward.cpp, attention.cpp,
-// delta_net.cpp and moe.cpp take it as their first argument; there are no methods.
+// mla.cpp, delta_net.cpp and moe.cpp take it as their first argument; there are no methods.
 struct Trunk {
   Transport& transport;
   const Topology& topology;
@@ -60,6 +61,7 @@ struct Trunk {
   std::vector<int32_t> expert_ids;
   std::vector<float> expert_weights, shared_gate;
   SpanRoom spans;  // of attention
+  std::unique_ptr<MlaRoom> mla;
   std::unique_ptr<ExpertRunner> local_experts;
   std::vector<std::byte> outbox, inbox;
   std::vector<int> remote_experts;  // expert ranks with a slice, without this rank
@@ -77,6 +79,7 @@ const float* forward(Trunk& t, const StepPlan& plan);
 
 // Parts of a layer, in the order of a forward pass. Each reads the normed rows t.h and adds its share to t.y.
 void mix_attention(Trunk& t, int layer, const StepPlan& plan);
+void mix_mla(Trunk& t, int layer, const StepPlan& plan);
 void mix_delta_net(Trunk& t, int layer, const StepPlan& plan);
 void dense_ffn(Trunk& t, int layer, int rows);
 void moe(Trunk& t, int layer, int rows);

@@ -151,7 +151,11 @@ TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const Mo
     const LayerLoader l{checkpoint, arch, config, share, packing, layer_prefix(arch, i)};
     w.mixer_norm = l.norm(l.name("input_layernorm.weight"), config.hidden);
     w.ffn_norm = l.norm(l.name("post_attention_layernorm.weight"), config.hidden);
-    config.layers[i].mixer == Mixer::attention ? l.attention(w.attention) : l.delta_net(w.delta);
+    switch (config.layers[i].mixer) {
+      case Mixer::attention: l.attention(w.attention); break;
+      case Mixer::mla: add_mla(w.mla, checkpoint, l.name("self_attn."), config, share, packing); break;
+      case Mixer::delta_net: l.delta_net(w.delta); break;
+    }
     if (config.layers[i].ffn == Ffn::dense) {
       l.ffn(w.dense, "mlp.", config.dense_inter, share.dense);
       continue;
@@ -159,7 +163,10 @@ TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const Mo
     std::vector<RowRun> router{l.run("mlp.gate.weight", config.moe.experts, config.hidden, 0, config.moe.experts)};
     if (config.moe.shared_gate) router.push_back(l.run("mlp.shared_expert_gate.weight", 1, config.hidden, 0, 1));
     packing.add(&w.router, std::move(router), 0, config.hidden);
-    if (config.moe.shared_inter > 0) l.ffn(w.shared, "mlp.shared_expert.", config.moe.shared_inter, share.shared);
+    if (config.moe.sigmoid)
+      w.router_bias = read_floats(checkpoint, l.name("mlp.gate.e_score_correction_bias"), {config.moe.experts});
+    if (config.moe.shared_inter > 0)
+      l.ffn(w.shared, fmt::format("mlp.{}.", arch.shared_expert), config.moe.shared_inter, share.shared);
   }
   const std::string prefix(arch.prefix);
   const LayerLoader top{checkpoint, arch, config, share, packing, prefix};
@@ -174,6 +181,11 @@ TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const Mo
   std::vector<std::byte> scratch;
   checkpoint.rows(t.embedding, Shape{config.vocab, config.hidden}, 0, 0, scratch);
   t.storage = packing.load(pool, numa_node, "trunk");
+  std::vector<AbsorbedLayer> absorbed;
+  for (size_t i = 0; i < t.layers.size(); ++i)
+    if (config.layers[i].mixer == Mixer::mla)
+      absorbed.push_back({&t.layers[i].mla, layer_prefix(arch, i) + "self_attn."});
+  t.absorbed = load_absorbed(absorbed, checkpoint, config, share, pool, numa_node);
   return t;
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runtime/arch/arch.h"
+#include "runtime/model/mla_weights.h"
 #include "runtime/model/packing.h"
 #include "runtime/model/shares.h"
 
@@ -32,9 +33,11 @@ struct FfnWeights {
 struct LayerWeights {
   std::vector<float> mixer_norm, ffn_norm;  // as multiplied: 1 + w where the model stores w
   AttentionWeights attention;
+  MlaWeights mla;
   DeltaWeights delta;
   FfnWeights dense, shared;
-  PackedMatrix router;  // rows: experts, then the shared expert's gate if there is one
+  PackedMatrix router;             // rows: experts, then the shared expert's gate if there is one
+  std::vector<float> router_bias;  // (experts), of sigmoid routing
 };
 
 // What a trunk rank holds. The embedding stays in the checkpoint: a step reads a row per token.
@@ -43,7 +46,7 @@ struct TrunkWeights {
   std::vector<float> final_norm;
   PackedMatrix head;
   std::string embedding;
-  Buffer storage;
+  Buffer storage, absorbed;
 };
 
 // The routed experts of all MoE layers on this rank's intermediate columns.

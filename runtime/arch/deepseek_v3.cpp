@@ -1,0 +1,179 @@
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "runtime/arch/families.h"
+#include "runtime/arch/quantization.h"
+#include "runtime/arch/read_config.h"
+
+// DeepSeek-V3 and Kimi-K2: multi-head latent attention, a few dense layers, then experts chosen by sigmoid scores in
+// groups with one ungated shared expert. DeepSeek-V3.2 adds the indexer of sparse attention. The multi-token-prediction
+// layer, stored as the layer after the last, is not loaded.
+
+namespace kt {
+namespace {
+
+// Far above any model, far below where products of two of them leave int64.
+constexpr int kMaxWidth = 1 << 20;
+constexpr int kMaxVocab = 1 << 24;
+constexpr int kMaxLayers = 1024;
+constexpr int kMaxExperts = 1 << 16;
+constexpr int kMaxExpertGroups = 64;
+constexpr int kMaxHeads = 1 << 12;
+constexpr int kMaxHeadDim = 1 << 14;
+constexpr int kMaxContext = 1 << 30;
+
+// Widths that are inputs of a product come in whole tiles, in every release and here.
+int multiple_of_32(const ConfigReader& json, const char* key, int high) {
+  const int n = json.integer(key, 1, high);
+  if (n % 32 != 0) json.refuse(key, fmt::format("expected a multiple of 32, found {}", n));
+  return n;
+}
+
+void require_text(const ConfigReader& json, const char* key, const char* only) {
+  const std::string found = json.text_or(key, only);
+  if (found != only) json.refuse(key, fmt::format("\"{}\" is not supported, only {} is", found, only));
+}
+
+void read_skeleton(const ConfigReader& json, ModelConfig& config) {
+  require_text(json, "hidden_act", "silu");
+  if (json.boolean_or("attention_bias", false)) {
+    json.refuse("attention_bias", "biases of the attention projections are not supported for this architecture");
+  }
+  config.quant = read_quantization(json);
+  config.hidden = json.integer("hidden_size", 1, kMaxWidth);
+  if (config.hidden % 2 != 0) {
+    json.refuse("hidden_size", fmt::format("expected an even number, found {}", config.hidden));
+  }
+  config.vocab = json.integer("vocab_size", 1, kMaxVocab);
+  config.max_context = json.integer("max_position_embeddings", 1, kMaxContext);
+  config.norm_eps = static_cast<float>(json.number_or("rms_norm_eps", 1e-6, 0.0, 1.0));
+  config.tied_head = json.boolean_or("tie_word_embeddings", false);
+  config.eos = json.integers("eos_token_id", 0, kMaxVocab);
+  config.layers.resize(static_cast<size_t>(json.integer("num_hidden_layers", 1, kMaxLayers)));
+}
+
+// Settings of YaRN are in rope_scaling, or beside theta in rope_parameters (transformers 5).
+void read_yarn(const ConfigReader& rope, const char* key, const ConfigReader& json, MlaSpec& mla) {
+  const std::string type = rope.text_or("rope_type", rope.text_or("type", "default"));
+  if (type == "default") return;
+  if (type != "yarn") json.refuse(key, fmt::format("type \"{}\" is not supported, only yarn and default are", type));
+  mla.rope.yarn_factor = rope.number("factor", 1.0, 1e6);
+  mla.rope.beta_fast = rope.number_or("beta_fast", 32.0, 1e-3, 1e6);
+  mla.rope.beta_slow = rope.number_or("beta_slow", 1.0, 1e-3, 1e6);
+  mla.rope.original_context = rope.integer("original_max_position_embeddings", 1, kMaxContext);
+  const double mscale = rope.number_or("mscale", 1.0, 0.0, 100.0);
+  const double mscale_all_dim = rope.number_or("mscale_all_dim", 0.0, 0.0, 100.0);
+  if (mscale != mscale_all_dim) {
+    json.refuse(key, fmt::format("mscale {} and mscale_all_dim {} differ: scaled cosines and sines are not supported",
+                                 mscale, mscale_all_dim));
+  }
+  const double m = 0.1 * mscale_all_dim * std::log(mla.rope.yarn_factor) + 1.0;
+  mla.scale *= static_cast<float>(m * m);
+}
+
+void read_attention(const ConfigReader& json, ModelConfig& config) {
+  MlaSpec& mla = config.mla;
+  mla.heads = json.integer("num_attention_heads", 1, kMaxHeads);
+  if (!json.has("q_lora_rank")) json.refuse("q_lora_rank", "models without a latent of the queries are not supported");
+  mla.q_rank = multiple_of_32(json, "q_lora_rank", kMaxWidth);
+  mla.kv_rank = multiple_of_32(json, "kv_lora_rank", kMaxHeadDim);
+  mla.nope_dim = multiple_of_32(json, "qk_nope_head_dim", kMaxHeadDim);
+  mla.value_dim = multiple_of_32(json, "v_head_dim", kMaxHeadDim);
+  mla.rope.dims = multiple_of_32(json, "qk_rope_head_dim", kMaxHeadDim);
+  mla.rope.theta = json.number_or("rope_theta", 1e4, 2.0, 1e15);
+  mla.scale = 1.0f / std::sqrt(static_cast<float>(mla.head_dim()));
+  if (json.has("rope_scaling")) {
+    read_yarn(json.object("rope_scaling"), "rope_scaling", json, mla);
+  } else if (json.has("rope_parameters")) {
+    const ConfigReader rope = json.object("rope_parameters");
+    mla.rope.theta = rope.number_or("rope_theta", mla.rope.theta, 2.0, 1e15);
+    read_yarn(rope, "rope_parameters", json, mla);
+  }
+  for (LayerSpec& layer : config.layers) layer.mixer = Mixer::mla;
+}
+
+void read_indexer(const ConfigReader& json, ModelConfig& config) {
+  IndexerSpec& indexer = config.mla.indexer.emplace();
+  indexer.heads = json.integer("index_n_heads", 1, kMaxHeads);
+  indexer.head_dim = multiple_of_32(json, "index_head_dim", kMaxHeadDim);
+  indexer.top_k = json.integer("index_topk", 1, kMaxContext);
+  if (indexer.head_dim < config.mla.rope.dims) {
+    json.refuse("index_head_dim", fmt::format("expected at least qk_rope_head_dim = {}, found {}", config.mla.rope.dims,
+                                              indexer.head_dim));
+  }
+}
+
+void read_groups(const ConfigReader& json, MoeSpec& moe) {
+  SigmoidSpec& sigmoid = moe.sigmoid.emplace();
+  sigmoid.scale = static_cast<float>(json.number_or("routed_scaling_factor", 1.0, 0.0, 1e6));
+  sigmoid.groups = json.integer_or("n_group", 1, 1, kMaxExpertGroups);
+  sigmoid.kept_groups = json.integer_or("topk_group", 1, 1, sigmoid.groups);
+  if (moe.experts % sigmoid.groups != 0) {
+    json.refuse("n_group",
+                fmt::format("expected a divisor of n_routed_experts = {}, found {}", moe.experts, sigmoid.groups));
+  }
+  const int candidates = moe.experts / sigmoid.groups * sigmoid.kept_groups;
+  if (moe.top_k > candidates) {
+    json.refuse("num_experts_per_tok", fmt::format("expected at most {}, the experts of {} of {} groups, found {}",
+                                                   candidates, sigmoid.kept_groups, sigmoid.groups, moe.top_k));
+  }
+}
+
+void read_experts(const ConfigReader& json, ModelConfig& config) {
+  require_text(json, "scoring_func", "sigmoid");
+  require_text(json, "topk_method", "noaux_tc");
+  if (json.integer_or("moe_layer_freq", 1, 1, kMaxLayers) != 1) {
+    json.refuse("moe_layer_freq", "dense layers between those with experts are not supported");
+  }
+  MoeSpec& moe = config.moe;
+  moe.experts = json.integer("n_routed_experts", 1, kMaxExperts);
+  moe.top_k = json.integer("num_experts_per_tok", 1, kMaxExperts);
+  moe.inter = json.integer("moe_intermediate_size", 1, kMaxWidth);
+  moe.shared_inter = moe.inter * json.integer_or("n_shared_experts", 0, 0, kMaxWidth / moe.inter);
+  moe.norm_topk = json.boolean_or("norm_topk_prob", true);
+  read_groups(json, moe);
+
+  const int layers = static_cast<int>(config.layers.size());
+  const int dense = json.integer_or("first_k_dense_replace", 0, 0, layers);
+  for (int n = 0; n < dense; ++n) config.layers[static_cast<size_t>(n)].ffn = Ffn::dense;
+  if (dense > 0) config.dense_inter = json.integer("intermediate_size", 1, kMaxWidth);
+}
+
+ModelConfig parse_v3(const nlohmann::json& hf_config) {
+  const ConfigReader json(hf_config, "config.json: ");
+  ModelConfig config;
+  read_skeleton(json, config);
+  read_attention(json, config);
+  read_experts(json, config);
+  return config;
+}
+
+ModelConfig parse_v32(const nlohmann::json& hf_config) {
+  ModelConfig config = parse_v3(hf_config);
+  read_indexer({hf_config, "config.json: "}, config);
+  return config;
+}
+
+}  // namespace
+
+constinit const Arch kDeepseekV3 = {.hf_name = "DeepseekV3ForCausalLM",
+                                    .model_type = "deepseek_v3",
+                                    .parse = parse_v3,
+                                    .prefix = "model.",
+                                    .shared_expert = "shared_experts"};
+
+constinit const Arch kDeepseekV32 = {.hf_name = "DeepseekV32ForCausalLM",
+                                     .model_type = "deepseek_v32",
+                                     .parse = parse_v32,
+                                     .prefix = "model.",
+                                     .shared_expert = "shared_experts"};
+
+// Releases name DeepseekV3ForCausalLM as their architecture.
+constinit const Arch kKimiK2 = {.hf_name = "KimiK2ForCausalLM",
+                                .model_type = "kimi_k2",
+                                .parse = parse_v3,
+                                .prefix = "model.",
+                                .shared_expert = "shared_experts"};
+
+}  // namespace kt

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "kernels/buffer.h"
+#include "kernels/ops.h"
+#include "runtime/model/config.h"
+#include "runtime/model/shares.h"
+
+namespace kt {
+
+// Latent attention takes a step's rows in blocks of this size, so that what it keeps per row and head stays small: at
+// 128 heads a row of queries in latent form is 144 KiB.
+inline constexpr int kMlaRows = 256;
+
+// Memory of mix_mla, used by one layer after the other.
+struct MlaRoom {
+  MlaRoom(const ModelConfig& config, const TrunkShare& share, int max_rows, ThreadPool& pool, int numa_node);
+
+  // Columns of a row of `down`, in this order; each a multiple of 16.
+  int64_t q_at = 0, kv_at = 0, index_k_at = 0, index_weights_at = 0, down_stride = 0;
+
+  // Per row of a block:
+  Buffer down;                // f32 projections of the normed rows, see above
+  Buffer q_latent;            // bf16 normed latent of the queries
+  Buffer q;                   // f32 (heads, head_dim)
+  Buffer query;               // bf16 (heads, cached_dim): in latent form, then the rotated part
+  Buffer mixed;               // bf16 (heads, kv_rank): weighted sums of latents
+  Buffer values;              // f32 (heads, value_dim)
+  Buffer out;                 // bf16 (heads, value_dim)
+  Buffer index_q, index_q16;  // f32, bf16 (index heads, index head_dim)
+  Buffer keys;                // int32 (top_k): positions that the indexer picked
+
+  Buffer index_scores;  // f32: of as many rows at a time as fit
+  // One for each thread:
+  std::vector<Buffer> slots;                 // see Slot in mla.cpp
+  std::vector<std::vector<uint32_t>> ranks;  // of top_keys
+};
+size_t mla_room_bytes(const ModelConfig& config, const TrunkShare& share, int max_rows);  // without the threads' slots
+
+}  // namespace kt
