@@ -81,6 +81,12 @@ EngineConfig engine_config(const RunConfig& run, const ModelConfig& model) {
   if (run.max_queued_requests) e.max_queued_requests = *run.max_queued_requests;
   if (run.chunked_prefill_size) e.chunked_prefill_size = *run.chunked_prefill_size;
   e.enable_mixed_chunk = run.enable_mixed_chunk;
+  e.max_decode_stall_ms = run.max_decode_stall_ms;
+  e.prefix_cache = !run.disable_radix_cache;
+  e.recurrent =
+      std::any_of(model.layers.begin(), model.layers.end(), [](LayerSpec l) { return l.mixer == Mixer::delta_net; });
+  // Each running request has the state after its prompt and that of its answer; others wait for theirs to come back.
+  if (e.recurrent && e.prefix_cache) e.state_snapshots = std::max(8, 2 * e.max_running_requests);
   e.max_logit_rows = kMaxLogitRows;
   e.eos = model.eos;
   return e;
@@ -207,7 +213,9 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
 
   const ModelConfig& model = loaded->config;
   const TrunkLimits limits{.max_rows = max_step_rows(engine_options), .max_logit_rows = kMaxLogitRows};
-  const CacheLimits cache_limits{.blocks = engine_options.kv_blocks, .slots = engine_options.max_running_requests};
+  const CacheLimits cache_limits{.blocks = engine_options.kv_blocks,
+                                 .slots = engine_options.max_running_requests,
+                                 .snapshots = engine_options.state_snapshots};
   const bool is_trunk = topology.trunk_index() >= 0;
   const int expert_parts = static_cast<int>(topology.experts.size());
   const Range columns =

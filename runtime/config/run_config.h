@@ -26,7 +26,8 @@ struct RunConfig {
   std::string tool_call_parser, reasoning_parser;
   // scheduling
   std::optional<int> max_running_requests, max_total_tokens, chunked_prefill_size, max_queued_requests;
-  bool enable_mixed_chunk = false;
+  bool enable_mixed_chunk = false, disable_radix_cache = false;
+  double max_decode_stall_ms = 0.0;
   // ranks
   std::string device = "cpu";  // auto, cuda, cpu
   int tensor_parallel_size = 1;

@@ -117,10 +117,9 @@ Outcome version(const HttpRequest&, const Service& service) {
 
 Outcome greeting(const HttpRequest&, const Service&) { return text_response("ktmpi is running\n"); }
 
-// No prefix outlives its request, so an idle server's cache is clean.
 Outcome flush_cache(const HttpRequest&, const Service& service) {
+  if (service.engine->flush_cache()) return text_response("Cache flushed.\n");
   const EngineStats stats = service.engine->stats();
-  if (stats.running + stats.waiting == 0) return text_response("Cache flushed.\n");
   return error_response(
       {400, fmt::format("cache not flushed: {} requests run and {} wait", stats.running, stats.waiting), "", ""});
 }
