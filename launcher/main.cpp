@@ -24,6 +24,7 @@ constexpr Command kCommands[] = {
     {"serve", serve_command, "answer requests over HTTP; the command when none is given"},
     {"tokenize", tokenize_command, "turn text into token ids and back, JSON Lines in and out"},
     {"template", template_command, "render conversations into prompts, JSON Lines in and out"},
+    {"parse", parse_command, "split answers into reasoning, text and tool calls, JSON Lines in and out"},
     {"bench", bench_command, "measure: kernels"},
     {"version", version_command, "say what this program was built with"},
 };

@@ -1,0 +1,81 @@
+#include "runtime/text/output_parser.h"
+
+#include <array>
+#include <utility>
+
+namespace kt {
+namespace {
+
+using Kind = OutputPiece::Kind;
+
+ReasoningParser::Start start_of(const OutputParserOptions& options) {
+  using enum ReasoningParser::Start;
+  if (options.continued) {
+    if (options.continued->find(ReasoningParser::kClose) != std::string::npos) return kClosed;
+    if (options.continued->find(ReasoningParser::kOpen) != std::string::npos) return kOpen;
+  }
+  const bool always = options.reasoning->starts == ReasoningFormat::Starts::kAlways;
+  return always || options.in_reasoning ? kOpen : kPerhaps;
+}
+
+}  // namespace
+
+OutputParser::OutputParser(const OutputParserOptions& options) : stream_reasoning_(options.stream_reasoning) {
+  if (options.tools) tools_ = options.tools->make(options.tool_list);
+  if (options.reasoning)
+    reasoning_.emplace(start_of(options), options.tools ? options.tools->starts : std::vector<ToolFormat::Start>());
+}
+
+OutputPieces OutputParser::push(std::string_view text) {
+  OutputPieces out;
+  if (reasoning_)
+    take(reasoning_->push(text), out);
+  else
+    take({.reasoning = "", .rest = std::string(text)}, out);
+  return out;
+}
+
+OutputPieces OutputParser::flush() {
+  OutputPieces out;
+  if (reasoning_) take(reasoning_->flush(), out);
+  add_piece(out, Kind::kReasoning, std::exchange(held_reasoning_, {}));
+  if (tools_) take(tools_->flush(), out);
+  content("", true, out);
+  return out;
+}
+
+void OutputParser::take(ReasoningParser::Split split, OutputPieces& out) {
+  held_reasoning_ += split.reasoning;
+  if (stream_reasoning_ || !split.rest.empty()) add_piece(out, Kind::kReasoning, std::exchange(held_reasoning_, {}));
+  if (tools_)
+    take(tools_->push(split.rest), out);
+  else
+    content(split.rest, false, out);
+}
+
+void OutputParser::take(OutputPieces pieces, OutputPieces& out) {
+  for (OutputPiece& piece : pieces) {
+    if (piece.kind == Kind::kContent)
+      content(piece.text, false, out);
+    else
+      out.push_back(std::move(piece));
+  }
+}
+
+// Where a call ended the reasoning, one closing tag that comes later is markup.
+void OutputParser::content(std::string_view text, bool final, OutputPieces& out) {
+  stray_.append(text);
+  if (reasoning_ && reasoning_->ended_by_call() && !stray_close_seen_) {
+    const std::array close = {ReasoningParser::kClose};
+    const MarkerPlace mark = find_marker(stray_.text(), close, final);
+    add_piece(out, Kind::kContent, stray_.text().substr(0, mark.at));
+    stray_.drop(mark.at);
+    if (!mark.found()) return;
+    stray_.drop(ReasoningParser::kClose.size());
+    stray_close_seen_ = true;
+  }
+  add_piece(out, Kind::kContent, stray_.text());
+  stray_.drop(stray_.text().size());
+}
+
+}  // namespace kt

@@ -1,0 +1,341 @@
+#include "runtime/text/tool_tagged.h"
+
+#include <algorithm>
+#include <array>
+#include <set>
+
+#include "runtime/text/tool_schema.h"
+#include "runtime/text/tool_value_writer.h"
+
+namespace kt {
+namespace {
+
+using Parameter = TagDialect::Parameter;
+
+// The longest head of a tag. Names of tools and parameters are far shorter.
+constexpr size_t kMaxHead = 1024;
+
+struct Head {
+  enum class State { kBad, kWhole, kTextEnds } state;
+  std::string_view text;  // without the '>'
+};
+
+// The head at the start of `text`: up to '>', on one line.
+Head read_head(std::string_view text) {
+  const size_t end = text.substr(0, kMaxHead).find_first_of("<>\n");
+  if (end == text.npos) return {text.size() < kMaxHead ? Head::State::kTextEnds : Head::State::kBad};
+  if (text[end] != '>') return {Head::State::kBad};
+  return {Head::State::kWhole, text.substr(0, end)};
+}
+
+class TaggedParser : public ToolParser {
+ public:
+  TaggedParser(const TagDialect& dialect, const nlohmann::ordered_json& tools)
+      : d_(dialect), schemas_(tools), tags_{d_.block_open, d_.call_open,  d_.block_close,
+                                            d_.call_close, d_.param_open, d_.param_close} {}
+
+ private:
+  enum class State { kText, kBody, kValue, kDoubt, kObject };
+  enum Tag { kBlockOpen, kCallOpen, kBlockClose, kCallClose, kParamOpen, kParamClose };
+
+  bool step() override {
+    switch (state_) {
+      case State::kText: return text();
+      case State::kBody: return body();
+      case State::kValue: return value();
+      case State::kDoubt: return doubt();
+      case State::kObject: return object();
+    }
+    return false;
+  }
+
+  // Outside calls.
+
+  bool text() {
+    const std::string_view rest = unread_.text();
+    const std::array markers = {d_.block_open, d_.call_open, d_.block_close};
+    const MarkerPlace mark = find_marker(rest, markers, final_);
+    if (mark.at > 0) return literal(mark.at), true;
+    if (!mark.found()) return false;
+    if (mark.which == kBlockClose) {
+      if (!in_block_) return literal(d_.block_close.size()), true;
+      in_block_ = false;
+      return unread_.drop(d_.block_close.size()), true;
+    }
+    if (mark.which == kCallOpen) return call_head(0);
+
+    const std::array call = {d_.call_open};
+    const Ahead next = look_ahead(rest.substr(d_.block_open.size()), call);
+    if (next.text_ends() && !final_) return false;
+    if (!next.yes()) return literal(d_.block_open.size()), true;
+    return call_head(d_.block_open.size() + next.at);
+  }
+
+  // The opening tag of a call, `at` bytes into the unread text, behind the block's opening tag if at > 0.
+  bool call_head(size_t at) {
+    const std::string_view rest = unread_.text();
+    size_t end = 0;
+    const Ahead::Answer answer = whole_call_head(rest.substr(at), "{", end);
+    if (answer == Ahead::Answer::kTextEnds && !final_) return false;
+    if (answer == Ahead::Answer::kTextEnds && (at > 0 || in_block_)) return drop_cut_off_head(), false;
+    if (answer != Ahead::Answer::kYes) return literal(at > 0 ? d_.block_open.size() : d_.call_open.size()), true;
+
+    function_ = *d_.read_call(read_head(rest.substr(at + d_.call_open.size())).text);
+    out_.begin_call(function_);
+    given_.clear();
+    arguments_ = Arguments::kNone;
+    in_block_ = true;
+    unread_.drop(at + end);
+    return go(State::kBody);
+  }
+
+  // Is `text` the opening tag of a call and followed by what calls hold? `end` is where the tag ends.
+  Ahead::Answer whole_call_head(std::string_view text, std::string_view also, size_t& end) const {
+    const Head head = read_head(text.substr(d_.call_open.size()));
+    if (head.state == Head::State::kTextEnds) return Ahead::Answer::kTextEnds;
+    if (head.state == Head::State::kBad || !d_.read_call(head.text)) return Ahead::Answer::kNo;
+    end = d_.call_open.size() + head.text.size() + 1;
+    const std::array inside = {d_.param_open, d_.call_close, also};
+    return look_ahead(text.substr(end), std::span(inside).first(also.empty() ? 2 : 3)).answer;
+  }
+
+  // Inside a call, between parameters.
+
+  bool body() {
+    unread_.drop(leading_white_space(unread_.text()));
+    const std::string_view rest = unread_.text();
+    if (rest.starts_with('{') && arguments_ == Arguments::kNone) return start_object();
+    const MarkerPlace mark = find_marker(rest, tags_, false);
+    if (mark.at > 0) return literal(mark.at), true;  // text that no parameter holds
+    if (!mark.found()) {
+      if (final_) unread_.drop(rest.size());  // the start of a tag, of a call that was cut off
+      return false;
+    }
+    switch (mark.which) {
+      case kParamOpen: return param_head();
+      case kParamClose: return literal(d_.param_close.size()), true;
+      case kCallClose: unread_.drop(d_.call_close.size()); break;
+      default: break;  // the end of the block or another call ends this one
+    }
+    end_call();
+    return go(State::kText);
+  }
+
+  bool param_head() {
+    const std::string_view rest = unread_.text();
+    const Head head = read_head(rest.substr(d_.param_open.size()));
+    if (head.state == Head::State::kTextEnds) {
+      if (final_) unread_.drop(rest.size());
+      return false;
+    }
+    const auto parameter = head.state == Head::State::kWhole ? d_.read_parameter(head.text) : std::nullopt;
+    if (!parameter) return literal(d_.param_open.size()), true;
+
+    out_.arguments((arguments_ == Arguments::kNone ? "{" : ", ") + json_quoted(parameter->name) + ": ");
+    arguments_ = Arguments::kMembers;
+    given_.insert(parameter->name);
+    switch (parameter->is) {
+      case Parameter::Is::kString: value_ = ValueWriter::string(); break;
+      case Parameter::Is::kJson: value_ = ValueWriter::json(); break;
+      case Parameter::Is::kTyped:
+        value_ = ValueWriter::typed(schemas_.types(function_, parameter->name).value_or(kStringType));
+    }
+    at_value_start_ = at_line_start_ = true;
+    unread_.drop(d_.param_open.size() + head.text.size() + 1);
+    return go(State::kValue);
+  }
+
+  void end_call() {
+    if (arguments_ != Arguments::kObject) out_.arguments(arguments_ == Arguments::kNone ? "{}" : "}");
+    out_.end_call();
+  }
+
+  // Inside a value. The newline before a tag stays unread with it, since it may belong to the markup.
+
+  bool value() {
+    if (at_value_start_ && d_.values_on_own_lines) {
+      if (unread_.empty()) return false;
+      if (unread_.text().starts_with('\n')) unread_.drop(1);
+    }
+    at_value_start_ = false;
+
+    const MarkerPlace mark = find_marker(unread_.text(), tags_, final_);
+    const bool newline = mark.at > 0 && unread_.text()[mark.at - 1] == '\n';
+    const bool open_end = final_ && !mark.found();  // the text ends within the value
+    add_to_value(mark.at - (newline && !open_end));
+    if (!mark.found()) return false;
+    return tag_in_value(mark.which, newline);
+  }
+
+  // The unread text is [newline] tag ...
+  bool tag_in_value(int tag, bool newline) {
+    const size_t at = newline;
+    const std::string_view rest = unread_.text().substr(at);
+    const bool starts_line = newline || at_line_start_;
+    Ahead::Answer ends_value = Ahead::Answer::kNo;
+    if (tag == kParamClose) {
+      ends_value = after_closing_tag(rest);
+      if (ends_value == Ahead::Answer::kTextEnds && final_) ends_value = Ahead::Answer::kYes;
+      if (ends_value == Ahead::Answer::kYes) return end_value(newline, d_.param_close.size());
+    } else if (tag == kParamOpen && starts_line) {
+      ends_value = next_parameter(rest);
+      if (ends_value == Ahead::Answer::kYes) return end_value(newline, 0);
+    } else if (tag == kCallClose) {
+      ends_value = after_call(rest);
+      if (ends_value == Ahead::Answer::kYes || (ends_value == Ahead::Answer::kTextEnds && final_))
+        return start_doubt(at, at + d_.call_close.size(), 0);
+    } else if (tag == kCallOpen && starts_line && trust_inner_calls_) {
+      size_t end = 0;
+      ends_value = whole_call_head(rest, "", end);
+      if (ends_value == Ahead::Answer::kYes) return start_doubt(std::nullopt, at + end, 1);
+    }
+    if (ends_value == Ahead::Answer::kTextEnds && !final_) return false;
+    add_to_value(at + tags_[static_cast<size_t>(tag)].size());
+    return true;
+  }
+
+  // Which answers make the closing tag of a value one: what follows belongs to the call.
+  Ahead::Answer after_closing_tag(std::string_view text) const {
+    const std::array next = {d_.param_open, d_.call_close, d_.block_close, d_.block_open, d_.call_open};
+    return look_ahead(text.substr(d_.param_close.size()), next).answer;
+  }
+  Ahead::Answer after_call(std::string_view text) const {
+    const std::array next = {d_.block_close, d_.block_open, d_.call_open};
+    return look_ahead(text.substr(d_.call_close.size()), next).answer;
+  }
+  // A parameter that the function has and that was not given yet.
+  Ahead::Answer next_parameter(std::string_view text) const {
+    const Head head = read_head(text.substr(d_.param_open.size()));
+    if (head.state == Head::State::kTextEnds) return Ahead::Answer::kTextEnds;
+    const auto next = head.state == Head::State::kWhole ? d_.read_parameter(head.text) : std::nullopt;
+    const bool fits = next && !given_.contains(next->name) && schemas_.may_have(function_, next->name);
+    return fits ? Ahead::Answer::kYes : Ahead::Answer::kNo;
+  }
+
+  void add_to_value(size_t bytes) {
+    if (bytes == 0) return;
+    const std::string_view text = unread_.text().substr(0, bytes);
+    at_line_start_ = text.ends_with('\n');
+    out_.arguments(value_.add(text));
+    unread_.drop(bytes);
+  }
+
+  bool end_value(bool newline, size_t tag_bytes) {
+    add_to_value(newline && !d_.values_on_own_lines);
+    out_.arguments(value_.end());
+    unread_.drop((newline && d_.values_on_own_lines) + tag_bytes);
+    return go(State::kBody);
+  }
+
+  // Inside a value, and in doubt where it ends: behind the end of a call that came without the value's closing tag, or
+  // behind the start of a call. Nothing is read until it is known whether the value goes on.
+
+  bool start_doubt(std::optional<size_t> call_end, size_t looked_at, int inner_calls) {
+    doubt_ = {call_end, looked_at, inner_calls};
+    return go(State::kDoubt);
+  }
+
+  bool doubt() {
+    const std::string_view rest = unread_.text();
+    const MarkerPlace mark = find_marker(rest.substr(doubt_.looked_at), tags_, final_);
+    const size_t at = doubt_.looked_at + mark.at;
+    doubt_.looked_at = at;
+    if (!mark.found()) return final_ && settle_doubt();
+
+    const std::string_view tag = rest.substr(at);
+    Ahead::Answer answer = Ahead::Answer::kNo;
+    size_t head_end = 0;
+    if (mark.which == kCallOpen) answer = whole_call_head(tag, "", head_end);
+    if (mark.which == kCallClose && doubt_.inner_calls == 0 && !doubt_.call_end) answer = after_call(tag);
+    if (mark.which == kParamClose && doubt_.inner_calls == 0) answer = after_closing_tag(tag);
+    if (answer == Ahead::Answer::kTextEnds) {
+      if (!final_) return false;
+      answer = mark.which == kCallOpen ? Ahead::Answer::kNo : Ahead::Answer::kYes;
+    }
+    const bool yes = answer == Ahead::Answer::kYes;
+    if (mark.which == kParamClose && yes) return value_goes_on(at);
+    if (mark.which == kCallOpen && yes) {
+      if (doubt_.call_end && doubt_.inner_calls == 0) return settle_doubt();
+      ++doubt_.inner_calls;
+    }
+    if (mark.which == kCallClose) {
+      if (doubt_.inner_calls > 0)
+        --doubt_.inner_calls;
+      else if (yes)
+        doubt_.call_end = at;
+    }
+    doubt_.looked_at = at + tags_[static_cast<size_t>(mark.which)].size();
+    return true;
+  }
+
+  // All up to the closing tag at `at` is the value.
+  bool value_goes_on(size_t at) {
+    const bool newline = at > 0 && unread_.text()[at - 1] == '\n';
+    add_to_value(at - newline);
+    return end_value(newline, d_.param_close.size());
+  }
+
+  // No closing tag came that would have made the rest part of the value.
+  bool settle_doubt() {
+    if (!doubt_.call_end) {
+      trust_inner_calls_ = false;  // the text has ended, so no later call inside a value can end either
+      return go(State::kValue);
+    }
+    const size_t at = *doubt_.call_end;
+    const bool newline = at > 0 && unread_.text()[at - 1] == '\n';
+    add_to_value(at - newline);
+    return end_value(newline, 0);
+  }
+
+  // A call whose arguments are one JSON object instead of parameters.
+
+  bool start_object() {
+    arguments_ = Arguments::kObject;
+    nesting_ = {};
+    return go(State::kObject);
+  }
+
+  bool object() {
+    const JsonNesting::Step step = nesting_.follow(unread_.text());
+    out_.arguments(unread_.text().substr(0, step.length));
+    unread_.drop(step.length);
+    if (step.end == JsonNesting::Step::End::kClosed) return go(State::kBody);
+    if (step.end == JsonNesting::Step::End::kText) return false;
+    const std::array end = {d_.call_close};
+    const MarkerPlace mark = find_marker(unread_.text(), end, final_);
+    if (mark.at == 0) return mark.found() && go(State::kBody);
+    out_.arguments(unread_.text().substr(0, 1));  // a stray '<' in what is no JSON
+    return unread_.drop(1), true;
+  }
+
+  bool go(State state) { return state_ = state, true; }
+
+  const TagDialect& d_;
+  const ToolSchemas schemas_;
+  const std::array<std::string_view, 6> tags_;  // in Tag's order
+
+  State state_ = State::kText;
+  bool in_block_ = false;  // a call came, and the block's closing tag did not
+
+  std::string function_;
+  std::set<std::string> given_;                                  // names of the call's parameters so far
+  enum class Arguments { kNone, kMembers, kObject } arguments_;  // what was written of them
+  JsonNesting nesting_;
+
+  ValueWriter value_ = ValueWriter::string();
+  bool at_value_start_ = false, at_line_start_ = false;
+  bool trust_inner_calls_ = true;
+  struct {
+    std::optional<size_t> call_end;  // where the value ends if it does not go on
+    size_t looked_at = 0;            // all before it was considered
+    int inner_calls = 0;             // calls that are open inside the value
+  } doubt_;
+};
+
+}  // namespace
+
+std::unique_ptr<ToolParser> make_tagged_parser(const TagDialect& dialect, const nlohmann::ordered_json& tools) {
+  return std::make_unique<TaggedParser>(dialect, tools);
+}
+
+}  // namespace kt
