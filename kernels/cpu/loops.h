@@ -42,6 +42,7 @@ inline V load_part(const float* p, int n) {
 // How the loops read the formats of kernels/format/: a line of a tile as floats, the scales of a group; or, for 8-bit
 // activations, a line as bytes with the weights' offset.
 struct Bf16Lines {
+  static constexpr int kStreams = 4;  // panels that one row is multiplied with at once
   static constexpr bool kIntegers = false;
   static constexpr int kTileBytes = 1024, kScaleBytes = 0;
   static void line(const std::byte* tile, int p, V& even, V& odd) {
@@ -50,18 +51,21 @@ struct Bf16Lines {
   static V scale(const std::byte*) { return splat(1.0f); }
 };
 struct Fp8Lines {
+  static constexpr int kStreams = kManyRegisters ? 8 : 4;
   static constexpr bool kIntegers = false;
   static constexpr int kTileBytes = 512, kScaleBytes = 4;
   static void line(const std::byte* tile, int p, V& even, V& odd) { load_fp8_line(tile, p, even, odd); }
   static V scale(const std::byte* s) { return splat(*reinterpret_cast<const float*>(s)); }
 };
 struct RawInt4Lines {
+  static constexpr int kStreams = 4;
   static constexpr bool kIntegers = false;
   static constexpr int kTileBytes = 256, kScaleBytes = 32;
   static void line(const std::byte* tile, int p, V& even, V& odd) { load_int4_line(tile, p, even, odd); }
   static V scale(const std::byte* s) { return load_bf16(reinterpret_cast<const bf16*>(s)); }
 };
 struct AmxInt4Lines {
+  static constexpr int kStreams = 4;
   static constexpr bool kIntegers = true;
   static constexpr int kTileBytes = 256, kScaleBytes = 32, kOffset = 8;
   static Line line(const std::byte* tile, int p) {
@@ -70,12 +74,15 @@ struct AmxInt4Lines {
   }
 };
 struct AmxInt8Lines {
+  static constexpr int kStreams = 4;
   static constexpr bool kIntegers = true;
   static constexpr int kTileBytes = 512, kScaleBytes = 32, kOffset = 128;
   static Line line(const std::byte* tile, int p) { return load_bytes(tile + p * 64); }
 };
 
 // ---- chains of weight tiles ----------------------------------------------------------------------------------------
+
+constexpr int kPrefetchBytes = 2048;
 
 // What a chain is over: rows [first, first + rows) of x, some panels of w, tiles [t0, t1), of which t0 starts a group.
 struct ChainJob {
@@ -111,6 +118,7 @@ inline void vector_chains(const ChainJob& job, int row, int panel, float* acc, i
         store(xe[r], e);
         store(xo[r], o);
       }
+      asm volatile("" : "+m"(xe), "+m"(xo));  // read back one by one, as operands; g++ would shuffle registers instead
       V even[R][P], odd[R][P];
       for (int r = 0; r < R; ++r)
         for (int j = 0; j < P; ++j) even[r][j] = odd[r][j] = splat(0.0f);
@@ -118,6 +126,8 @@ inline void vector_chains(const ChainJob& job, int row, int panel, float* acc, i
       for (int p = 0; p < kTileK / 2; ++p) {
         for (int j = 0; j < P; ++j) {
           V we, wo;
+          if (p * 64 < F::kTileBytes)  // tiles are read in order: two or more ahead
+            __builtin_prefetch(panels[j] + static_cast<int64_t>(t) * F::kTileBytes + p * 64 + kPrefetchBytes);
           F::line(panels[j] + static_cast<int64_t>(t) * F::kTileBytes, p, we, wo);
           for (int r = 0; r < R; ++r) {
             even[r][j] = fma(splat(xe[r][p]), we, even[r][j]);
@@ -179,10 +189,13 @@ inline void integer_chains(const ChainJob& job, int row, int panel, float* acc, 
     for (int j = 0; j < P; ++j) store(acc + (row + r) * acc_row + (panel + j) * 16, sum[r][j]);
 }
 
-// Covers rows x panels with the blocks above: four panels (four weight streams) for one or two rows, two for more.
-template <class Block>
+// Covers rows x panels with the blocks above: for one row several panels (weight streams), for two rows four, for more
+// two.
+template <int Streams, class Block>
 inline void cover(int rows, int panels, const Block& block) {
   int j = 0;
+  if (rows == 1)
+    for (; j + Streams <= panels; j += Streams) block.template operator()<1, Streams>(0, j);
   if (rows <= 2)
     for (; j + 4 <= panels; j += 4)
       rows == 1 ? block.template operator()<1, 4>(0, j) : block.template operator()<2, 4>(0, j);
@@ -204,10 +217,10 @@ inline void cover(int rows, int panels, const Block& block) {
 
 template <class F>
 struct VectorChains {
-  static constexpr int kRows = 6, kMaxPanels = 4;
-  static int panels(int rows) { return rows <= 2 ? 4 : 2; }
+  static constexpr int kRows = 6, kMaxPanels = F::kStreams;
+  static int panels(int rows) { return rows == 1 ? F::kStreams : rows == 2 ? 4 : 2; }
   static void run(const ChainJob& job, int panels, float* acc) {
-    cover(job.rows, panels, [&]<int R, int P>(int row, int panel) {
+    cover<F::kStreams>(job.rows, panels, [&]<int R, int P>(int row, int panel) {
       if constexpr (F::kIntegers)
         integer_chains<F, R, P>(job, row, panel, acc, panels * 16);
       else

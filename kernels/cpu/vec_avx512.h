@@ -163,3 +163,5 @@ inline int store_int8(int8_t* p, V a) {
 // For the measurement of limits.
 inline V either(V a, V b) { return {_mm512_or_ps(a.v, b.v)}; }
 inline void keep(V& a, I& b) { asm volatile("" : "+v"(a.v), "+v"(b.v)); }
+
+constexpr bool kManyRegisters = true;  // for sixteen sums of sixteen floats besides the operands
