@@ -24,7 +24,7 @@ LAYERS = {
         "runtime/comm", "runtime/model",
     ],
     "runtime/serve": ["runtime/base", "runtime/text", "runtime/engine/engine.h", "runtime/engine/request.h"],
-    "launcher": ["runtime", "kernels/ops.h"],
+    "launcher": ["runtime", "kernels"],
 }
 
 # Header of a library, by its beginning -> the only folders or files that may include it.
