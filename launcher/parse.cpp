@@ -84,15 +84,6 @@ Json answer(const OutputParserOptions& formats, std::string_view line) {
   return out;
 }
 
-template <class Format>
-const Format* find_format(std::string_view option, std::string_view name, const Format* found,
-                          std::span<const Format> formats) {
-  if (name.empty() || found) return found;
-  std::string names;
-  for (const Format& format : formats) names += fmt::format("{}{}", names.empty() ? "" : ", ", format.name);
-  fail(kExitUsage, "{}: unknown format '{}'; known: {}", option, name, names);
-}
-
 }  // namespace
 
 int parse_command(int argc, char** argv) {
@@ -103,10 +94,7 @@ int parse_command(int argc, char** argv) {
                         "how the model marks its reasoning");
   if (!read_options(argc, argv, kSummary, options)) return kExitOk;
 
-  OutputParserOptions formats;
-  formats.tools = find_format("--tool-call-parser", tools, find_tool_format(tools), tool_formats());
-  formats.reasoning =
-      find_format("--reasoning-parser", reasoning, find_reasoning_format(reasoning), reasoning_formats());
+  const OutputParserOptions formats = formats_named(tools, reasoning);
   return answer_lines([&](std::string_view line) { return answer(formats, line); });
 }
 

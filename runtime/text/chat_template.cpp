@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "runtime/base/error.h"
+#include "runtime/text/deepseek_template.h"
 
 namespace kt {
 namespace {
@@ -295,13 +296,17 @@ TemplateTexts texts_of_config(const nlohmann::json& field, const std::string& wh
   return texts;
 }
 
+bool has_template(const fs::path& model, const nlohmann::json& config) {
+  return fs::exists(model / "chat_template.jinja") || config.contains("chat_template");
+}
+
 TemplateTexts find_texts(const fs::path& model, std::string_view file_or_name, const nlohmann::json& config) {
   if (!file_or_name.empty()) {
     const fs::path file(file_or_name);
     if (!fs::is_regular_file(file))
       fail(kExitUsage,
-           "--chat-template {}: there is no such file, and no built-in template of this name (built in: none)",
-           file_or_name);
+           "--chat-template {}: there is no such file, and no built-in template of this name (built in: {}, {})",
+           file_or_name, kDeepseekTemplate, kSpecialeTemplate);
     return {file.string(), read_text(file, kExitUsage), std::nullopt};
   }
   if (const fs::path file = model / "chat_template.jinja"; fs::exists(file))
@@ -317,7 +322,11 @@ TemplateTexts find_texts(const fs::path& model, std::string_view file_or_name, c
 }  // namespace
 
 std::unique_ptr<ChatTemplate> load_chat_template(const fs::path& model, std::string_view file_or_name) {
+  if (file_or_name == kDeepseekTemplate || file_or_name == kSpecialeTemplate)
+    return load_deepseek_template(model, file_or_name);
   const nlohmann::json config = read_tokenizer_config(model);
+  if (file_or_name.empty() && !has_template(model, config) && uses_deepseek_template(model))
+    return load_deepseek_template(model, "");
   const TemplateTexts texts = find_texts(model, file_or_name, config);
   try {
     return std::make_unique<JinjaTemplate>(texts, special_tokens(config).dump());

@@ -21,10 +21,13 @@ class ChatTemplate {
   // variables next to messages, tools, documents and the special tokens; add_generation_prompt is one of them.
   // Numbers reach the template as written (integers of any size). Throws TemplateError.
   virtual std::string render(std::string_view messages, std::string_view tools, std::string_view kwargs) const = 0;
+  // Whether the arguments of tool calls must reach render as OpenAI's JSON strings; otherwise as objects.
+  virtual bool takes_argument_text() const { return false; }
 };
 
-// The template of a model folder: chat_template.jinja, or chat_template in tokenizer_config.json; `file_or_name`
-// (--chat-template) overrides it. Throws Error(kExitModel) when there is none, Error(kExitUsage) for a bad override.
+// The template of a model folder: chat_template.jinja, or chat_template in tokenizer_config.json, or what DeepSeek V3.2
+// has instead; `file_or_name` (--chat-template) overrides it: a file, or a name in deepseek_template.h. Throws
+// Error(kExitModel) when there is none, Error(kExitUsage) for a bad override.
 std::unique_ptr<ChatTemplate> load_chat_template(const std::filesystem::path& model, std::string_view file_or_name);
 
 // One template text against one context (a JSON object): for `ktmpi template` records with their own template.

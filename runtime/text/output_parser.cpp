@@ -3,6 +3,8 @@
 #include <array>
 #include <utility>
 
+#include "runtime/base/error.h"
+
 namespace kt {
 namespace {
 
@@ -18,7 +20,23 @@ ReasoningParser::Start start_of(const OutputParserOptions& options) {
   return always || options.in_reasoning ? kOpen : kPerhaps;
 }
 
+template <class Format>
+const Format* format_named(std::string_view option, std::string_view name, const Format* found,
+                           std::span<const Format> formats) {
+  if (name.empty() || found) return found;
+  std::string names;
+  for (const Format& format : formats) names += fmt::format("{}{}", names.empty() ? "" : ", ", format.name);
+  fail(kExitUsage, "{}: unknown format '{}'; known are {}", option, name, names);
+}
+
 }  // namespace
+
+OutputParserOptions formats_named(std::string_view tool_call_parser, std::string_view reasoning_parser) {
+  return {.reasoning = format_named("--reasoning-parser", reasoning_parser, find_reasoning_format(reasoning_parser),
+                                    reasoning_formats()),
+          .tools =
+              format_named("--tool-call-parser", tool_call_parser, find_tool_format(tool_call_parser), tool_formats())};
+}
 
 OutputParser::OutputParser(const OutputParserOptions& options) : stream_reasoning_(options.stream_reasoning) {
   if (options.tools) tools_ = options.tools->make(options.tool_list);

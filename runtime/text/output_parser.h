@@ -21,6 +21,10 @@ struct OutputParserOptions {
   std::optional<std::string> continued;        // the start of the message that the answer continues
 };
 
+// Options with the formats of --tool-call-parser and --reasoning-parser; an empty name is none. Throws
+// Error(kExitUsage) that lists the known names.
+OutputParserOptions formats_named(std::string_view tool_call_parser, std::string_view reasoning_parser);
+
 // Reads one answer while it comes: reasoning, content, tool calls. Text is UTF-8, in whole characters; what else comes
 // passes through. The pieces joined do not depend on how the text was cut. One thread at a time.
 class OutputParser {

@@ -42,7 +42,7 @@ constexpr TagDialect kDialect = {
 
 }  // namespace
 
-std::unique_ptr<ToolParser> make_dsml_parser(const nlohmann::ordered_json& tools) {
+std::unique_ptr<ToolParser> make_deepseek_v32_parser(const nlohmann::ordered_json& tools) {
   return make_tagged_parser(kDialect, tools);
 }
 

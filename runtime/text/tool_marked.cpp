@@ -51,11 +51,9 @@ class MarkedParser : public ToolParser {
       is_markup = in_section_ = in_section_ || next.yes();
     }
     if (mark.which == kSectionEnd) in_section_ = false;
-    if (is_markup)
-      unread_.drop(length);
-    else
-      literal(length);
-    return true;
+    if (!is_markup) return literal(length), true;
+    if (mark.which != kSectionBegin) out_.inside_markup();
+    return unread_.drop(length), true;
   }
 
   // The unread text is call_begin HEAD ...
@@ -63,7 +61,7 @@ class MarkedParser : public ToolParser {
     const std::string_view rest = unread_.text().substr(d_.call_begin.size());
     const size_t end = rest.substr(0, kMaxHead).find('<');
     const std::string_view next = end == rest.npos ? std::string_view() : rest.substr(end);
-    const MarkerPlace mark = find_marker(next, markers_, final_);
+    const MarkerPlace mark = find_marker(next, markers_, false);
     const bool text_ends = end == rest.npos ? rest.size() < kMaxHead : mark.at == 0 && !mark.found();
     if (text_ends) {
       if (final_) drop_cut_off_head();

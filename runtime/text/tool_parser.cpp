@@ -15,6 +15,7 @@ void CallWriter::content(std::string_view text) {
   }
   const size_t end = text.find_last_not_of(kWhiteSpace) + 1;
   if (end > 0) {
+    before_markup_ = 0;
     add_piece(pieces_, Kind::kContent, std::exchange(white_space_, {}));
     add_piece(pieces_, Kind::kContent, text.substr(0, end));
   }
@@ -31,7 +32,10 @@ void CallWriter::arguments(std::string_view text) { add_piece(pieces_, Kind::kAr
 void CallWriter::end_call() {
   open_ = false;
   content(std::exchange(amid_call_, {}));
+  before_markup_ = white_space_.size();
 }
+
+void CallWriter::inside_markup() { white_space_.resize(std::min(white_space_.size(), before_markup_)); }
 
 void CallWriter::finish() {
   if (open_) end_call();
@@ -75,7 +79,7 @@ std::span<const ToolFormat> tool_formats() {
        {{"<|tool_calls_section_begin|>", ""}, {"<|tool_call_begin|>", ""}},
        /*ids_name_the_function=*/true},
       {"deepseekv32",
-       make_dsml_parser,
+       make_deepseek_v32_parser,
        {{"<｜DSML｜function_calls>", "<｜DSML｜invoke name=\""}, {"<｜DSML｜invoke name=\"", ""}}},
       {"deepseekv31", make_deepseek_v31_parser, deepseek},
       {"deepseekv3", make_deepseek_v3_parser, deepseek},

@@ -22,14 +22,16 @@ class CallWriter {
   void begin_call(std::string_view name);
   void arguments(std::string_view text);
   void end_call();
+  void inside_markup();  // the white space since the end of the call belongs to its markup
   void finish();
   bool in_call() const { return open_; }
   OutputPieces take() { return std::exchange(pieces_, {}); }
 
  private:
   OutputPieces pieces_;
-  std::string white_space_;  // not written yet
-  std::string amid_call_;    // content, not written yet
+  std::string white_space_;   // not written yet
+  size_t before_markup_ = 0;  // how much of it came before the end of the latest call
+  std::string amid_call_;     // content, not written yet
   int calls_ = 0;
   bool open_ = false;
 };
@@ -84,7 +86,7 @@ std::string tool_call_id(const ToolFormat& format, std::string_view name, int k,
 
 // The makers of the formats, each in its file.
 std::unique_ptr<ToolParser> make_qwen3_coder_parser(const nlohmann::ordered_json& tools);
-std::unique_ptr<ToolParser> make_dsml_parser(const nlohmann::ordered_json& tools);
+std::unique_ptr<ToolParser> make_deepseek_v32_parser(const nlohmann::ordered_json& tools);
 std::unique_ptr<ToolParser> make_kimi_k2_parser(const nlohmann::ordered_json& tools);
 std::unique_ptr<ToolParser> make_deepseek_v31_parser(const nlohmann::ordered_json& tools);
 std::unique_ptr<ToolParser> make_deepseek_v3_parser(const nlohmann::ordered_json& tools);

@@ -74,7 +74,7 @@ class SchemaReader {
   // The schema of a property, and whether the schema names properties at all.
   const Json* property(const Json& schema, std::string_view name, bool& names_some, int depth = 0) {
     if (!may_look(depth)) return nullptr;
-    if (const Json* properties = member(schema, "properties")) {
+    if (const Json* properties = member(schema, "properties"); properties && properties->is_object()) {
       names_some = names_some || !properties->empty();
       if (const Json* found = member(*properties, name)) return found;
     }

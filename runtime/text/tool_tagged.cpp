@@ -11,6 +11,7 @@ namespace kt {
 namespace {
 
 using Parameter = TagDialect::Parameter;
+using Answer = Ahead::Answer;
 
 // The longest head of a tag. Names of tools and parameters are far shorter.
 constexpr size_t kMaxHead = 1024;
@@ -60,6 +61,7 @@ class TaggedParser : public ToolParser {
     if (mark.which == kBlockClose) {
       if (!in_block_) return literal(d_.block_close.size()), true;
       in_block_ = false;
+      out_.inside_markup();
       return unread_.drop(d_.block_close.size()), true;
     }
     if (mark.which == kCallOpen) return call_head(0);
@@ -75,12 +77,13 @@ class TaggedParser : public ToolParser {
   bool call_head(size_t at) {
     const std::string_view rest = unread_.text();
     size_t end = 0;
-    const Ahead::Answer answer = whole_call_head(rest.substr(at), "{", end);
-    if (answer == Ahead::Answer::kTextEnds && !final_) return false;
-    if (answer == Ahead::Answer::kTextEnds && (at > 0 || in_block_)) return drop_cut_off_head(), false;
-    if (answer != Ahead::Answer::kYes) return literal(at > 0 ? d_.block_open.size() : d_.call_open.size()), true;
+    const Answer answer = whole_call_head(rest.substr(at), "{", end);
+    if (answer == Answer::kTextEnds && !final_) return false;
+    if (answer == Answer::kTextEnds && (at > 0 || in_block_)) return drop_cut_off_head(), false;
+    if (answer != Answer::kYes) return literal(at > 0 ? d_.block_open.size() : d_.call_open.size()), true;
 
     function_ = *d_.read_call(read_head(rest.substr(at + d_.call_open.size())).text);
+    if (in_block_) out_.inside_markup();
     out_.begin_call(function_);
     given_.clear();
     arguments_ = Arguments::kNone;
@@ -90,10 +93,10 @@ class TaggedParser : public ToolParser {
   }
 
   // Is `text` the opening tag of a call and followed by what calls hold? `end` is where the tag ends.
-  Ahead::Answer whole_call_head(std::string_view text, std::string_view also, size_t& end) const {
+  Answer whole_call_head(std::string_view text, std::string_view also, size_t& end) const {
     const Head head = read_head(text.substr(d_.call_open.size()));
-    if (head.state == Head::State::kTextEnds) return Ahead::Answer::kTextEnds;
-    if (head.state == Head::State::kBad || !d_.read_call(head.text)) return Ahead::Answer::kNo;
+    if (head.state == Head::State::kTextEnds) return Answer::kTextEnds;
+    if (head.state == Head::State::kBad || !d_.read_call(head.text)) return Answer::kNo;
     end = d_.call_open.size() + head.text.size() + 1;
     const std::array inside = {d_.param_open, d_.call_close, also};
     return look_ahead(text.substr(end), std::span(inside).first(also.empty() ? 2 : 3)).answer;
@@ -169,47 +172,48 @@ class TaggedParser : public ToolParser {
 
   // The unread text is [newline] tag ...
   bool tag_in_value(int tag, bool newline) {
-    const size_t at = newline;
+    const size_t at = newline, after = at + tag_size(tag);
     const std::string_view rest = unread_.text().substr(at);
     const bool starts_line = newline || at_line_start_;
-    Ahead::Answer ends_value = Ahead::Answer::kNo;
-    if (tag == kParamClose) {
-      ends_value = after_closing_tag(rest);
-      if (ends_value == Ahead::Answer::kTextEnds && final_) ends_value = Ahead::Answer::kYes;
-      if (ends_value == Ahead::Answer::kYes) return end_value(newline, d_.param_close.size());
-    } else if (tag == kParamOpen && starts_line) {
-      ends_value = next_parameter(rest);
-      if (ends_value == Ahead::Answer::kYes) return end_value(newline, 0);
-    } else if (tag == kCallClose) {
-      ends_value = after_call(rest);
-      if (ends_value == Ahead::Answer::kYes || (ends_value == Ahead::Answer::kTextEnds && final_))
-        return start_doubt(at, at + d_.call_close.size(), 0);
-    } else if (tag == kCallOpen && starts_line && trust_inner_calls_) {
-      size_t end = 0;
-      ends_value = whole_call_head(rest, "", end);
-      if (ends_value == Ahead::Answer::kYes) return start_doubt(std::nullopt, at + end, 1);
+    size_t head_end = 0;
+    Answer answer = Answer::kNo;
+    if (tag == kParamClose) answer = after_closing_tag(rest);
+    if (tag == kCallClose) answer = after_call(rest);
+    if (tag == kParamOpen && starts_line) answer = next_parameter(rest);
+    if (tag == kCallOpen && starts_line && may_doubt_) answer = whole_call_head(rest, "", head_end);
+    if (answer == Answer::kTextEnds) {
+      if (!final_) return false;
+      answer = tag == kParamClose ? Answer::kYes : Answer::kNo;
     }
-    if (ends_value == Ahead::Answer::kTextEnds && !final_) return false;
-    add_to_value(at + tags_[static_cast<size_t>(tag)].size());
+    const bool yes = answer == Answer::kYes;
+    if (tag == kParamClose && (yes || !may_doubt_)) return end_value(newline, tag_size(tag));
+    if (tag == kParamClose) return start_doubt({at, tag_size(tag), after, 0});
+    if (tag == kParamOpen && yes) return end_value(newline, 0);
+    if (tag == kCallClose && yes && !may_doubt_) return end_value(newline, 0);
+    if (tag == kCallClose && yes) return start_doubt({at, 0, after, 0});
+    if (tag == kCallOpen && yes) return start_doubt({std::nullopt, 0, at + head_end, 1});
+    add_to_value(after);
     return true;
   }
 
   // Which answers make the closing tag of a value one: what follows belongs to the call.
-  Ahead::Answer after_closing_tag(std::string_view text) const {
+  Answer after_closing_tag(std::string_view text) const {
     const std::array next = {d_.param_open, d_.call_close, d_.block_close, d_.block_open, d_.call_open};
     return look_ahead(text.substr(d_.param_close.size()), next).answer;
   }
-  Ahead::Answer after_call(std::string_view text) const {
+  // Which makes the closing tag of a call one, although the value's was forgotten. Not the end of the answer: half a
+  // value that holds such a tag must not pass for a whole one.
+  Answer after_call(std::string_view text) const {
     const std::array next = {d_.block_close, d_.block_open, d_.call_open};
     return look_ahead(text.substr(d_.call_close.size()), next).answer;
   }
   // A parameter that the function has and that was not given yet.
-  Ahead::Answer next_parameter(std::string_view text) const {
+  Answer next_parameter(std::string_view text) const {
     const Head head = read_head(text.substr(d_.param_open.size()));
-    if (head.state == Head::State::kTextEnds) return Ahead::Answer::kTextEnds;
+    if (head.state == Head::State::kTextEnds) return Answer::kTextEnds;
     const auto next = head.state == Head::State::kWhole ? d_.read_parameter(head.text) : std::nullopt;
     const bool fits = next && !given_.contains(next->name) && schemas_.may_have(function_, next->name);
-    return fits ? Ahead::Answer::kYes : Ahead::Answer::kNo;
+    return fits ? Answer::kYes : Answer::kNo;
   }
 
   void add_to_value(size_t bytes) {
@@ -227,64 +231,83 @@ class TaggedParser : public ToolParser {
     return go(State::kBody);
   }
 
-  // Inside a value, and in doubt where it ends: behind the end of a call that came without the value's closing tag, or
-  // behind the start of a call. Nothing is read until it is known whether the value goes on.
+  // Inside a value, in doubt where it ends: behind a closing tag amid text, behind the end of the call without such a
+  // tag, or in a call inside the value. Nothing is read until it is known whether the value goes on, which it does up
+  // to the next closing tag that belongs to the call. Where none comes, it ended where the doubt began.
 
-  bool start_doubt(std::optional<size_t> call_end, size_t looked_at, int inner_calls) {
-    doubt_ = {call_end, looked_at, inner_calls};
+  struct Doubt {
+    std::optional<size_t> value_end;  // where the value ends if it does not go on
+    size_t tag_bytes;                 // of the closing tag there
+    size_t looked_at;                 // all before it was considered
+    int inner_calls;                  // calls that are open inside the value
+  };
+
+  bool start_doubt(Doubt doubt) {
+    doubt_ = doubt;
     return go(State::kDoubt);
   }
 
   bool doubt() {
     const std::string_view rest = unread_.text();
     const MarkerPlace mark = find_marker(rest.substr(doubt_.looked_at), tags_, final_);
-    const size_t at = doubt_.looked_at + mark.at;
-    doubt_.looked_at = at;
-    if (!mark.found()) return final_ && settle_doubt();
-
+    const size_t at = doubt_.looked_at += mark.at;
+    if (!mark.found()) {
+      if (final_) may_doubt_ = false;  // a doubt that starts later finds no closing tag either
+      return final_ && settle_doubt(at);
+    }
     const std::string_view tag = rest.substr(at);
-    Ahead::Answer answer = Ahead::Answer::kNo;
+    const bool outside = doubt_.inner_calls == 0;
     size_t head_end = 0;
+    Answer answer = Answer::kNo;
+    if (mark.which == kParamClose && outside) answer = after_closing_tag(tag);
+    if (mark.which == kCallClose && outside) answer = after_call(tag);
+    if (mark.which == kParamOpen && outside && rest[at - 1] == '\n') answer = next_parameter(tag);
     if (mark.which == kCallOpen) answer = whole_call_head(tag, "", head_end);
-    if (mark.which == kCallClose && doubt_.inner_calls == 0 && !doubt_.call_end) answer = after_call(tag);
-    if (mark.which == kParamClose && doubt_.inner_calls == 0) answer = after_closing_tag(tag);
-    if (answer == Ahead::Answer::kTextEnds) {
+    if (answer == Answer::kTextEnds) {
       if (!final_) return false;
-      answer = mark.which == kCallOpen ? Ahead::Answer::kNo : Ahead::Answer::kYes;
+      answer = mark.which == kParamClose ? Answer::kYes : Answer::kNo;
     }
-    const bool yes = answer == Ahead::Answer::kYes;
-    if (mark.which == kParamClose && yes) return value_goes_on(at);
-    if (mark.which == kCallOpen && yes) {
-      if (doubt_.call_end && doubt_.inner_calls == 0) return settle_doubt();
-      ++doubt_.inner_calls;
+    const bool yes = answer == Answer::kYes;
+    doubt_.looked_at = at + tag_size(mark.which);
+    switch (mark.which) {
+      case kParamClose:
+        if (outside && yes) return end_value_at(at, tag_size(kParamClose));
+        if (outside) may_end_at(at, tag_size(kParamClose));
+        break;
+      case kCallClose:
+        if (!outside)
+          --doubt_.inner_calls;
+        else if (yes)
+          may_end_at(at, 0);
+        break;
+      case kParamOpen:
+        if (yes) return settle_doubt(at);
+        break;
+      case kCallOpen:
+        if (yes && outside && doubt_.value_end) return settle_doubt(at);
+        doubt_.inner_calls += yes;
+        break;
+      default: break;
     }
-    if (mark.which == kCallClose) {
-      if (doubt_.inner_calls > 0)
-        --doubt_.inner_calls;
-      else if (yes)
-        doubt_.call_end = at;
-    }
-    doubt_.looked_at = at + tags_[static_cast<size_t>(mark.which)].size();
     return true;
   }
 
-  // All up to the closing tag at `at` is the value.
-  bool value_goes_on(size_t at) {
-    const bool newline = at > 0 && unread_.text()[at - 1] == '\n';
-    add_to_value(at - newline);
-    return end_value(newline, d_.param_close.size());
+  void may_end_at(size_t at, size_t tag_bytes) {
+    if (doubt_.value_end) return;
+    doubt_.value_end = at;
+    doubt_.tag_bytes = tag_bytes;
   }
 
-  // No closing tag came that would have made the rest part of the value.
-  bool settle_doubt() {
-    if (!doubt_.call_end) {
-      trust_inner_calls_ = false;  // the text has ended, so no later call inside a value can end either
-      return go(State::kValue);
-    }
-    const size_t at = *doubt_.call_end;
+  // The value does not go on beyond `here`, where the text ends or another part of the call begins.
+  bool settle_doubt(size_t here) {
+    if (doubt_.value_end) return end_value_at(*doubt_.value_end, doubt_.tag_bytes);
+    return may_doubt_ ? end_value_at(here, 0) : go(State::kValue);
+  }
+
+  bool end_value_at(size_t at, size_t tag_bytes) {
     const bool newline = at > 0 && unread_.text()[at - 1] == '\n';
     add_to_value(at - newline);
-    return end_value(newline, 0);
+    return end_value(newline, tag_bytes);
   }
 
   // A call whose arguments are one JSON object instead of parameters.
@@ -308,6 +331,7 @@ class TaggedParser : public ToolParser {
     return unread_.drop(1), true;
   }
 
+  size_t tag_size(int tag) const { return tags_[static_cast<size_t>(tag)].size(); }
   bool go(State state) { return state_ = state, true; }
 
   const TagDialect& d_;
@@ -324,12 +348,8 @@ class TaggedParser : public ToolParser {
 
   ValueWriter value_ = ValueWriter::string();
   bool at_value_start_ = false, at_line_start_ = false;
-  bool trust_inner_calls_ = true;
-  struct {
-    std::optional<size_t> call_end;  // where the value ends if it does not go on
-    size_t looked_at = 0;            // all before it was considered
-    int inner_calls = 0;             // calls that are open inside the value
-  } doubt_;
+  bool may_doubt_ = true;
+  Doubt doubt_ = {};
 };
 
 }  // namespace

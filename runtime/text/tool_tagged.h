@@ -30,7 +30,7 @@ struct TagDialect {
 
 // How tags are told from text that looks like them:
 // - A call begins where its opening tag is followed by a parameter, by its end, or by a JSON object with all arguments.
-// - A value ends at a closing tag that is followed by another tag of the call, not at one amid text.
+// - A value ends at a closing tag that is followed by another tag of the call; at one amid text only if no other comes.
 // - A closing tag that the model forgot is understood where a line starts another parameter that the tool has, and
 //   where the call ends without the value's closing tag ever coming.
 // - A whole call inside a value (a file about calls, say) is part of the value.
