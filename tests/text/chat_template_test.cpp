@@ -127,8 +127,8 @@ TEST(ChatTemplate, AFolderWithoutTemplateAndAnUnknownNameAreErrors) {
   model.with("bad.jinja", "{% if %}");
 
   EXPECT_EQ(load_error(model.path(), "").exit_code(), kExitModel);
-  EXPECT_EQ(load_error(model.path(), "deepseek-v3.2").exit_code(), kExitUsage);
-  EXPECT_NE(std::string(load_error(model.path(), "deepseek-v3.2").what()).find("deepseek-v3.2"), std::string::npos);
+  EXPECT_EQ(load_error(model.path(), "no-such").exit_code(), kExitUsage);
+  EXPECT_NE(std::string(load_error(model.path(), "no-such").what()).find("built in: deepseek-v3.2"), std::string::npos);
   EXPECT_EQ(load_error({}, (model.path() / "bad.jinja").string()).exit_code(), kExitUsage);
   EXPECT_EQ(load_error(model.with("chat_template.jinja", "{% if %}").path(), "").exit_code(), kExitModel);
 }
