@@ -43,6 +43,11 @@ constexpr size_t kManyRequests = 256;
 // look costs about 30 us, so 0.3 % of a core).
 constexpr Patience kPatienceAcrossNodes{.yield = std::chrono::milliseconds(10), .sleep = std::chrono::milliseconds(10)};
 
+// A large message moves in pieces, whenever both ends look, where processes may not read each other's memory (as in
+// many containers) and across networks. So the ends of an unfinished transfer stay awake, and if it takes long sleep
+// lightly.
+constexpr Patience kPatienceInTransfer{.yield = std::chrono::milliseconds(20), .sleep = std::chrono::microseconds(50)};
+
 // One bell for every rank of this node, in memory that MPI shares among them and frees also after a crash.
 class NodeBells {
  public:
@@ -124,7 +129,8 @@ class MpiTransport final : public Transport {
     node_of_ = number_nodes(MPI_COMM_WORLD, size_, bells_.first_world_rank());
     if (bells_.ranks_here() < size_) patience_ = kPatienceAcrossNodes;
     // A spinning rank would keep the rank that it waits for from its core.
-    if (static_cast<unsigned>(bells_.ranks_here()) > std::thread::hardware_concurrency()) patience_.spin = {};
+    if (static_cast<unsigned>(bells_.ranks_here()) > std::thread::hardware_concurrency())
+      patience_.spin = in_transfer_.spin = {};
   }
 
   ~MpiTransport() override {
@@ -160,19 +166,13 @@ class MpiTransport final : public Transport {
   }
 
   void finish_sends() override {
-    if (pending_.empty()) return;
-    staged_wait(bell(), patience_, [&] {
-      int done = 0;
-      KT_MPI(MPI_Testall(static_cast<int>(pending_.size()), pending_.data(), &done, MPI_STATUSES_IGNORE));
-      return done != 0;
-    });
-    pending_.clear();
+    wait([&] { return !sending(); });
   }
 
   void receive(int from, Tag tag, std::vector<std::byte>& into) override {
     MPI_Message message = MPI_MESSAGE_NULL;
     MPI_Status status;
-    staged_wait(bell(), patience_, [&] {
+    wait([&] {
       int found = 0;
       KT_MPI(MPI_Improbe(from, static_cast<int>(tag), MPI_COMM_WORLD, &found, &message, &status));
       return found != 0;
@@ -180,13 +180,8 @@ class MpiTransport final : public Transport {
     int count = 0;
     KT_MPI(MPI_Get_count(&status, MPI_BYTE, &count));
     into.resize(static_cast<size_t>(count));
-    MPI_Request request = MPI_REQUEST_NULL;
-    KT_MPI(MPI_Imrecv(into.data(), count, MPI_BYTE, &message, &request));
-    staged_wait(bell(), patience_, [&] {
-      int done = 0;
-      KT_MPI(MPI_Test(&request, &done, MPI_STATUS_IGNORE));
-      return done != 0;
-    });
+    KT_MPI(MPI_Imrecv(into.data(), count, MPI_BYTE, &message, &receiving_));
+    wait([&] { return !receiving(); });
     if (into.size() > kSurelyEagerBytes) ring(from);
   }
 
@@ -212,6 +207,27 @@ class MpiTransport final : public Transport {
     if (other != nullptr) other->ring();
   }
 
+  template <class Arrived>
+  void wait(Arrived arrived) {
+    Patience patience;
+    staged_wait(bell(), patience, [&] {
+      if (arrived()) return true;
+      patience = sending() || receiving() ? in_transfer_ : patience_;
+      return false;
+    });
+  }
+
+  bool sending() {
+    forget_completed();
+    return !pending_.empty();
+  }
+
+  bool receiving() {
+    int done = 0;
+    KT_MPI(MPI_Test(&receiving_, &done, MPI_STATUS_IGNORE));
+    return done == 0;
+  }
+
   void forget_completed() {
     std::erase_if(pending_, [](MPI_Request& request) {
       int done = 0;
@@ -221,10 +237,11 @@ class MpiTransport final : public Transport {
   }
 
   NodeBells bells_;
-  Patience patience_;
+  Patience patience_, in_transfer_ = kPatienceInTransfer;
   int rank_ = 0, size_ = 1;
   std::vector<int> node_of_;
-  std::vector<MPI_Request> pending_;
+  std::vector<MPI_Request> pending_;          // sends
+  MPI_Request receiving_ = MPI_REQUEST_NULL;  // the message that receive() waits for
 };
 
 }  // namespace
