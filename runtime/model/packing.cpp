@@ -292,8 +292,10 @@ void Packing::pack_int4(const Job& job, int panel, std::byte* out) const {
   const int count = for_panel(job.rows, panel, [&](const RowRun& run, int64_t first, int64_t n, int before) {
     if (checkpoint_.names().empty()) {  // generated: the bits of the values serve as nibbles
       const StoredRows part = checkpoint_.rows(run.name, run.shape, first, n, scratch);
-      for (int64_t i = 0; i < n * row_bytes; ++i)
-        words[static_cast<size_t>(before * row_bytes + i)] = part.bytes[static_cast<size_t>(4 * i)] | std::byte{0x11};
+      for (int64_t r = 0; r < n; ++r)
+        for (int64_t i = 0; i < row_bytes; ++i)
+          words[static_cast<size_t>((before + r) * row_bytes + i)] =
+              part.bytes[static_cast<size_t>(2 * (r * run.shape.back() + job.first_column + 2 * i))] | std::byte{0x11};
       std::fill(scales.begin() + before * groups, scales.begin() + (before + n) * groups, to_bf16(0.005f));
       return;
     }
