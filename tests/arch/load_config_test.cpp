@@ -95,9 +95,17 @@ TEST(LoadConfig, ReadsTheTinyCheckpointsBesideTheCheckout) {
   EXPECT_EQ(qwen35.config.attention.rope.theta, 1e7);
   EXPECT_THAT(qwen35.config.eos, ElementsAre(590, 592));
 
-  EXPECT_THAT(refusal(models / "qwen3_next-fp8"), HasSubstr("config.json: quantization_config"));
-  EXPECT_THAT(refusal(models / "deepseek_v32-fp8"), HasSubstr("is not supported"));
-  EXPECT_THAT(refusal(models / "kimi_k2-int4"), HasSubstr("is not supported"));
+  EXPECT_EQ(load_model_config(models / "qwen3_next-fp8").config.quant.stored, Stored::fp8_block);
+
+  const ModelConfig deepseek = load_model_config(models / "deepseek_v32-fp8").config;
+  EXPECT_EQ(deepseek.quant.stored, Stored::fp8_block);
+  EXPECT_EQ(deepseek.mla.indexer->top_k, 16);
+  EXPECT_EQ(deepseek.layers.size(), 4u);
+
+  const ModelConfig kimi = load_model_config(models / "kimi_k2-int4").config;
+  EXPECT_EQ(kimi.quant.stored, Stored::int4_group);
+  EXPECT_FALSE(kimi.mla.indexer);
+  EXPECT_EQ(kimi.mla.cached_dim(), 160);
 }
 
 }  // namespace
