@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "runtime/serve/call_history.h"
 #include "runtime/serve/errors.h"
 #include "runtime/text/json_exact.h"
 
@@ -190,6 +191,14 @@ Json read_kwargs(const Fields& fields) {
   return kwargs;
 }
 
+void write_arguments(Json& messages) {
+  for (Json& message : messages) {
+    const auto calls = message.find("tool_calls");
+    if (calls == message.end()) continue;
+    for (Json& call : *calls) call["function"]["arguments"] = dump_exact(call["function"]["arguments"]);
+  }
+}
+
 }  // namespace
 
 bool uses_tools(const Fields& fields) {
@@ -198,30 +207,47 @@ bool uses_tools(const Fields& fields) {
   return allowed && tools && tools->is_array() && !tools->empty();
 }
 
-std::string render_chat(const Fields& fields, const ServedModel& model) {
+Chat render_chat(const Fields& fields, const ServedModel& model) {
   if (!model.chat_template)
     throw BadRequest("messages",
                      "this model has no chat template; use /v1/completions, or start the server with --chat-template");
   Json messages = read_messages(fields);
   check_tools(fields);
-  const std::string tools = uses_tools(fields) ? dump_exact(*fields.find("tools")) : "";
+  const bool with_tools = uses_tools(fields);
+  const std::string tools = with_tools ? dump_exact(*fields.find("tools")) : "";
   const Json kwargs = read_kwargs(fields);
 
-  std::string tail;  // an answer that the model is to go on with stands after the generation prompt
-  bool go_on = false;
+  Chat chat;
+  chat.calls = number_calls(messages, model.tools);
+  bool go_on = false;  // an answer that the model is to go on with stands after the generation prompt
   fields.read("continue_final_message", go_on);
   if (go_on) {
     const Json& last = messages.back();
     if (last["role"] != "assistant")
       throw BadRequest("continue_final_message", "continue_final_message: the last message must be the assistant's");
-    tail = last["content"].get<std::string>();
+    chat.output.continued = last["content"].get<std::string>();
     messages.erase(messages.size() - 1);
   }
+  if (model.chat_template->takes_argument_text()) write_arguments(messages);
   try {
-    return model.chat_template->render(dump_exact(messages), tools, dump_exact(kwargs)) + tail;
+    chat.prompt = model.chat_template->render(dump_exact(messages), tools, dump_exact(kwargs));
   } catch (const TemplateError& e) {
     throw BadRequest("messages", fmt::format("the chat template refuses these messages: {}", e.what()));
   }
+
+  bool separate = true;
+  fields.read("separate_reasoning", separate);
+  fields.read("stream_reasoning", chat.output.stream_reasoning);
+  if (separate && model.reasoning) {
+    chat.output.reasoning = model.reasoning;
+    chat.output.in_reasoning = starts_in_reasoning(*model.reasoning, chat.prompt, kwargs);
+  }
+  if (with_tools && model.tools) {
+    chat.output.tools = model.tools;
+    chat.output.tool_list = *fields.find("tools");
+  }
+  chat.prompt += chat.output.continued.value_or("");
+  return chat;
 }
 
 }  // namespace kt

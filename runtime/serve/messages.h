@@ -5,19 +5,28 @@
 #include "runtime/serve/fields.h"
 #include "runtime/serve/json.h"
 #include "runtime/serve/service.h"
+#include "runtime/text/output_parser.h"
 
 namespace kt {
 
 inline constexpr size_t kMaxMessages = 2048;
 inline constexpr size_t kMaxTemplateOptions = 128;
 
+// A conversation made ready for the model.
+struct Chat {
+  std::string prompt;
+  OutputParserOptions output;  // how the answer is to be read
+  int calls = 0;               // tool calls in the conversation
+};
+
 // Reads `messages`, `tools`, `tool_choice`, `chat_template_kwargs` (also as `kwargs`), `add_generation_prompt`,
-// `reasoning_effort`, `reasoning` and `continue_final_message`, and renders the prompt with the model's template.
-// Throws BadRequest, also for what the template refuses.
+// `reasoning_effort`, `reasoning`, `continue_final_message`, `separate_reasoning` and `stream_reasoning`, and renders
+// the prompt with the model's template. Throws BadRequest, also for what the template refuses.
 //
 // Before rendering: roles in lower case, developer becomes system; text parts are joined and content null becomes
-// ""; arguments of tool calls become objects. Everything else of a message reaches the template as it is.
-std::string render_chat(const Fields& fields, const ServedModel& model);
+// ""; arguments of tool calls become objects, or JSON texts where the template takes those; ids of calls get the
+// model's form. Everything else of a message reaches the template as it is.
+Chat render_chat(const Fields& fields, const ServedModel& model);
 
 // Whether tools go into the prompt: there are some and tool_choice is not "none".
 bool uses_tools(const Fields& fields);

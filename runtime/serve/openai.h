@@ -38,7 +38,7 @@ struct ChoiceState {
 
 // Token counts of a whole request; a prompt counts once, however many choices it has.
 struct Usage {
-  int prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0;
+  int prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0, reasoning_tokens = 0;
 };
 Json to_json(const Usage& usage);
 

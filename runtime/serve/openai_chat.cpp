@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "runtime/serve/answer_reader.h"
 #include "runtime/serve/messages.h"
 #include "runtime/serve/openai.h"
 #include "runtime/serve/params.h"
@@ -9,15 +10,11 @@
 namespace kt {
 namespace {
 
-// What a piece of text is to the client. Parsers for reasoning and tool calls will fill more than content.
-struct Delta {
-  std::string content;
-};
-
 class ChatAnswer : public Answer {
  public:
-  ChatAnswer(OpenAiRequest request, int prompt_tokens, const Tokenizer& tokenizer)
-      : request_(std::move(request)), tokenizer_(tokenizer), choices_(static_cast<size_t>(request_.n)) {
+  ChatAnswer(OpenAiRequest request, const Chat& chat, int prompt_tokens, const Tokenizer& tokenizer)
+      : request_(std::move(request)), tokenizer_(tokenizer) {
+    for (int i = 0; i < request_.n; ++i) choices_.push_back({AnswerReader(chat), {}});
     usage_.prompt_tokens = prompt_tokens;
   }
 
@@ -30,29 +27,56 @@ class ChatAnswer : public Answer {
   }
 
   std::string take(size_t index, Emission emission) override {
-    ChoiceState& choice = choices_[index];
+    AnswerReader& reader = choices_[index].reader;
+    const int had_tokens = reader.completion_tokens, had_reasoning = reader.reasoning_tokens;
+    const OutputPieces pieces = reader.read(emission);
     usage_.cached_tokens = std::max(usage_.cached_tokens, emission.cached_tokens);
-    usage_.completion_tokens += emission.completion_tokens - choice.completion_tokens;
-    choice.completion_tokens = emission.completion_tokens;
-    choice.finish = std::move(emission.finish);
-    const Delta delta = read_text(std::move(emission.text));
+    usage_.completion_tokens += reader.completion_tokens - had_tokens;
+    usage_.reasoning_tokens += reader.reasoning_tokens - had_reasoning;
     if (!request_.stream) {
-      choice.text += delta.content;
       if (request_.logprobs)
-        std::move(emission.tokens.begin(), emission.tokens.end(), std::back_inserter(choice.tokens));
+        std::move(emission.tokens.begin(), emission.tokens.end(), std::back_inserter(choices_[index].tokens));
       return "";
     }
-    const bool tokens_to_show = request_.logprobs && !emission.tokens.empty();
-    if (delta.content.empty() && !tokens_to_show) return "";
-    return event(choice_chunk(index, {{"content", delta.content}}, logprobs(emission.tokens)),
-                 request_.continuous_usage_stats);
+    return events(index, pieces, emission.tokens);
   }
 
   std::string finish() override { return request_.stream ? last_events() : body(); }
 
  private:
-  // All text of a choice passes here on its way to the client.
-  Delta read_text(std::string text) { return {.content = std::move(text)}; }
+  struct Choice {
+    AnswerReader reader;
+    std::vector<TokenLogprob> tokens;  // not kept by streams
+  };
+
+  // One chunk for each piece. The logprobs go with the first; tokens that show nothing get a chunk without text.
+  std::string events(size_t index, const OutputPieces& pieces, const std::vector<TokenLogprob>& tokens) const {
+    std::string text;
+    for (const OutputPiece& piece : pieces) {
+      text += event(choice_chunk(index, delta(index, piece), &piece == &pieces.front() ? logprobs(tokens) : nullptr),
+                    request_.continuous_usage_stats);
+    }
+    if (pieces.empty() && request_.logprobs && !tokens.empty())
+      text += event(choice_chunk(index, {{"content", ""}}, logprobs(tokens)), request_.continuous_usage_stats);
+    return text;
+  }
+
+  // Only what there is to say: clients fall over null roles, names and ids. A call's index comes with every piece.
+  Json delta(size_t index, const OutputPiece& piece) const {
+    const auto of_call = [](Json call) { return Json{{"tool_calls", Json::array({std::move(call)})}}; };
+    switch (piece.kind) {
+      case OutputPiece::Kind::kReasoning: return {{"reasoning_content", piece.text}};
+      case OutputPiece::Kind::kContent: return {{"content", piece.text}};
+      case OutputPiece::Kind::kCallName:
+        return of_call({{"index", piece.call},
+                        {"id", choices_[index].reader.calls[static_cast<size_t>(piece.call)].id},
+                        {"type", "function"},
+                        {"function", {{"name", piece.text}, {"arguments", ""}}}});
+      case OutputPiece::Kind::kArguments:
+        return of_call({{"index", piece.call}, {"function", {{"arguments", piece.text}}}});
+    }
+    return {};
+  }
 
   Json logprobs(const std::vector<TokenLogprob>& tokens) const {
     if (!request_.logprobs) return nullptr;
@@ -103,8 +127,7 @@ class ChatAnswer : public Answer {
     std::string events;
     for (size_t i = 0; i < choices_.size(); ++i) {
       Json choice = choice_chunk(i, Json::object(), nullptr);
-      choice["finish_reason"] = finish_reason(choices_[i].finish);
-      choice["matched_stop"] = matched_stop(choices_[i].finish);
+      set_finish(choice, choices_[i].reader);
       events += event(std::move(choice), false);
     }
     if (request_.include_usage) {
@@ -115,19 +138,34 @@ class ChatAnswer : public Answer {
     return events.append(kSseDone);
   }
 
+  static void set_finish(Json& choice, const AnswerReader& reader) {
+    const bool calls = reader.ends_in_calls();
+    choice["finish_reason"] = calls ? Json("tool_calls") : finish_reason(reader.finish);
+    choice["matched_stop"] = calls ? Json(nullptr) : matched_stop(reader.finish);
+  }
+
+  static Json message(const AnswerReader& reader) {
+    const auto or_null = [](const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); };
+    Json calls;
+    for (const ToolCall& call : reader.whole_calls()) {
+      calls.push_back({{"id", call.id},
+                       {"index", calls.size()},
+                       {"type", "function"},
+                       {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
+    }
+    return {{"role", "assistant"},
+            {"content", or_null(reader.content)},
+            {"reasoning_content", or_null(reader.reasoning)},
+            {"tool_calls", std::move(calls)}};
+  }
+
   std::string body() const {
     Json choices = Json::array();
     for (size_t i = 0; i < choices_.size(); ++i) {
-      const ChoiceState& choice = choices_[i];
-      choices.push_back({{"index", i},
-                         {"message",
-                          {{"role", "assistant"},
-                           {"content", choice.text.empty() ? Json(nullptr) : Json(choice.text)},
-                           {"reasoning_content", nullptr},
-                           {"tool_calls", nullptr}}},
-                         {"logprobs", logprobs(choice.tokens)},
-                         {"finish_reason", finish_reason(choice.finish)},
-                         {"matched_stop", matched_stop(choice.finish)}});
+      Json choice = {
+          {"index", i}, {"message", message(choices_[i].reader)}, {"logprobs", logprobs(choices_[i].tokens)}};
+      set_finish(choice, choices_[i].reader);
+      choices.push_back(std::move(choice));
     }
     return dump({{"id", request_.id},
                  {"object", "chat.completion"},
@@ -140,9 +178,16 @@ class ChatAnswer : public Answer {
 
   OpenAiRequest request_;
   const Tokenizer& tokenizer_;
-  std::vector<ChoiceState> choices_;
+  std::vector<Choice> choices_;
   Usage usage_;
 };
+
+// Markup of calls and reasoning is worth nothing without the special tokens in it.
+bool needs_special_tokens(const Fields& fields, const ServedModel& model) {
+  if (uses_tools(fields)) return true;
+  const std::optional<int32_t> close = model.tokenizer->find(ReasoningParser::kClose);
+  return model.reasoning && close && model.tokenizer->is_special(*close);
+}
 
 // The model's own defaults, then the request's values.
 SamplingParams read_chat_sampling(const Fields& fields, const ServedModel& model) {
@@ -153,13 +198,13 @@ SamplingParams read_chat_sampling(const Fields& fields, const ServedModel& model
   sampling.top_k = defaults.top_k.value_or(sampling.top_k);
   sampling.min_p = defaults.min_p.value_or(sampling.min_p);
   sampling.repetition_penalty = defaults.repetition_penalty.value_or(sampling.repetition_penalty);
-  sampling.skip_special_tokens = !uses_tools(fields);  // a call's markup is worth nothing without its special tokens
   read_sampling(fields, model.vocab, sampling);
   read_seed(fields, "seed", sampling.seed);
   fields.read("max_tokens", sampling.max_new_tokens, 1);
   fields.read("max_completion_tokens", sampling.max_new_tokens, 1);
   fields.read("min_tokens", sampling.min_new_tokens, 0);
   check_token_limits(fields, "min_tokens", sampling);
+  if (needs_special_tokens(fields, model)) sampling.skip_special_tokens = false;
   return sampling;
 }
 
@@ -178,13 +223,14 @@ Job read_chat(const Json& body, const ServedModel& model) {
   generate.return_logprob = request.logprobs;
   generate.top_logprobs = request.top_logprobs;
   generate.priority = request.priority;
-  generate.input_ids = model.tokenizer->encode(render_chat(fields, model));
+  const Chat chat = render_chat(fields, model);
+  generate.input_ids = model.tokenizer->encode(chat.prompt);
   if (generate.input_ids.empty()) throw BadRequest("messages", "messages: the rendered prompt is empty");
 
   Job job{.id = request.id, .prompt_param = "messages", .stream = request.stream};
   append_choices(generate, request.n, job.requests);
   const int prompt_tokens = static_cast<int>(generate.input_ids.size());
-  job.answer = std::make_unique<ChatAnswer>(std::move(request), prompt_tokens, *model.tokenizer);
+  job.answer = std::make_unique<ChatAnswer>(std::move(request), chat, prompt_tokens, *model.tokenizer);
   return job;
 }
 

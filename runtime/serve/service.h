@@ -13,7 +13,9 @@
 #include "runtime/engine/request.h"
 #include "runtime/serve/errors.h"
 #include "runtime/text/chat_template.h"
+#include "runtime/text/reasoning_parser.h"
 #include "runtime/text/tokenizer.h"
+#include "runtime/text/tool_parser.h"
 
 namespace kt {
 
@@ -27,6 +29,8 @@ struct ServedModel {
   std::vector<int32_t> eos;
   const Tokenizer* tokenizer = nullptr;
   const ChatTemplate* chat_template = nullptr;  // null: the model has none, chats are refused
+  const ReasoningFormat* reasoning = nullptr;   // null: reasoning stays in the content
+  const ToolFormat* tools = nullptr;            // null: tool calls stay in the content
   SamplingDefaults defaults;
   std::string server_info_json = "{}";  // an object: all options of the run
 };

@@ -43,7 +43,7 @@ std::string read_tokenize(const Json& body, const ServedModel& model) {
   bool with_strings = false;
   fields.read("return_token_strs", with_strings);
   if (fields.find("messages"))
-    return tokenize_one(model.tokenizer->encode(render_chat(fields, model)), with_strings, model);
+    return tokenize_one(model.tokenizer->encode(render_chat(fields, model).prompt), with_strings, model);
 
   const std::string name = fields.find("content") ? "content" : "prompt";
   const Json* prompt = fields.find(name);
@@ -85,7 +85,7 @@ OrError<std::string> detokenize(std::string_view body, const ServedModel& model)
 OrError<std::string> apply_template(std::string_view body, const ServedModel& model) {
   return or_error([&] {
     const Json request = parse_body(body);
-    return dump({{"prompt", render_chat(Fields(request), model)}});
+    return dump({{"prompt", render_chat(Fields(request), model).prompt}});
   });
 }
 

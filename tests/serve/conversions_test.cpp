@@ -5,25 +5,13 @@
 #include "runtime/serve/openai_chat.h"
 #include "runtime/serve/openai_completions.h"
 #include "runtime/serve/text_endpoints.h"
-#include "tests/serve/fakes.h"
+#include "tests/serve/support.h"
 
 namespace kt {
 namespace {
 
-Job job_of(OrError<Job> parsed) {
-  if (const ApiError* error = std::get_if<ApiError>(&parsed)) {
-    ADD_FAILURE() << error->message;
-    return {};
-  }
-  return std::move(std::get<Job>(parsed));
-}
-
 Job chat(const std::string& members, const ServedModel& model = fake_model()) {
   return job_of(parse_chat(R"({"messages": [{"role": "user", "content": "hi"}])" + members + "}", model));
-}
-
-std::string prompt_of(const Job& job, size_t choice = 0) {
-  return decode(FakeTokenizer(), job.requests.at(choice).input_ids, false);
 }
 
 Emission token(int32_t id, std::string text, int completion_tokens) {
@@ -36,8 +24,6 @@ Emission last(Emission emission, Finish finish) {
   emission.finish = std::move(finish);
   return emission;
 }
-
-const Finish kStopped{Finish::Kind::stop, kFakeEos, ""};
 
 std::vector<Json> events_of(const std::string& stream) {
   std::vector<Json> events;
