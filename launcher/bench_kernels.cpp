@@ -222,7 +222,7 @@ int bench_kernels_command(int argc, char** argv) {
 
   const int most = *std::max_element(o.tokens.begin(), o.tokens.end());
   const MoeSpec spec{.experts = experts, .top_k = o.top_k, .inter = o.inter};
-  ExpertRunner runner(spec, o.hidden, o.inter, most);
+  ExpertRunner runner(spec, o.hidden, o.inter, format, most);
   std::mt19937_64 random(1);
   std::vector<bf16> x(static_cast<size_t>(most) * o.hidden);
   std::normal_distribution<float> normal;

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "launcher/commands.h"
+#include "launcher/expert_source.h"
 #include "runtime/arch/load_config.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
@@ -171,6 +172,7 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
   std::optional<HttpServer> http;
   std::optional<LoadedConfig> loaded;
   std::unique_ptr<Checkpoint> checkpoint;
+  std::unique_ptr<ExpertFiles> experts;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
   TrunkShare share;
@@ -192,7 +194,9 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
     share = trunk_share(loaded->config, std::max(0, topology.trunk_index()), static_cast<int>(topology.trunk.size()));
     checkpoint = run.load_format == "dummy" ? dummy_checkpoint({.norm_plus_one = loaded->config.norm_plus_one})
                                             : open_checkpoint(run.model);
+    experts = find_experts(run, *loaded, *checkpoint);
     if (rank != 0) return;
+    if (!experts->warning.empty()) log("{}", experts->warning);
     for (const std::string& w : run.warnings) log("{}", w);
     tokenizer = load_tokenizer(run.tokenizer_path);
     try {
@@ -227,7 +231,8 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
     for (const std::string& w : cores.warnings) log("{}", w);
   };
   const auto plan = [&] {
-    const MemoryPlan memory = plan_memory(model, is_trunk, share, columns, cache_limits, limits, share.count);
+    const MemoryPlan memory =
+        plan_memory(model, is_trunk, share, columns, experts->source.format, cache_limits, limits, share.count);
     log("kernels {}, {} threads{}; memory {}", ops->name, cores.threads, cores.cores.empty() ? "" : ", pinned",
         describe(memory));
     check_memory(transport, topology, memory);
@@ -243,7 +248,7 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
   const auto load = [&] {
     if (is_trunk) trunk_weights.emplace(load_trunk(*checkpoint, loaded->arch, model, share, pool, cores.numa_node));
     if (topology.expert_index() >= 0)
-      bank.emplace(load_experts(*checkpoint, loaded->arch, model, columns, pool, cores.numa_node));
+      bank.emplace(load_experts(experts->source, model, columns, pool, cores.numa_node));
     if (!is_trunk) return;
     cache.emplace(model, share, cache_limits, pool, cores.numa_node);
     trunk.emplace(make_trunk(transport, topology, kernels, *checkpoint, model, share, *trunk_weights,

@@ -52,9 +52,6 @@ std::vector<std::string> conflicts(const RunConfig& config) {
   std::vector<std::string> problems;
   if (config.model.empty())
     problems.push_back("model is required: --model DIR, or 'model: DIR' in the file of --config");
-  if (!config.kt_weight_path.empty() && config.kt_weight_path != config.model)
-    problems.push_back(fmt::format("kt-weight-path: asked for '{}', but experts are read from the model's folder only",
-                                   config.kt_weight_path));
   const size_t nodes = config.kt_numa_nodes.size();
   if (nodes > 0 && config.kt_threadpool_count.value_or(static_cast<int>(nodes)) != static_cast<int>(nodes))
     problems.push_back(fmt::format("kt-numa-nodes: expected {} numbers, one for each of kt-threadpool-count, found {}",

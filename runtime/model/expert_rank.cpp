@@ -10,7 +10,7 @@ namespace kt {
 void serve_experts(Transport& transport, const Topology& topology, const KernelContext& kernels,
                    const ModelConfig& config, const ExpertBank& bank, int max_rows) {
   const MoeSpec& moe = config.moe;
-  ExpertRunner runner(moe, config.hidden, bank.columns.size(), max_rows);
+  ExpertRunner runner(moe, config.hidden, bank.columns.size(), bank.format, max_rows);
   const size_t trunks = topology.trunk.size();
   const int64_t stride = round_up(config.hidden, kTileK), ldo = round_up(config.hidden, kPanel);
   std::vector<std::vector<std::byte>> inbox(trunks);

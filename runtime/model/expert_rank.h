@@ -5,6 +5,7 @@
 #include "kernels/context.h"
 #include "runtime/comm/topology.h"
 #include "runtime/comm/transport.h"
+#include "runtime/model/bank.h"
 #include "runtime/model/experts.h"
 
 namespace kt {

@@ -187,7 +187,8 @@ Trunk make_trunk(Transport& transport, const Topology& topology, const KernelCon
   t.shared_gate.resize(rows);
   if (config.mla.heads) t.mla = std::make_unique<MlaRoom>(config, share, limits.max_rows, kernels.pool, numa_node);
   if (bank)
-    t.local_experts = std::make_unique<ExpertRunner>(config.moe, config.hidden, bank->columns.size(), limits.max_rows);
+    t.local_experts =
+        std::make_unique<ExpertRunner>(config.moe, config.hidden, bank->columns.size(), bank->format, limits.max_rows);
   for (int i = 0; i < static_cast<int>(topology.experts.size()); ++i)
     if (topology.experts[i] != topology.rank && config.moe.experts > 0 &&
         inter_part(config.moe.inter, i, static_cast<int>(topology.experts.size())).size() > 0 &&

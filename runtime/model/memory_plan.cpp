@@ -43,10 +43,6 @@ size_t trunk_bytes(const ModelConfig& c, const TrunkShare& s) {
   return bytes;
 }
 
-size_t expert_runner_bytes(const ModelConfig& c, int columns, int rows) {
-  return static_cast<size_t>(rows) * c.moe.top_k * (round_up(columns, kTileK) * sizeof(bf16) + 8);
-}
-
 size_t read_number(const char* path) {
   std::ifstream file(path);
   size_t n = 0;
@@ -55,8 +51,8 @@ size_t read_number(const char* path) {
 
 }  // namespace
 
-MemoryPlan plan_memory(const ModelConfig& config, bool trunk, const TrunkShare& share, Range columns, CacheLimits cache,
-                       TrunkLimits limits, int trunk_ranks) {
+MemoryPlan plan_memory(const ModelConfig& config, bool trunk, const TrunkShare& share, Range columns, Format experts,
+                       CacheLimits cache, TrunkLimits limits, int trunk_ranks) {
   MemoryPlan plan;
   if (trunk) {
     plan.trunk_weights = trunk_bytes(config, share);
@@ -66,10 +62,8 @@ MemoryPlan plan_memory(const ModelConfig& config, bool trunk, const TrunkShare& 
       plan.step += static_cast<size_t>(limits.max_rows) * config.hidden * sizeof(double);  // all-reduce
   }
   if (columns.size()) {
-    const auto layers =
-        std::count_if(config.layers.begin(), config.layers.end(), [](LayerSpec l) { return l.ffn == Ffn::moe; });
-    plan.experts = static_cast<size_t>(layers) * config.moe.experts * ffn_bytes(config.hidden, columns.size());
-    plan.step += expert_runner_bytes(config, columns.size(), limits.max_rows);
+    plan.experts = bank_bytes(config, experts, columns.size());
+    plan.step += ExpertRunner::bytes(config.moe, config.hidden, columns.size(), experts, limits.max_rows);
     // Rows in, sums out, and the messages of both.
     if (!trunk) plan.step += static_cast<size_t>(limits.max_rows) * config.hidden * 2 * (sizeof(bf16) + sizeof(double));
   }

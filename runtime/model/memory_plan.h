@@ -15,9 +15,10 @@ struct MemoryPlan {
   size_t step = 0;   // buffers of a forward pass
   size_t total() const { return trunk_weights + experts + cache + step; }
 };
-// `columns` is the rank's part of each expert (empty: no expert rank); trunk ranks only count the rest.
-MemoryPlan plan_memory(const ModelConfig& config, bool trunk, const TrunkShare& share, Range columns, CacheLimits cache,
-                       TrunkLimits limits, int trunk_ranks);
+// `columns` is the rank's part of each expert (empty: no expert rank), in the format `experts`; trunk ranks only count
+// the rest.
+MemoryPlan plan_memory(const ModelConfig& config, bool trunk, const TrunkShare& share, Range columns, Format experts,
+                       CacheLimits cache, TrunkLimits limits, int trunk_ranks);
 std::string describe(const MemoryPlan& plan);  // "trunk 1.20 + experts 3.40 + cache 0.10 + steps 0.20 = 4.90 GB"
 
 // What this machine can still give to processes, in bytes: MemAvailable, or what its control group leaves if that is

@@ -1,54 +1,21 @@
 #include "runtime/model/packing.h"
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
-#include <chrono>
 #include <cmath>
 #include <cstring>
-#include <exception>
-#include <mutex>
 
 #include "kernels/format/bf16.h"
 #include "kernels/format/fp8.h"
 #include "kernels/format/rawint4.h"
 #include "runtime/base/error.h"
-#include "runtime/base/log.h"
+#include "runtime/base/first_error.h"
+#include "runtime/base/progress.h"
 
 namespace kt {
 namespace {
 
 constexpr int kPanelsPerTask = 64;
-
-// Says how far a load is, at most every five seconds; any thread may add.
-class Progress {
- public:
-  Progress(std::string what, size_t total) : what_(std::move(what)), total_(total) {}
-
-  void add(size_t bytes) {
-    const size_t done = done_ += bytes;
-    const double now = seconds();
-    double due = next_line_.load();
-    if (now < due || !next_line_.compare_exchange_strong(due, now + 5.0)) return;
-    const double rate = static_cast<double>(done) / now;
-    log("loading {}: {:.1f} of {:.1f} GB, {:.2f} GB/s, {:.0f} s left", what_, gb(done), gb(total_), rate / 1e9,
-        static_cast<double>(total_ - done) / rate);
-  }
-  void finish() const {
-    log("loaded {}: {:.2f} GB in {:.1f} s ({:.2f} GB/s)", what_, gb(total_), seconds(),
-        gb(total_) / std::max(seconds(), 1e-3));
-  }
-
- private:
-  static double gb(size_t bytes) { return static_cast<double>(bytes) / 1e9; }
-  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
-
-  std::string what_;
-  size_t total_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  std::atomic<size_t> done_{0};
-  std::atomic<double> next_line_{5.0};
-};
 
 void require(StoredType found, StoredType expected, const std::string& name) {
   if (found != expected) fail(kExitModel, "{}: expected {}, found {}", name, name_of(expected), name_of(found));
@@ -175,19 +142,15 @@ Buffer Packing::load(ThreadPool& pool, int numa_node, const std::string& what) {
     const int panels = job.target->panels() / job.panel_step;
     for (int p = 0; p < panels; p += kPanelsPerTask) tasks.push_back({&job, p, std::min(kPanelsPerTask, panels - p)});
   }
-  Progress progress(what, bytes_);
-  std::exception_ptr error;
-  std::mutex error_mutex;
+  Progress progress("loading " + what, "loaded " + what, bytes_);
+  FirstError error;
   pool.run(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
-    try {
+    error.guard([&] {
       pack(*tasks[i].job, tasks[i].first_panel, tasks[i].panels, buffer.bytes());
       progress.add(static_cast<size_t>(tasks[i].panels) * tasks[i].job->target->panel_bytes());
-    } catch (...) {
-      const std::lock_guard lock(error_mutex);
-      if (!error) error = std::current_exception();
-    }
+    });
   });
-  if (error) std::rethrow_exception(error);
+  error.rethrow();
   for (const Job& job : jobs_) job.target->data = buffer.bytes() + job.offset;
   progress.finish();
   return buffer;

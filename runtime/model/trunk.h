@@ -8,6 +8,7 @@
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/comm/topology.h"
 #include "runtime/comm/transport.h"
+#include "runtime/model/bank.h"
 #include "runtime/model/cache.h"
 #include "runtime/model/experts.h"
 #include "runtime/model/mla.h"

@@ -119,22 +119,6 @@ struct LayerLoader {
     packing.add(&w.down, {run(at + "down_proj.weight", hidden, inter, 0, hidden)}, columns.begin, columns.size(),
                 slice_width(inter));
   }
-
-  void expert(FfnWeights& w, int e, Range columns) const {
-    const int64_t inter = config.moe.inter, hidden = config.hidden, experts = config.moe.experts;
-    const bool fused =
-        checkpoint.find(name("mlp.experts.gate_up_proj")) ||
-        (arch.experts == ExpertLayout::fused_gate_up && !checkpoint.find(name("mlp.experts.0.gate_proj.weight")));
-    if (!fused) return ffn(w, fmt::format("mlp.experts.{}.", e), config.moe.inter, columns);
-    w.columns = columns.size();
-    const RowRun gate{
-        name("mlp.experts.gate_up_proj"), {experts, 2 * inter, hidden}, e * 2 * inter + columns.begin, columns.size()};
-    RowRun up = gate;
-    up.first += inter;
-    packing.add_pair(&w.gate_up, gate, up);
-    packing.add(&w.down, {{name("mlp.experts.down_proj"), {experts, hidden, inter}, e * hidden, hidden}}, columns.begin,
-                columns.size(), slice_width(config.moe.inter));
-  }
 };
 
 std::string layer_prefix(const Arch& arch, size_t layer) { return fmt::format("{}layers.{}.", arch.prefix, layer); }
@@ -187,27 +171,6 @@ TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const Mo
       absorbed.push_back({&t.layers[i].mla, layer_prefix(arch, i) + "self_attn."});
   t.absorbed = load_absorbed(absorbed, checkpoint, config, share, pool, numa_node);
   return t;
-}
-
-ExpertBank load_experts(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config, Range columns,
-                        ThreadPool& pool, int numa_node) {
-  ExpertBank bank;
-  bank.columns = columns;
-  int moe_layers = 0;
-  for (LayerSpec l : config.layers) bank.moe_index.push_back(l.ffn == Ffn::moe ? moe_layers++ : -1);
-  bank.experts.resize(static_cast<size_t>(moe_layers) * config.moe.experts);
-  if (!columns.size()) return bank;
-  Packing packing(checkpoint, config.quant);
-  const TrunkShare unused;
-  for (size_t i = 0; i < config.layers.size(); ++i) {
-    if (bank.moe_index[i] < 0) continue;
-    const LayerLoader l{checkpoint, arch, config, unused, packing, layer_prefix(arch, i)};
-    for (int e = 0; e < config.moe.experts; ++e)
-      l.expert(bank.experts[static_cast<size_t>(bank.moe_index[i]) * config.moe.experts + e], e, columns);
-  }
-  bank.storage = packing.load(
-      pool, numa_node, fmt::format("experts, columns {}-{} of {}", columns.begin, columns.end, config.moe.inter));
-  return bank;
 }
 
 }  // namespace kt

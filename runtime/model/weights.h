@@ -49,22 +49,8 @@ struct TrunkWeights {
   Buffer storage, absorbed;
 };
 
-// The routed experts of all MoE layers on this rank's intermediate columns.
-struct ExpertBank {
-  std::vector<FfnWeights> experts;  // [moe layer * experts + expert]
-  std::vector<int> moe_index;       // layer -> which MoE layer it is, or -1
-  Range columns;                    // of the intermediate dimension
-  Buffer storage;
-
-  const FfnWeights* layer(int layer, int experts_per_layer) const {
-    return &experts[static_cast<size_t>(moe_index[layer]) * experts_per_layer];
-  }
-};
-
 // Load this rank's part; throw Error(kExitModel) naming the tensor. The result may be moved: views point into storage.
 TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config,
                         const TrunkShare& share, ThreadPool& pool, int numa_node);
-ExpertBank load_experts(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config, Range columns,
-                        ThreadPool& pool, int numa_node);
 
 }  // namespace kt

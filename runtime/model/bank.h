@@ -1,0 +1,45 @@
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+#include "runtime/checkpoint/packed.h"
+#include "runtime/model/weights.h"
+
+namespace kt {
+
+// The routed experts of all MoE layers on this rank's intermediate columns.
+struct ExpertBank {
+  Format format = Format::BF16;
+  std::vector<FfnWeights> experts;  // [moe layer * experts + expert]
+  std::vector<int> moe_index;       // layer -> which MoE layer it is, or -1
+  Range columns;                    // of the intermediate dimension
+  Buffer storage;
+
+  const FfnWeights* layer(int layer, int experts_per_layer) const {
+    return &experts[static_cast<size_t>(moe_index[layer]) * experts_per_layer];
+  }
+};
+
+// Where experts come from, and the format that they have in memory.
+struct ExpertSource {
+  Format format = Format::BF16;
+  QuantSpec quant;  // of the checkpoint; of a generated one, as `format` wants it
+
+  const Checkpoint* checkpoint = nullptr;  // as stored, or generated in any format
+  const Arch* arch = nullptr;
+
+  std::filesystem::path packed_folder;  // or packed by `ktmpi convert`
+  const PackedManifest* packed = nullptr;
+};
+
+// Bytes of the experts' columns of one expert, and of all of them.
+size_t expert_bytes(const ModelConfig& config, Format format, int columns);
+size_t bank_bytes(const ModelConfig& config, Format format, int columns);
+
+// Load this rank's part; throws Error(kExitModel) naming the tensor, or file, layer and expert. The result may be
+// moved: views point into storage.
+ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, Range columns, ThreadPool& pool,
+                        int numa_node);
+
+}  // namespace kt
