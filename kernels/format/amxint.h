@@ -1,5 +1,6 @@
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -50,25 +51,35 @@ struct AmxIntFormat {
     return to_float(s);
   }
 
+  // The nearest even integer to w / scale in [-kMax, kMax]. Adding 1.5 * 2^23 leaves it in the low bits; integers are
+  // clamped without branches, so loops vectorise.
   static int quantized(float w, float inverse) {
-    const float q = std::nearbyint(w * inverse);
-    return static_cast<int>(q < -kMax ? -kMax : q > kMax ? kMax : q);
+    constexpr float kShift = 12582912.0f;
+    const auto q = static_cast<int>(std::bit_cast<uint32_t>(w * inverse + kShift) - std::bit_cast<uint32_t>(kShift));
+    return q < -kMax ? -kMax : q > kMax ? kMax : q;
+  }
+  // Squared error of n <= kIntGroup weights in steps of the scale, summed in eight lanes.
+  static float squared_error(const float* w, int n, float inverse) {
+    float square[kIntGroup] = {}, lane[8] = {};
+    for (int i = 0; i < n; ++i) {
+      const float d = w[i] * inverse - static_cast<float>(quantized(w[i], inverse));
+      square[i] = d * d;
+    }
+    for (int i = 0; i < kIntGroup; i += 8)
+      for (int j = 0; j < 8; ++j) lane[j] += square[i + j];
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
   }
   // The bf16 scale for n weights; 0 when all are zero.
   static bf16 choose_scale(const float* w, int n) {
     float top = 0.0f;
-    for (int i = 0; i < n; ++i) top = std::fmax(top, std::fabs(w[i]));
+    for (int i = 0; i < n; ++i) top = std::fabs(w[i]) > top ? std::fabs(w[i]) : top;
     bf16 best = to_bf16(top / kMax);
     if (!kFour || top == 0.0f) return best;
     double least = INFINITY;
     for (int step = 0; step < 16; ++step) {
       const bf16 s = to_bf16(top / kMax * (1.0f - static_cast<float>(step) / 64.0f));
-      const float scale = to_float(s), inverse = 1.0f / scale;
-      double error = 0.0;
-      for (int i = 0; i < n; ++i) {
-        const float d = w[i] - scale * static_cast<float>(quantized(w[i], inverse));
-        error += static_cast<double>(d) * d;
-      }
+      const double scale = to_float(s);
+      const double error = scale * scale * squared_error(w, n, 1.0f / to_float(s));
       if (error < least) least = error, best = s;
     }
     return best;
