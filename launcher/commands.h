@@ -6,6 +6,7 @@
 namespace kt {
 
 int serve_command(int argc, char** argv);
+int convert_command(int argc, char** argv);
 int tokenize_command(int argc, char** argv);
 int template_command(int argc, char** argv);
 int parse_command(int argc, char** argv);
