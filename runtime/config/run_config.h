@@ -23,7 +23,7 @@ struct RunConfig {
   int port = 30000;
   std::string api_key, admin_api_key;
   std::string url_file;
-  std::string tool_call_parser, reasoning_parser;
+  std::string tool_call_parser = "none", reasoning_parser = "none";
   // scheduling
   std::optional<int> max_running_requests, max_total_tokens, chunked_prefill_size, max_queued_requests;
   bool enable_mixed_chunk = false, disable_radix_cache = false;
@@ -39,7 +39,7 @@ struct RunConfig {
   std::string kt_method = "auto";
   std::string expert_layout = "hybrid";
   std::optional<int> kt_num_gpu_experts;
-  double step_timeout_s = 60.0;
+  double step_timeout_s = 60.0, drain_timeout_s = 30.0;
 
   std::vector<std::string> warnings;  // one line per accepted option that has no meaning here, with the reason
 };
