@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <ctime>
+
 #include "runtime/serve/generate.h"
 #include "runtime/serve/openai_chat.h"
 #include "runtime/serve/openai_completions.h"
@@ -22,6 +24,9 @@ std::string repeat(const std::string& text, int count) {
   for (int i = 0; i < count; ++i) all += text;
   return all;
 }
+
+// Of this process, whose only thread runs the test: work is bounded, however busy the machine is.
+double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
 TEST(Hostile, ChatNumbersOutOfRangeAreRefusedByName) {
   const std::vector<Case> cases = {
@@ -135,15 +140,15 @@ TEST(Hostile, ChatNumbersOutOfRangeAreRefusedByName) {
   };
   const ServedModel model = fake_model();
   for (const Case& c : cases) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = cpu_seconds();
     const auto parsed = parse_chat(chat_body(c.member), model);
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    const double took = cpu_seconds() - start;
 
     const ApiError* error = std::get_if<ApiError>(&parsed);
     ASSERT_TRUE(error) << c.member.substr(0, 100);
     EXPECT_EQ(error->status, 400);
     EXPECT_EQ(error->param, c.param) << error->message;
-    EXPECT_LT(took.count(), 0.1) << c.member.substr(0, 100);
+    EXPECT_LT(took, 0.1) << c.member.substr(0, 100);
   }
 }
 
@@ -179,12 +184,12 @@ TEST(Hostile, ManyMembersCostNoMoreThanTheirNumber) {
   std::string body = R"({"messages": [{"role": "user", "content": "hi"}])";
   for (int i = 0; i < 200000; ++i) body += ", \"k" + std::to_string(i) + "\": 1";
   body += "}";
-  const auto start = std::chrono::steady_clock::now();
+  const double start = cpu_seconds();
 
   const auto parsed = parse_chat(body, fake_model());
 
   EXPECT_TRUE(std::holds_alternative<Job>(parsed));  // unknown members are ignored
-  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 2.0);
+  EXPECT_LT(cpu_seconds() - start, 2.0);
 }
 
 TEST(Hostile, CompletionPromptsAndNumbersAreChecked) {
