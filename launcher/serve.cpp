@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -28,6 +29,7 @@
 #include "runtime/model/memory_plan.h"
 #include "runtime/serve/http.h"
 #include "runtime/text/chat_template.h"
+#include "runtime/text/output_parser.h"
 #include "runtime/text/tokenizer.h"
 
 namespace kt {
@@ -122,37 +124,77 @@ void require_one_table(Transport& transport, const Ops& ops) {
 sigset_t block_signals() {
   sigset_t set;
   sigemptyset(&set);
-  for (int s : {SIGINT, SIGTERM}) sigaddset(&set, s);
+  for (int s : {SIGINT, SIGTERM, SIGUSR1}) sigaddset(&set, s);
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   signal(SIGPIPE, SIG_IGN);
   return set;
 }
 
-// Rank 0 while it serves: SIGINT and SIGTERM end the engine's loop; a step that takes too long ends the job.
+// Rank 0 while it serves. SIGINT and SIGTERM answer all open requests with an error at once, because launchers kill a
+// second or two later. SIGUSR1 and POST /admin/drain let them finish, at most drain-timeout-s long. Either ends the
+// engine's loop. A step that takes too long ends the job.
 class Watch {
  public:
-  Watch(const sigset_t& signals, const Engine& engine, Transport& transport, double step_timeout_s)
-      : thread_([=, this, &engine, &transport](std::stop_token done) {
-          const timespec second{1, 0};
-          while (!done.stop_requested()) {
-            const int s = sigtimedwait(&signals, nullptr, &second);
-            if (s > 0) {
-              log("signal {}: answering open requests, then leaving", s);
-              stop_.request_stop();
-            }
-            if (step_timeout_s > 0 && engine.stats().step_age_s > step_timeout_s) {
-              log("no step has finished for {:.0f} s (step-timeout-s {:.0f}): ending the job",
-                  engine.stats().step_age_s, step_timeout_s);
-              transport.abort(kExitWatchdog);
-            }
-          }
+  Watch(const sigset_t& signals, Engine& engine, HttpServer& http, Transport& transport, const RunConfig& run)
+      : signals_(signals), engine_(engine), http_(http), transport_(transport), run_(run), thread_([this](auto done) {
+          while (!done.stop_requested()) look();
         }) {}
   std::stop_token stop_token() const { return stop_.get_token(); }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
+  void look() {
+    const timespec nap{0, 200'000'000};
+    const int s = sigtimedwait(&signals_, nullptr, &nap);
+    if (s == SIGUSR1) engine_.drain();
+    if (s == SIGINT || s == SIGTERM) leave(fmt::format("signal {}", s));
+    const EngineStats stats = engine_.stats();
+    const Clock::time_point now = Clock::now();
+    if (stats.draining && !drain_start_) {
+      drain_start_ = now;
+      log("draining: {} requests are open, {:.0f} s for them", stats.running + stats.waiting, run_.drain_timeout_s);
+    }
+    if (drain_start_ && stats.running + stats.waiting == 0) leave("drained");
+    if (drain_start_ && std::chrono::duration<double>(now - *drain_start_).count() > run_.drain_timeout_s)
+      leave("drain-timeout-s is over");
+    if (run_.step_timeout_s > 0 && stats.step_age_s > run_.step_timeout_s) {
+      log("no step has finished for {:.0f} s (step-timeout-s {:.0f}): ending the job", stats.step_age_s,
+          run_.step_timeout_s);
+      transport_.abort(kExitWatchdog);
+    }
+  }
+
+  void leave(std::string_view why) {
+    if (stop_.stop_requested()) return;
+    log("{}: leaving", why);
+    engine_.drain();
+    http_.end_requests("The server is shutting down.");
+    stop_.request_stop();
+  }
+
+  const sigset_t& signals_;
+  Engine& engine_;
+  HttpServer& http_;
+  Transport& transport_;
+  const RunConfig& run_;
+  std::optional<Clock::time_point> drain_start_;
   std::stop_source stop_;
   std::jthread thread_;
 };
+
+// The parser options' "none" is no name of a format.
+OutputParserOptions output_formats(const RunConfig& run) {
+  const auto name = [](const std::string& given) { return given == "none" ? "" : given; };
+  return formats_named(name(run.tool_call_parser), name(run.reasoning_parser));
+}
+
+std::vector<ServedRank> served_ranks(Topology topology) {
+  std::vector<ServedRank> ranks;
+  for (topology.rank = 0; topology.rank < topology.world; ++topology.rank)
+    ranks.push_back({topology.node_of[topology.rank], topology.role_name()});
+  return ranks;
+}
 
 void write_url_file(const std::string& path, const std::string& url) {
   if (path.empty()) return;
@@ -175,6 +217,7 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
   std::unique_ptr<ExpertFiles> experts;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
+  OutputParserOptions formats;
   TrunkShare share;
   EngineConfig engine_options;
   const Ops* ops = nullptr;
@@ -198,6 +241,7 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
     if (rank != 0) return;
     if (!experts->warning.empty()) log("{}", experts->warning);
     for (const std::string& w : run.warnings) log("{}", w);
+    formats = output_formats(run);
     tokenizer = load_tokenizer(run.tokenizer_path);
     try {
       chat_template = load_chat_template(run.model, run.chat_template);
@@ -210,7 +254,8 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
                             .api_key = run.api_key,
                             .admin_api_key = run.admin_api_key,
                             .version = KTMPI_VERSION,
-                            .max_step_age_s = run.step_timeout_s});
+                            .max_step_age_s = run.step_timeout_s,
+                            .log_requests = true});
     log("listening on {}", http->url());
   };
   if (!phases.run(read_set_up)) return phases.exit_code;
@@ -269,7 +314,7 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
 
   ClusterRunner runner(transport, topology, model, trunk ? &*trunk : nullptr);
   const std::unique_ptr<Engine> engine = make_engine(engine_options, runner, *tokenizer);
-  Watch watch(signals, *engine, transport, run.step_timeout_s);
+  Watch watch(signals, *engine, *http, transport, run);
   http->serve(*engine, {.name = run.served_model_name,
                         .model_path = run.model,
                         .tokenizer_path = run.tokenizer_path,
@@ -280,7 +325,10 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
                         .eos = model.eos,
                         .tokenizer = tokenizer.get(),
                         .chat_template = chat_template.get(),
+                        .reasoning = formats.reasoning,
+                        .tools = formats.tools,
                         .defaults = loaded->sampling,
+                        .ranks = served_ranks(topology),
                         .server_info_json = to_json(run)});
   write_url_file(run.url_file, http->url());
   log("ready: {} on {} ranks, {} tokens of KV cache, {}", run.served_model_name, world,

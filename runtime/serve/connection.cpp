@@ -45,6 +45,7 @@ std::string_view reason_of(int status) {
     case 431: return "Request Header Fields Too Large";
     case 500: return "Internal Server Error";
     case 503: return "Service Unavailable";
+    case 529: return "Overloaded";
     default: return "";
   }
 }
@@ -182,7 +183,7 @@ void Connection::respond(const HttpResponse& response) {
   if (!response.allow.empty()) fmt::format_to(out, "Allow: {}\r\n", response.allow);
   if (response.status == 401) pending_ += "WWW-Authenticate: Bearer\r\n";
   if (response.status == 429) pending_ += "Retry-After: 1\r\n";
-  if (response.status == 503) pending_ += "Retry-After: 5\r\n";
+  if (response.status == 503 || response.status == 529) pending_ += "Retry-After: 5\r\n";
   pending_ += "\r\n";
   if (!head_only_) pending_ += response.body;
   finish_answer();

@@ -4,12 +4,11 @@
 #include <boost/asio/post.hpp>
 #include <utility>
 
+#include "runtime/base/log.h"
 #include "runtime/serve/json.h"
 
 namespace kt {
 namespace {
-
-constexpr std::string_view kPing = ": ping\n\n";
 
 std::string_view name_of(Finish::Kind kind) {
   switch (kind) {
@@ -27,6 +26,7 @@ Exchange::Exchange(Context context, std::shared_ptr<Connection> connection, Job 
       connection_(std::move(connection)),
       job_(std::move(job)),
       finished_(job_.requests.size()),
+      tokens_(job_.requests.size()),
       open_(job_.requests.size()),
       arrival_(Clock::now()),
       last_token_(job_.requests.size(), arrival_),
@@ -65,6 +65,7 @@ bool Exchange::admit() {
 
 void Exchange::take(size_t choice, Emission emission) {
   if (done_) return;
+  tokens_[choice] = {emission.prompt_tokens, emission.cached_tokens, emission.completion_tokens};
   observe(choice, emission);
   if (emission.finish) {
     const Finish& finish = *emission.finish;
@@ -112,15 +113,16 @@ void Exchange::end() {
 }
 
 void Exchange::fail(const ApiError& error) {
+  if (done_) return;
   const bool in_stream = job_.stream && ids_.size() == finished_.size();  // admitted: the status line is out
   abort_open();
   const auto connection = connection_;
-  close(error.status, "error");
+  close(error_status(error, job_.dialect), "error");
   if (in_stream) {
-    connection->send(sse_text(to_json(error)).append(kSseDone));
+    connection->send(error_events(error, job_.dialect));
     connection->end_stream();
   } else {
-    connection->respond(error_response(error));
+    connection->respond(error_response(error, job_.dialect));
   }
 }
 
@@ -140,10 +142,24 @@ void Exchange::abort_open() {
 void Exchange::close(int status, const std::string& finish_reason) {
   done_ = true;
   ++context_.metrics.requests[{status, finish_reason}];
+  if (context_.config.log_requests && !context_.route.empty()) log_request(status, finish_reason);
   ping_.cancel();
   deadline_.cancel();
   connection_.reset();
   if (const auto on_end = std::exchange(context_.on_end, nullptr)) on_end(*this);
+}
+
+// The id is the client's: escaped, so that it cannot forge lines.
+void Exchange::log_request(int status, const std::string& finish_reason) const {
+  Tokens sum;
+  for (const Tokens& t : tokens_) {
+    sum.prompt += t.prompt;
+    sum.cached += t.cached;
+    sum.completion += t.completion;
+  }
+  log("request {} {} {} {}: {} prompt, {} cached, {} completion tokens, {:.3f} s",
+      Json(job_.id).dump(-1, ' ', true, Json::error_handler_t::replace), context_.route, status, finish_reason,
+      sum.prompt, sum.cached, sum.completion, std::chrono::duration<double>(Clock::now() - arrival_).count());
 }
 
 void Exchange::cancel(const std::string& rid) {
@@ -170,7 +186,7 @@ void Exchange::arm_ping() {
       std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(context_.config.ping_interval_s)));
   ping_.async_wait([self = shared_from_this()](boost::system::error_code ec) {
     if (ec || self->done_ || self->ping_.expiry() > Clock::now()) return;
-    self->connection_->send(kPing);
+    self->connection_->send(ping_events(self->job_.dialect));
     self->arm_ping();
   });
 }

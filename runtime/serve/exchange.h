@@ -25,6 +25,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
     Engine& engine;
     Metrics& metrics;
     const HttpConfig& config;
+    std::string_view route;  // "": not for the log
     std::function<void(Exchange&)> on_end;
   };
 
@@ -32,6 +33,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
 
   // Gives all of the job to the engine, or nothing of it: then it answers with the reason.
   void start();
+  // Ends it with an error answer or event, whatever has come of it.
+  void fail(const ApiError& error);
   // By /abort_request: ends what is named `rid`; the client gets the text so far.
   void cancel(const std::string& rid);
   void cancel_all();
@@ -44,10 +47,10 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void take(size_t choice, Emission emission);
   void observe(size_t choice, const Emission& emission);
   void end();
-  void fail(const ApiError& error);
   void on_gone();
   void abort_open();
   void close(int status, const std::string& finish_reason);
+  void log_request(int status, const std::string& finish_reason) const;
   void arm_ping();
   void arm_deadline();
 
@@ -57,7 +60,11 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   std::vector<std::string> rids_;
   std::vector<uint64_t> ids_;  // the engine's, one per choice
   std::vector<bool> finished_;
-  size_t open_ = 0;  // choices that are not finished
+  struct Tokens {
+    int prompt = 0, cached = 0, completion = 0;
+  };
+  std::vector<Tokens> tokens_;  // one per choice, so far
+  size_t open_ = 0;             // choices that are not finished
   bool cancelled_ = false, done_ = false;
   std::string finish_reason_;  // of the choice that ended last, for the metrics
   Clock::time_point arrival_;

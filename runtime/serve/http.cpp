@@ -76,6 +76,13 @@ class HttpServer::Impl : public ConnectionEvents {
     ready.get_future().wait();
   }
 
+  void end_requests(std::string message) {
+    asio::post(io_, [this, message = std::move(message)] {
+      const auto open = exchanges_;  // failing takes them out of the set
+      for (const auto& exchange : open) exchange->fail({503, message, "", "shutting_down"});
+    });
+  }
+
   void stop() {
     if (!thread_.joinable()) return;
     asio::post(io_, [this] { begin_stop(); });
@@ -95,12 +102,12 @@ class HttpServer::Impl : public ConnectionEvents {
     const auto found = find_route(request, service_);
     if (const HttpResponse* refusal = std::get_if<HttpResponse>(&found)) return connection->respond(*refusal);
     const Route& route = *std::get<const Route*>(found);
-    if (route.where == Route::Where::io) return conclude(std::move(connection), handle(route, request));
+    if (route.where == Route::Where::io) return conclude(route, std::move(connection), handle(route, request));
     asio::post(workers_, [this, &route, connection = std::move(connection), request = std::move(request)]() mutable {
       Outcome outcome = handle(route, request);
       request = {};
-      asio::post(io_, [this, connection = std::move(connection), outcome = std::move(outcome)]() mutable {
-        conclude(std::move(connection), std::move(outcome));
+      asio::post(io_, [this, &route, connection = std::move(connection), outcome = std::move(outcome)]() mutable {
+        conclude(route, std::move(connection), std::move(outcome));
       });
     });
   }
@@ -152,11 +159,12 @@ class HttpServer::Impl : public ConnectionEvents {
       return route.handler(request, service_);
     } catch (const std::exception& e) {
       log("http: {} failed: {}", route.path, e.what());
-      return error_response({500, "the server failed on this request; its log says why", "", "internal_error"});
+      return error_response({500, "the server failed on this request; its log says why", "", "internal_error"},
+                            route.dialect);
     }
   }
 
-  void conclude(std::shared_ptr<Connection> connection, Outcome outcome) {
+  void conclude(const Route& route, std::shared_ptr<Connection> connection, Outcome outcome) {
     if (const HttpResponse* response = std::get_if<HttpResponse>(&outcome)) {
       count_refusal(*response);
       return connection->respond(*response);
@@ -165,22 +173,24 @@ class HttpServer::Impl : public ConnectionEvents {
       abort(*command);
       return connection->respond({.body = "{}"});
     }
-    start_exchange(std::move(connection), std::move(std::get<Job>(outcome)));
+    start_exchange(route, std::move(connection), std::move(std::get<Job>(outcome)));
   }
 
-  void start_exchange(std::shared_ptr<Connection> connection, Job job) {
+  void start_exchange(const Route& route, std::shared_ptr<Connection> connection, Job job) {
     if (connection->gone()) return connection->drop();
     for (const GenerateRequest& request : job.requests) {
       const auto clash =
           std::find_if(exchanges_.begin(), exchanges_.end(), [&](const auto& e) { return e->has_rid(request.rid); });
       if (clash == exchanges_.end()) continue;
       const HttpResponse refusal = error_response(
-          {400, fmt::format("rid: a request with the id {} is running", request.rid), "rid", "duplicate_rid"});
+          {400, fmt::format("rid: a request with the id {} is running", request.rid), "rid", "duplicate_rid"},
+          job.dialect);
       count_refusal(refusal);
       return connection->respond(refusal);
     }
     const auto exchange =
         std::make_shared<Exchange>(Exchange::Context{io_, *service_.engine, metrics_, config_,
+                                                     route.access == Route::Access::open ? "" : route.path,
                                                      [this](Exchange& e) { exchanges_.erase(e.shared_from_this()); }},
                                    std::move(connection), std::move(job));
     exchanges_.insert(exchange);
@@ -239,6 +249,7 @@ std::string HttpServer::url() const {
   return fmt::format("http://{}:{}", name, impl_->port());
 }
 void HttpServer::serve(Engine& engine, ServedModel model) { impl_->serve(engine, std::move(model)); }
+void HttpServer::end_requests(std::string message) { impl_->end_requests(std::move(message)); }
 void HttpServer::stop() { impl_->stop(); }
 
 }  // namespace kt

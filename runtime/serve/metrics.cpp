@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include "runtime/serve/service.h"
+
 namespace kt {
 namespace {
 
@@ -61,10 +63,14 @@ void Histogram::write(std::string_view name, std::string_view help, std::string&
 }
 
 std::string to_prometheus(const Metrics& metrics, const EngineStats& stats, std::string_view version,
-                          std::string_view model) {
+                          const ServedModel& model) {
   std::string out;
   header(out, "build_info", "gauge", "Version and served model; always 1");
-  line(out, "ktmpi_build_info{{version=\"{}\",model_name=\"{}\"}} 1", escape(version), escape(model));
+  line(out, "ktmpi_build_info{{version=\"{}\",model_name=\"{}\"}} 1", escape(version), escape(model.name));
+  header(out, "rank_info", "gauge", "Machine and role of each process; always 1");
+  for (size_t r = 0; r < model.ranks.size(); ++r)
+    line(out, "ktmpi_rank_info{{rank=\"{}\",node=\"{}\",role=\"{}\"}} 1", r, model.ranks[r].node,
+         escape(model.ranks[r].role));
   single(out, "requests_running", "gauge", "Requests in the batch", stats.running);
   single(out, "requests_waiting", "gauge", "Requests in the queue", stats.waiting);
   single(out, "kv_cache_usage_ratio", "gauge", "Tokens in the KV cache over its capacity",

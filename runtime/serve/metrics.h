@@ -34,8 +34,10 @@ struct Metrics {
   int connections = 0;
 };
 
+struct ServedModel;
+
 // Prometheus text format, version 0.0.4.
 std::string to_prometheus(const Metrics& metrics, const EngineStats& stats, std::string_view version,
-                          std::string_view model);
+                          const ServedModel& model);
 
 }  // namespace kt

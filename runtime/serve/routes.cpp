@@ -106,9 +106,8 @@ Outcome server_info(const HttpRequest&, const Service& service) {
 }
 
 Outcome metrics_text(const HttpRequest&, const Service& service) {
-  return text_response(
-      to_prometheus(service.metrics, service.engine->stats(), service.config.version, service.model.name), 200,
-      "text/plain; version=0.0.4; charset=utf-8");
+  return text_response(to_prometheus(service.metrics, service.engine->stats(), service.config.version, service.model),
+                       200, "text/plain; version=0.0.4; charset=utf-8");
 }
 
 Outcome version(const HttpRequest&, const Service& service) {
@@ -122,6 +121,12 @@ Outcome flush_cache(const HttpRequest&, const Service& service) {
   const EngineStats stats = service.engine->stats();
   return error_response(
       {400, fmt::format("cache not flushed: {} requests run and {} wait", stats.running, stats.waiting), "", ""});
+}
+
+// The program sees that the engine drains, and leaves when the open requests are answered or drain-timeout-s is over.
+Outcome drain(const HttpRequest&, const Service& service) {
+  service.engine->drain();
+  return json_response({{"status", "draining"}});
 }
 
 Outcome abort_request(const HttpRequest& request, const Service&) {
@@ -166,6 +171,7 @@ constexpr Route kRoutes[] = {
     {"/version", "GET, HEAD", user, io, false, false, version},
     {"/", "GET, HEAD", user, io, false, false, greeting},
     {"/abort_request", "POST", admin, worker, true, false, abort_request},
+    {"/admin/drain", "POST", admin, io, false, false, drain},
     {"/flush_cache", "GET, POST", admin, io, false, false, flush_cache},
     {"/health", "GET, HEAD", open, io, false, true, health},
     {"/health_generate", "GET", open, io, false, false, health_generate},
@@ -227,16 +233,16 @@ bool constant_time_equal(std::string_view a, std::string_view b) {
 }
 
 std::variant<const Route*, HttpResponse> find_route(const HttpRequest& request, const Service& service) {
-  const auto refuse = [](int status, std::string message, std::string code) {
-    return error_response({status, std::move(message), "", std::move(code)});
+  const auto route =
+      std::find_if(std::begin(kRoutes), std::end(kRoutes), [&](const Route& r) { return matches(r, request.path); });
+  const bool known = route != std::end(kRoutes);
+  const auto refuse = [&](int status, std::string message, std::string code) {
+    return error_response({status, std::move(message), "", std::move(code)}, known ? route->dialect : Dialect::openai);
   };
   if (!request.origin.empty() && !is_same_origin(request.origin, request.host, service.config.host))
     return refuse(403, fmt::format("requests from pages of {} are refused", request.origin), "origin_refused");
 
-  const auto route =
-      std::find_if(std::begin(kRoutes), std::end(kRoutes), [&](const Route& r) { return matches(r, request.path); });
   const bool options = request.method == "OPTIONS";
-  const bool known = route != std::end(kRoutes);
   if (!options && !may(request, known ? route->access : Route::Access::user, service.config))
     return refuse(401, "a valid key is required: \"Authorization: Bearer <key>\" or \"x-api-key: <key>\"",
                   "invalid_api_key");

@@ -33,6 +33,7 @@ struct Route {
   bool json_body = false;  // the request must be application/json
   bool while_loading = false;
   Handler handler = nullptr;
+  Dialect dialect = Dialect::openai;
 };
 
 std::span<const Route> all_routes();

@@ -6,8 +6,11 @@
 
 namespace kt {
 
-HttpResponse error_response(const ApiError& error) {
-  return {.status = error.status, .body = to_json(error), .content_type = "application/json", .allow = ""};
+HttpResponse error_response(const ApiError& error, Dialect dialect) {
+  return {.status = error_status(error, dialect),
+          .body = error_body(error, dialect),
+          .content_type = "application/json",
+          .allow = ""};
 }
 
 std::string random_id() {

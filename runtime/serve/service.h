@@ -11,6 +11,7 @@
 #include "runtime/base/sampling_defaults.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/request.h"
+#include "runtime/serve/dialect.h"
 #include "runtime/serve/errors.h"
 #include "runtime/text/chat_template.h"
 #include "runtime/text/reasoning_parser.h"
@@ -18,6 +19,12 @@
 #include "runtime/text/tool_parser.h"
 
 namespace kt {
+
+// A process of the job, for those who look after it.
+struct ServedRank {
+  int node = 0;
+  std::string role;  // "trunk+expert"
+};
 
 // The model as clients see it. What is pointed to outlives the server.
 struct ServedModel {
@@ -32,6 +39,7 @@ struct ServedModel {
   const ReasoningFormat* reasoning = nullptr;   // null: reasoning stays in the content
   const ToolFormat* tools = nullptr;            // null: tool calls stay in the content
   SamplingDefaults defaults;
+  std::vector<ServedRank> ranks;
   std::string server_info_json = "{}";  // an object: all options of the run
 };
 
@@ -55,6 +63,7 @@ struct HttpConfig {
   double max_step_age_s = 60;         // /health says 503 when work waits and no step ended for so long
   double stop_timeout_s = 2;          // stop() lets answers leave for so long
   int workers = 2;                    // threads that parse, render and tokenise
+  bool log_requests = false;          // one line for each request for text: sizes and times, nothing of what it says
 };
 
 struct HttpRequest {
@@ -72,7 +81,7 @@ struct HttpResponse {
   std::string content_type = "application/json";
   std::string allow;  // value of the Allow header, with 405
 };
-HttpResponse error_response(const ApiError& error);
+HttpResponse error_response(const ApiError& error, Dialect dialect = Dialect::openai);
 
 // Turns what the engine says about the choices of one request into the bytes that its client reads. No clock, no
 // socket; used by one thread. Emissions are never aborted by failure here: those end the request before they come in.
@@ -92,6 +101,7 @@ struct Job {
   std::unique_ptr<Answer> answer;
   bool stream = false;
   double deadline_s = 0;  // 0: none; after it the request fails with 503
+  Dialect dialect = Dialect::openai;
 };
 
 struct AbortCommand {

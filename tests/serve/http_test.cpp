@@ -237,6 +237,58 @@ TEST(Http, HealthTellsOfAStuckEngineAndOfDraining) {
   EXPECT_NE(refused.find("Retry-After: "), refused.npos);
 }
 
+TEST(Http, DrainingTurnsNewWorkAwayAndFinishesTheOld) {
+  HttpConfig config = on_any_port();
+  config.admin_api_key = "boss";
+  const Running running(config);
+  Client client = running.connect();
+  client.send(post("/v1/chat/completions", kChatStream));
+  client.read_until("assistant");
+
+  EXPECT_EQ(status_of(running.ask(post("/admin/drain", ""))), 401);
+  EXPECT_EQ(status_of(running.ask(post("/admin/drain", "", "X-Api-Key: boss\r\n"))), 200);
+  EXPECT_EQ(status_of(running.ask(get("/health"))), 503);
+  EXPECT_EQ(status_of(running.ask(post("/generate", R"({"text": "x"})"))), 503);
+  const std::string rest = client.read_until("[DONE]");
+  EXPECT_NE(rest.find("\"finish_reason\":\"stop\""), rest.npos);
+}
+
+TEST(Http, EndingRequestsAnswersEverybodyAtOnce) {
+  HttpConfig config = on_any_port();
+  Running running(config, {.hold = true});
+  Client stream = running.connect(), whole = running.connect();
+  stream.send(post("/v1/chat/completions", kChatStream));
+  whole.send(post("/v1/chat/completions", kChat));
+  EXPECT_TRUE(wait_for([&] { return running.engine.stats().running == 2; }, 2));
+
+  running.server.end_requests("the server is leaving");
+  const std::string events = stream.read_until("[DONE]");
+  EXPECT_NE(events.find("{\"error\":{\"message\":\"the server is leaving\""), events.npos);
+  const std::string response = whole.read_response();
+  EXPECT_EQ(status_of(response), 503);
+  EXPECT_EQ(body_of(response)["error"]["code"], "shutting_down");
+  EXPECT_TRUE(wait_for([&] { return running.engine.aborts == 2; }, 1));
+}
+
+TEST(Http, LogsSizesAndTimesButNoText) {
+  HttpConfig config = on_any_port();
+  config.log_requests = true;
+  config.api_key = "the-key";
+  testing::internal::CaptureStderr();
+  {
+    const Running running(config);
+    running.ask(post("/v1/chat/completions",
+                     R"({"messages": [{"role": "user", "content": "my secret"}], "rid": "a\nb \u00e9"})",
+                     "Content-Type: application/json\r\nX-Api-Key: the-key\r\n"));
+  }
+  const std::string text = testing::internal::GetCapturedStderr();
+  EXPECT_NE(text.find(R"(request "a\nb \u00e9" /v1/chat/completions 200 stop: 25 prompt, 0 cached, 26 completion)"),
+            text.npos)
+      << text;
+  EXPECT_EQ(text.find("secret"), text.npos);
+  EXPECT_EQ(text.find("the-key"), text.npos);
+}
+
 TEST(Http, HealthGenerateGivesUpOnASilentEngine) {
   HttpConfig config = on_any_port();
   config.health_timeout_s = 0.1;
