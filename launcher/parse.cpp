@@ -84,14 +84,22 @@ Json answer(const OutputParserOptions& formats, std::string_view line) {
   return out;
 }
 
+template <class Format>
+std::string names(std::span<const Format> formats) {
+  std::string list;
+  for (const Format& format : formats) list += fmt::format("{}{}", list.empty() ? "" : ", ", format.name);
+  return list;
+}
+
 }  // namespace
 
 int parse_command(int argc, char** argv) {
   std::string tools, reasoning;
   po::options_description options;
-  options.add_options()("tool-call-parser", po::value(&tools)->value_name("NAME"), "how the model writes tool calls");
+  options.add_options()("tool-call-parser", po::value(&tools)->value_name("NAME"),
+                        ("how the model writes tool calls: " + names(tool_formats())).c_str());
   options.add_options()("reasoning-parser", po::value(&reasoning)->value_name("NAME"),
-                        "how the model marks its reasoning");
+                        ("how the model marks its reasoning: " + names(reasoning_formats())).c_str());
   if (!read_options(argc, argv, kSummary, options)) return kExitOk;
 
   const OutputParserOptions formats = formats_named(tools, reasoning);

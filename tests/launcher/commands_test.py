@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """What the program says and how it exits before it serves: commands_test.py KTMPI MPIRUN."""
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,8 @@ KTMPI, MPIRUN = sys.argv[1], sys.argv[2]
 ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
-def run(*command):
-    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60,
+def run(*command, text=""):
+    return subprocess.run(command, capture_output=True, text=True, input=text, timeout=60,
                           env={**os.environ, **ROOT})
 
 
@@ -19,7 +20,7 @@ class Commands(unittest.TestCase):
         commands, options = run(KTMPI, "--help"), run(KTMPI, "serve", "--help")
 
         self.assertEqual((commands.returncode, options.returncode), (0, 0))
-        for name in ("serve", "tokenize", "template", "version"):
+        for name in ("serve", "tokenize", "template", "parse", "version"):
             self.assertIn(f"\n  {name} ", commands.stdout)
         self.assertIn("--tensor-parallel-size N", options.stdout)
 
@@ -44,6 +45,22 @@ class Commands(unittest.TestCase):
 
         self.assertEqual(answer.returncode, 2)
         self.assertEqual(answer.stderr.count("unknown option --prot; the nearest one is --port"), 1, answer.stderr)
+
+    def test_parse_answers_each_record_and_names_what_it_refuses(self):
+        chunks = ["plan</thi", "nk>Look.<tool_call>{\"name\": \"f\", ", "\"arguments\": {\"a\": 1}}</tool_call>"]
+        records = [{"input_chunks": chunks, "force_reasoning": True}, {"input_chunks": "text"}, {"tools": 5}]
+
+        answer = run(KTMPI, "parse", "--tool-call-parser", "hermes", "--reasoning-parser", "qwen3",
+                     text="".join(json.dumps(record) + "\n" for record in records))
+
+        self.assertEqual(answer.returncode, 0, answer.stderr)
+        self.assertEqual([json.loads(line) for line in answer.stdout.splitlines()], [
+            {"reasoning_text": "plan", "normal_text": "Look.", "calls": [{"name": "f", "arguments": "{\"a\": 1}"}]},
+            {"error": "input_chunks: a list of strings is expected"},
+            {"error": "tools: a list is expected"}])
+        unknown = run(KTMPI, "parse", "--tool-call-parser", "gpt")
+        self.assertEqual(unknown.returncode, 2)
+        self.assertIn("--tool-call-parser: unknown format 'gpt'; known are qwen3_coder, kimi_k2", unknown.stderr)
 
 
 if __name__ == "__main__":
