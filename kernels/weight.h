@@ -31,11 +31,12 @@ struct FormatInfo {
   int max_group_tiles;    // tiles that share scales, at most; 0: no scales
   bool int8_activations;  // inputs are quantised too
 };
-inline constexpr FormatInfo kFormats[] = {
+// Internal to each file: what is compiled for one instruction set must not define symbols for the others.
+static constexpr FormatInfo kFormats[] = {
     {"BF16", 1024, 0, 0, false},   {"FP8", 512, 4, 4, false},     {"RAWINT4", 256, 32, 1, false},
     {"AMXINT4", 256, 32, 4, true}, {"AMXINT8", 512, 32, 4, true},
 };
-inline constexpr const FormatInfo& info(Format f) { return kFormats[static_cast<int>(f)]; }
+static constexpr const FormatInfo& info(Format f) { return kFormats[static_cast<int>(f)]; }
 
 // A view of a packed matrix; owns nothing.
 struct PackedMatrix {
