@@ -115,7 +115,9 @@ class TaggedParser : public ToolParser {
       return false;
     }
     switch (mark.which) {
-      case kParamOpen: return param_head();
+      case kParamOpen:
+        if (arguments_ != Arguments::kObject) return param_head();
+        return literal(d_.param_open.size()), true;
       case kParamClose: return literal(d_.param_close.size()), true;
       case kCallClose: unread_.drop(d_.call_close.size()); break;
       default: break;  // the end of the block or another call ends this one

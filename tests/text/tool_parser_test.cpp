@@ -136,6 +136,12 @@ TEST(Qwen3CoderParser, MakesTextAmidACallContentBehindIt) {
             (ParsedAnswer{"", "what?", {{"search", R"({"query": "a"})"}}}));
 }
 
+TEST(Qwen3CoderParser, ReadsArgumentsThatAreOneObject) {
+  EXPECT_EQ(read("qwen3_coder", call("f", "{\"a\": 1}\n")), (ParsedAnswer{"", "", {{"f", "{\"a\": 1}"}}}));
+  EXPECT_EQ(read("qwen3_coder", call("f", "{\"a\": 1}\n<parameter=b>2</parameter>\n")),
+            (ParsedAnswer{"", "<parameter=b>2</parameter>", {{"f", "{\"a\": 1}"}}}));
+}
+
 TEST(Qwen3CoderParser, ForwardsUnknownToolsAndParameters) {
   EXPECT_EQ(read("qwen3_coder", call("no/such-tool", param("x", "5") + param("", "y"))),
             (ParsedAnswer{"", "", {{"no/such-tool", R"({"x": "5", "": "y"})"}}}));
