@@ -136,7 +136,13 @@ sigset_t block_signals() {
 class Watch {
  public:
   Watch(const sigset_t& signals, Engine& engine, HttpServer& http, Transport& transport, const RunConfig& run)
-      : signals_(signals), engine_(engine), http_(http), transport_(transport), run_(run), thread_([this](auto done) {
+      : signals_(signals),
+        engine_(engine),
+        http_(http),
+        transport_(transport),
+        run_(run),
+        thread_([this, name = log_name()](auto done) {
+          set_log_name(name);
           while (!done.stop_requested()) look();
         }) {}
   std::stop_token stop_token() const { return stop_.get_token(); }
@@ -151,7 +157,7 @@ class Watch {
     if (s == SIGINT || s == SIGTERM) leave(fmt::format("signal {}", s));
     const EngineStats stats = engine_.stats();
     const Clock::time_point now = Clock::now();
-    if (stats.draining && !drain_start_) {
+    if (stats.draining && !drain_start_ && !stop_.stop_requested()) {
       drain_start_ = now;
       log("draining: {} requests are open, {:.0f} s for them", stats.running + stats.waiting, run_.drain_timeout_s);
     }

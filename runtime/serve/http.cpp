@@ -58,7 +58,10 @@ class HttpServer::Impl : public ConnectionEvents {
         stop_timer_(io_) {
     port_ = acceptor_.local_endpoint().port();
     accept();
-    thread_ = std::thread([this] { run(); });
+    thread_ = std::thread([this, name = log_name()] {
+      set_log_name(name);
+      run();
+    });
   }
 
   int port() const { return port_; }

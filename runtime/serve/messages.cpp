@@ -199,12 +199,19 @@ void write_arguments(Json& messages) {
   }
 }
 
-}  // namespace
-
+// There are tools, and tool_choice is not "none".
 bool uses_tools(const Fields& fields) {
   const bool allowed = read_tool_choice(fields) != "none";
   const Json* tools = fields.find("tools");
   return allowed && tools && tools->is_array() && !tools->empty();
+}
+
+}  // namespace
+
+bool needs_special_tokens(const Chat& chat, const ServedModel& model) {
+  if (chat.with_tools) return true;
+  const std::optional<int32_t> close = model.tokenizer->find(ReasoningParser::kClose);
+  return chat.output.reasoning && close && model.tokenizer->is_special(*close);
 }
 
 Chat render_chat(const Fields& fields, const ServedModel& model) {
@@ -213,11 +220,11 @@ Chat render_chat(const Fields& fields, const ServedModel& model) {
                      "this model has no chat template; use /v1/completions, or start the server with --chat-template");
   Json messages = read_messages(fields);
   check_tools(fields);
-  const bool with_tools = uses_tools(fields);
-  const std::string tools = with_tools ? dump_exact(*fields.find("tools")) : "";
+  Chat chat;
+  chat.with_tools = uses_tools(fields);
+  const std::string tools = chat.with_tools ? dump_exact(*fields.find("tools")) : "";
   const Json kwargs = read_kwargs(fields);
 
-  Chat chat;
   chat.calls = number_calls(messages, model.tools);
   bool go_on = false;  // an answer that the model is to go on with stands after the generation prompt
   fields.read("continue_final_message", go_on);
@@ -242,7 +249,7 @@ Chat render_chat(const Fields& fields, const ServedModel& model) {
     chat.output.reasoning = model.reasoning;
     chat.output.in_reasoning = starts_in_reasoning(*model.reasoning, chat.prompt, kwargs);
   }
-  if (with_tools && model.tools) {
+  if (chat.with_tools && model.tools) {
     chat.output.tools = model.tools;
     chat.output.tool_list = *fields.find("tools");
   }

@@ -17,6 +17,7 @@ struct Chat {
   std::string prompt;
   OutputParserOptions output;  // how the answer is to be read
   int calls = 0;               // tool calls in the conversation
+  bool with_tools = false;     // tools are in the prompt
 };
 
 // Reads `messages`, `tools`, `tool_choice`, `chat_template_kwargs` (also as `kwargs`), `add_generation_prompt`,
@@ -28,7 +29,7 @@ struct Chat {
 // model's form. Everything else of a message reaches the template as it is.
 Chat render_chat(const Fields& fields, const ServedModel& model);
 
-// Whether tools go into the prompt: there are some and tool_choice is not "none".
-bool uses_tools(const Fields& fields);
+// Markup of calls and reasoning is worth nothing without the special tokens in it.
+bool needs_special_tokens(const Chat& chat, const ServedModel& model);
 
 }  // namespace kt

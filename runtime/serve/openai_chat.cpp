@@ -182,29 +182,16 @@ class ChatAnswer : public Answer {
   Usage usage_;
 };
 
-// Markup of calls and reasoning is worth nothing without the special tokens in it.
-bool needs_special_tokens(const Fields& fields, const ServedModel& model) {
-  if (uses_tools(fields)) return true;
-  const std::optional<int32_t> close = model.tokenizer->find(ReasoningParser::kClose);
-  return model.reasoning && close && model.tokenizer->is_special(*close);
-}
-
 // The model's own defaults, then the request's values.
-SamplingParams read_chat_sampling(const Fields& fields, const ServedModel& model) {
-  const SamplingDefaults& defaults = model.defaults;
-  SamplingParams sampling;
-  sampling.temperature = defaults.temperature.value_or(sampling.temperature);
-  sampling.top_p = defaults.top_p.value_or(sampling.top_p);
-  sampling.top_k = defaults.top_k.value_or(sampling.top_k);
-  sampling.min_p = defaults.min_p.value_or(sampling.min_p);
-  sampling.repetition_penalty = defaults.repetition_penalty.value_or(sampling.repetition_penalty);
+SamplingParams read_chat_sampling(const Fields& fields, const ServedModel& model, const Chat& chat) {
+  SamplingParams sampling = model_sampling(model);
   read_sampling(fields, model.vocab, sampling);
   read_seed(fields, "seed", sampling.seed);
   fields.read("max_tokens", sampling.max_new_tokens, 1);
   fields.read("max_completion_tokens", sampling.max_new_tokens, 1);
   fields.read("min_tokens", sampling.min_new_tokens, 0);
   check_token_limits(fields, "min_tokens", sampling);
-  if (needs_special_tokens(fields, model)) sampling.skip_special_tokens = false;
+  if (needs_special_tokens(chat, model)) sampling.skip_special_tokens = false;
   return sampling;
 }
 
@@ -219,11 +206,11 @@ Job read_chat(const Json& body, const ServedModel& model) {
 
   GenerateRequest generate;
   generate.rid = request.id;
-  generate.sampling = read_chat_sampling(fields, model);
   generate.return_logprob = request.logprobs;
   generate.top_logprobs = request.top_logprobs;
   generate.priority = request.priority;
   const Chat chat = render_chat(fields, model);
+  generate.sampling = read_chat_sampling(fields, model, chat);
   generate.input_ids = model.tokenizer->encode(chat.prompt);
   if (generate.input_ids.empty()) throw BadRequest("messages", "messages: the rendered prompt is empty");
 

@@ -9,24 +9,6 @@
 namespace kt {
 namespace {
 
-void read_stop(const Fields& fields, std::vector<std::string>& stop) {
-  const Json* value = fields.find("stop");
-  if (!value) return;
-  const std::string path = fields.path("stop");
-  const auto add = [&](const Json& item) {
-    const std::string& text = to_string(item, path);
-    if (text.empty()) throw BadRequest(path, path + ": a stop string must not be empty");
-    if (text.size() > kMaxStopBytes)
-      throw BadRequest(path,
-                       fmt::format("{}: a stop string may have {} bytes, found {}", path, kMaxStopBytes, text.size()));
-    stop.push_back(text);
-  };
-  if (!value->is_array()) return add(*value);
-  if (value->size() > kMaxStops)
-    throw BadRequest(path, fmt::format("{}: at most {} stop strings, found {}", path, kMaxStops, value->size()));
-  for (const Json& item : *value) add(item);
-}
-
 void read_stop_token_ids(const Fields& fields, int vocab, std::vector<int32_t>& ids) {
   const Json* value = fields.find("stop_token_ids");
   if (!value) return;
@@ -58,6 +40,37 @@ void read_logit_bias(const Fields& fields, int vocab, std::vector<std::pair<int3
 
 }  // namespace
 
+SamplingParams model_sampling(const ServedModel& model) {
+  const SamplingDefaults& defaults = model.defaults;
+  SamplingParams sampling;
+  sampling.temperature = defaults.temperature.value_or(sampling.temperature);
+  sampling.top_p = defaults.top_p.value_or(sampling.top_p);
+  sampling.top_k = defaults.top_k.value_or(sampling.top_k);
+  sampling.min_p = defaults.min_p.value_or(sampling.min_p);
+  sampling.repetition_penalty = defaults.repetition_penalty.value_or(sampling.repetition_penalty);
+  return sampling;
+}
+
+std::vector<std::string> read_stop(const Json& value, const std::string& path) {
+  std::vector<std::string> stop;
+  const auto add = [&](const Json& item) {
+    const std::string& text = to_string(item, path);
+    if (text.empty()) throw BadRequest(path, path + ": a stop string must not be empty");
+    if (text.size() > kMaxStopBytes)
+      throw BadRequest(path,
+                       fmt::format("{}: a stop string may have {} bytes, found {}", path, kMaxStopBytes, text.size()));
+    stop.push_back(text);
+  };
+  if (!value.is_array()) {
+    add(value);
+    return stop;
+  }
+  if (value.size() > kMaxStops)
+    throw BadRequest(path, fmt::format("{}: at most {} stop strings, found {}", path, kMaxStops, value.size()));
+  for (const Json& item : value) add(item);
+  return stop;
+}
+
 void read_sampling(const Fields& fields, int vocab, SamplingParams& sampling) {
   fields.read("temperature", sampling.temperature, {.min = 0});
   fields.read("top_p", sampling.top_p, {.min = 0, .max = 1, .above = true});
@@ -70,7 +83,7 @@ void read_sampling(const Fields& fields, int vocab, SamplingParams& sampling) {
   fields.read("ignore_eos", sampling.ignore_eos);
   fields.read("skip_special_tokens", sampling.skip_special_tokens);
   fields.read("no_stop_trim", sampling.no_stop_trim);
-  read_stop(fields, sampling.stop);
+  if (const Json* stop = fields.find("stop")) sampling.stop = read_stop(*stop, fields.path("stop"));
   read_stop_token_ids(fields, vocab, sampling.stop_token_ids);
   read_logit_bias(fields, vocab, sampling.logit_bias);
 }

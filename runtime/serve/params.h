@@ -20,6 +20,12 @@ inline constexpr size_t kMaxIdBytes = 256, kMaxModelNameBytes = 1024;
 // `sampling` comes in with the defaults. Throws BadRequest.
 void read_sampling(const Fields& fields, int vocab, SamplingParams& sampling);
 
+// The model's own defaults.
+SamplingParams model_sampling(const ServedModel& model);
+
+// A stop string or a list of them.
+std::vector<std::string> read_stop(const Json& value, const std::string& path);
+
 // Any 64-bit integer; a negative one stands for its bits.
 void read_seed(const Fields& fields, std::string_view name, std::optional<uint64_t>& seed);
 

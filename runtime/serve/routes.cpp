@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "runtime/serve/anthropic.h"
 #include "runtime/serve/fields.h"
 #include "runtime/serve/generate.h"
 #include "runtime/serve/openai_chat.h"
@@ -23,13 +24,13 @@ HttpResponse text_response(std::string body, int status = 200, std::string type 
   return {.status = status, .body = std::move(body), .content_type = std::move(type), .allow = ""};
 }
 
-Outcome to_outcome(OrError<Job> parsed) {
-  if (const ApiError* error = std::get_if<ApiError>(&parsed)) return error_response(*error);
+Outcome to_outcome(OrError<Job> parsed, Dialect dialect = Dialect::openai) {
+  if (const ApiError* error = std::get_if<ApiError>(&parsed)) return error_response(*error, dialect);
   return std::move(std::get<Job>(parsed));
 }
 
-Outcome to_outcome(OrError<std::string> parsed) {
-  if (const ApiError* error = std::get_if<ApiError>(&parsed)) return error_response(*error);
+Outcome to_outcome(OrError<std::string> parsed, Dialect dialect = Dialect::openai) {
+  if (const ApiError* error = std::get_if<ApiError>(&parsed)) return error_response(*error, dialect);
   return HttpResponse{.body = std::move(std::get<std::string>(parsed))};
 }
 
@@ -146,6 +147,12 @@ Outcome abort_request(const HttpRequest& request, const Service&) {
 Outcome chat(const HttpRequest& r, const Service& s) { return to_outcome(parse_chat(r.body, s.model)); }
 Outcome completions(const HttpRequest& r, const Service& s) { return to_outcome(parse_completions(r.body, s.model)); }
 Outcome generate(const HttpRequest& r, const Service& s) { return to_outcome(parse_generate(r.body, s.model)); }
+Outcome messages(const HttpRequest& r, const Service& s) {
+  return to_outcome(parse_messages(r.body, s.model), Dialect::anthropic);
+}
+Outcome message_tokens(const HttpRequest& r, const Service& s) {
+  return to_outcome(count_tokens(r.body, s.model), Dialect::anthropic);
+}
 Outcome tokenize_text(const HttpRequest& r, const Service& s) { return to_outcome(tokenize(r.body, s.model)); }
 Outcome detokenize_ids(const HttpRequest& r, const Service& s) { return to_outcome(detokenize(r.body, s.model)); }
 Outcome render_template(const HttpRequest& r, const Service& s) { return to_outcome(apply_template(r.body, s.model)); }
@@ -156,6 +163,8 @@ using enum Route::Where;
 constexpr Route kRoutes[] = {
     {"/v1/chat/completions", "POST", user, worker, true, false, chat},
     {"/v1/completions", "POST", user, worker, true, false, completions},
+    {"/v1/messages", "POST", user, worker, true, false, messages, Dialect::anthropic},
+    {"/v1/messages/count_tokens", "POST", user, worker, true, false, message_tokens, Dialect::anthropic},
     {"/generate", "POST, PUT", user, worker, true, false, generate},
     {"/tokenize", "POST", user, worker, true, false, tokenize_text},
     {"/v1/tokenize", "POST", user, worker, true, false, tokenize_text},
