@@ -102,14 +102,15 @@ class TaggedParser : public ToolParser {
     return look_ahead(text.substr(end), std::span(inside).first(also.empty() ? 2 : 3)).answer;
   }
 
-  // Inside a call, between parameters.
+  // Inside a call, between parameters. White space behind a tag is markup, behind text that no parameter holds it is
+  // part of the text.
 
   bool body() {
-    unread_.drop(leading_white_space(unread_.text()));
+    if (!amid_text_) unread_.drop(leading_white_space(unread_.text()));
     const std::string_view rest = unread_.text();
-    if (rest.starts_with('{') && arguments_ == Arguments::kNone) return start_object();
+    if (rest.starts_with('{') && arguments_ == Arguments::kNone && !amid_text_) return start_object();
     const MarkerPlace mark = find_marker(rest, tags_, false);
-    if (mark.at > 0) return literal(mark.at), true;  // text that no parameter holds
+    if (mark.at > 0) return text_amid_call(mark.at);
     if (!mark.found()) {
       if (final_) unread_.drop(rest.size());  // the start of a tag, of a call that was cut off
       return false;
@@ -117,13 +118,18 @@ class TaggedParser : public ToolParser {
     switch (mark.which) {
       case kParamOpen:
         if (arguments_ != Arguments::kObject) return param_head();
-        return literal(d_.param_open.size()), true;
-      case kParamClose: return literal(d_.param_close.size()), true;
+        return text_amid_call(d_.param_open.size());
+      case kParamClose: return text_amid_call(d_.param_close.size());
       case kCallClose: unread_.drop(d_.call_close.size()); break;
       default: break;  // the end of the block or another call ends this one
     }
     end_call();
     return go(State::kText);
+  }
+
+  bool text_amid_call(size_t bytes) {
+    amid_text_ = true;
+    return literal(bytes), true;
   }
 
   bool param_head() {
@@ -134,7 +140,7 @@ class TaggedParser : public ToolParser {
       return false;
     }
     const auto parameter = head.state == Head::State::kWhole ? d_.read_parameter(head.text) : std::nullopt;
-    if (!parameter) return literal(d_.param_open.size()), true;
+    if (!parameter) return text_amid_call(d_.param_open.size());
 
     out_.arguments((arguments_ == Arguments::kNone ? "{" : ", ") + json_quoted(parameter->name) + ": ");
     arguments_ = Arguments::kMembers;
@@ -334,7 +340,10 @@ class TaggedParser : public ToolParser {
   }
 
   size_t tag_size(int tag) const { return tags_[static_cast<size_t>(tag)].size(); }
-  bool go(State state) { return state_ = state, true; }
+  bool go(State state) {
+    amid_text_ = false;
+    return state_ = state, true;
+  }
 
   const TagDialect& d_;
   const ToolSchemas schemas_;
@@ -342,6 +351,8 @@ class TaggedParser : public ToolParser {
 
   State state_ = State::kText;
   bool in_block_ = false;  // a call came, and the block's closing tag did not
+
+  bool amid_text_ = false;  // in a call: the last that came was text, not a tag
 
   std::string function_;
   std::set<std::string> given_;                                  // names of the call's parameters so far

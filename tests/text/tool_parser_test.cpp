@@ -132,8 +132,11 @@ TEST(Qwen3CoderParser, LeavesBrokenOffArgumentsIncomplete) {
 }
 
 TEST(Qwen3CoderParser, MakesTextAmidACallContentBehindIt) {
-  EXPECT_EQ(read("qwen3_coder", "<tool_call>\n" + function("search", param("query", "a") + "what?\n") + "</tool_call>"),
-            (ParsedAnswer{"", "what?", {{"search", R"({"query": "a"})"}}}));
+  EXPECT_EQ(read("qwen3_coder",
+                 "<tool_call>\n" + function("search", param("query", "a") + "what  { is\nthis?\n") + "</tool_call>"),
+            (ParsedAnswer{"", "what  { is\nthis?", {{"search", R"({"query": "a"})"}}}));
+  EXPECT_EQ(read("qwen3_coder", call("search", "{}\na  b <parameter=x> c\n")),
+            (ParsedAnswer{"", "a  b <parameter=x> c", {{"search", "{}"}}}));
 }
 
 TEST(Qwen3CoderParser, ReadsArgumentsThatAreOneObject) {
