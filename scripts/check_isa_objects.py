@@ -4,20 +4,17 @@
     scripts/check_isa_objects.py OBJECT ...
 
 Inline functions and templates of such a file would be weak symbols; the linker may pick them for the whole program,
-which then dies on an older processor. Inline constants may be there: they are data, the same in every object.
+which then dies on an older processor.
 """
 import subprocess
 import sys
 
 
 def visible_symbols(path):
-    """(type, name) of all defined symbols that are not local, but for inline data.
-
-    nm: upper case is global, w is weak code; weak or unique data are V and u.
-    """
+    """(type, name) of all defined symbols that are not local. nm: upper case is global; u, v and w are weak or unique."""
     text = subprocess.run(["nm", "-C", "--defined-only", path], check=True, capture_output=True, text=True).stdout
     symbols = [line.split(maxsplit=2)[1:] for line in text.splitlines() if line.strip()]
-    return [(kind, name) for kind, name in symbols if (kind.isupper() and kind != "V") or kind == "w"]
+    return [(kind, name) for kind, name in symbols if kind.isupper() or kind in "uvw"]
 
 
 def main():
