@@ -10,6 +10,7 @@ int convert_command(int argc, char** argv);
 int tokenize_command(int argc, char** argv);
 int template_command(int argc, char** argv);
 int parse_command(int argc, char** argv);
+int chat_command(int argc, char** argv);
 int version_command(int argc, char** argv);
 
 int bench_command(int argc, char** argv);  // finds one of:

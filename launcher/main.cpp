@@ -22,6 +22,7 @@ struct Command {
 
 constexpr Command kCommands[] = {
     {"serve", serve_command, "answer requests over HTTP; the command when none is given"},
+    {"chat", chat_command, "ask a running server, in a terminal"},
     {"convert", convert_command, "quantise a checkpoint's experts once, and check what was made"},
     {"tokenize", tokenize_command, "turn text into token ids and back, JSON Lines in and out"},
     {"template", template_command, "render conversations into prompts, JSON Lines in and out"},

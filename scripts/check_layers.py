@@ -24,6 +24,7 @@ LAYERS = {
         "runtime/comm", "runtime/model",
     ],
     "runtime/serve": ["runtime/base", "runtime/text", "runtime/engine/engine.h", "runtime/engine/request.h"],
+    "runtime/client": ["runtime/base"],
     "launcher": ["runtime", "kernels"],
 }
 
@@ -38,11 +39,12 @@ LIBRARIES = {
     "nccl.h": ["runtime/comm/nccl.cpp"],
     "yaml-cpp/": ["runtime/config"],
     "boost/program_options": ["runtime/config", "launcher"],
-    "boost/beast": ["runtime/serve"],
-    "boost/asio": ["runtime/serve"],
+    "boost/beast": ["runtime/serve", "runtime/client"],
+    "boost/asio": ["runtime/serve", "runtime/client"],
     "Python.h": ["runtime/text"],
     "pcre2.h": ["runtime/text"],
     "unicode/": ["runtime/text"],
+    "histedit.h": ["launcher/line_input.cpp"],
     "simdjson.h": ["runtime/text"],
     "fmt/": ["runtime", "launcher"],
     "nlohmann/": ["runtime", "launcher"],

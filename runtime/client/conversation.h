@@ -1,0 +1,58 @@
+#pragma once
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "runtime/client/endpoint.h"
+
+namespace kt {
+
+struct ChatAnswer {
+  std::string reasoning, text;
+  std::string finish_reason;
+  std::string error;       // "": none; what came before an error is there
+  bool cancelled = false;  // by SIGINT
+  int prompt_tokens = 0, completion_tokens = 0;
+  double first_s = 0;  // until the first piece
+  double total_s = 0;
+  double tokens_per_s() const;  // after the first piece; 0: unknown
+};
+
+struct ChatSettings {
+  std::string model;
+  std::string system;  // "": none
+  std::optional<int> max_tokens;
+  std::optional<double> temperature;
+};
+
+// A chat over /v1/chat/completions that remembers what was said. Not for several threads.
+class Conversation {
+ public:
+  using OnPiece = std::function<void(std::string_view piece, bool is_reasoning)>;
+
+  Conversation(Endpoint endpoint, ChatSettings settings);
+
+  // Sends the conversation and waits for the answer, which on_piece gets as it comes. While it waits, SIGINT ends the
+  // answer and nothing else. Question and answer are remembered if there is any text in the answer.
+  ChatAnswer ask(std::string question, const OnPiece& on_piece);
+  // The last question again, its answer forgotten. Nothing if there was none.
+  std::optional<ChatAnswer> retry(const OnPiece& on_piece);
+  void clear();  // back to the system message
+
+  // {"model", "messages"}: the body of a request that goes on from here.
+  nlohmann::ordered_json to_json() const;
+
+ private:
+  std::string request_body() const;
+
+  Endpoint endpoint_;
+  ChatSettings settings_;
+  nlohmann::ordered_json messages_;
+  std::string last_question_;
+  bool last_remembered_ = false;  // the last question and its answer stand at the end of messages_
+};
+
+}  // namespace kt
