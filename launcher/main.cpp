@@ -28,7 +28,7 @@ constexpr Command kCommands[] = {
     {"template", template_command, "render conversations into prompts, JSON Lines in and out"},
     {"parse", parse_command, "split answers into reasoning, text and tool calls, JSON Lines in and out"},
     {"bench", bench_command, "measure: kernels"},
-    {"version", version_command, "say what this program was built with"},
+    {"version", version_command, "say what this program was built with and which kernels run here"},
 };
 
 // Under a launcher one rank of each node speaks of what all ranks of the node find wrong. The launchers' variables are

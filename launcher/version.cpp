@@ -1,8 +1,10 @@
 #include <mpi.h>
 
 #include <cstdio>
+#include <stdexcept>
 #include <string_view>
 
+#include "kernels/ops.h"
 #include "launcher/commands.h"
 #include "runtime/base/error.h"
 
@@ -18,12 +20,24 @@ std::string mpi_library() {
   return std::string(whole.substr(0, whole.find_first_of(",\n")));
 }
 
+// Every table of kernels that runs here, and the one that will: "ref, avx2, avx512; used: avx512".
+std::string kernel_tables() {
+  std::string names;
+  for (const Ops* ops : available_ops()) names += fmt::format("{}{}", names.empty() ? "" : ", ", ops->name);
+  try {
+    return fmt::format("{}; used: {}", names, choose_ops().name);
+  } catch (const std::runtime_error& e) {
+    fail(kExitUsage, "{}", e.what());
+  }
+}
+
 }  // namespace
 
 int version_command(int, char**) {
   fmt::print("ktmpi {}\n", KTMPI_VERSION);
   fmt::print("compiler: g++ {}\n", __VERSION__);
   fmt::print("mpi: {}\n", mpi_library());
+  fmt::print("kernels: {}\n", kernel_tables());
   fmt::print("found at build: {}\n", KTMPI_FOUND);
   return kExitOk;
 }

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import unittest
+import unittest.mock
 
 KTMPI, MPIRUN = sys.argv[1], sys.argv[2]
 ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -33,6 +34,15 @@ class Commands(unittest.TestCase):
             self.assertEqual(answer.returncode, 0)
             for word in ("ktmpi ", "compiler: ", "mpi: Open MPI", "found at build: "):
                 self.assertIn(word, answer.stdout)
+
+    def test_version_names_the_kernels_and_follows_ktmpi_isa(self):
+        with unittest.mock.patch.dict(os.environ, {"KTMPI_ISA": "ref"}):
+            self.assertRegex(run(KTMPI, "version").stdout, r"\nkernels: ref\b.*; used: ref\n")
+        with unittest.mock.patch.dict(os.environ, {"KTMPI_ISA": "z80"}):
+            answer = run(KTMPI, "version")
+
+        self.assertEqual(answer.returncode, 2)
+        self.assertIn("KTMPI_ISA=z80: this machine has ref", answer.stderr)
 
     def test_an_unknown_command_gets_the_nearest_one(self):
         answer = run(KTMPI, "tokenise")
