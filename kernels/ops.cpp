@@ -19,7 +19,8 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 bool has_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
-// Tiles need the processor (CPUID 7.0 EDX: bits 22 AMX-BF16, 24 AMX-TILE, 25 AMX-INT8) and the kernel's permission for the state.
+// Tiles need the processor (CPUID 7.0 EDX: bits 22 AMX-BF16, 24 AMX-TILE, 25 AMX-INT8) and the kernel's permission for
+// the state.
 bool has_amx() {
   if (!has_vnni()) return false;
   unsigned a = 7, b = 0, c = 0, d = 0;

@@ -160,8 +160,9 @@ struct Ops {
 
   // The top_k largest of softmax(logits), ties to the lower index, in descending order; normalised to sum 1 if asked.
   void (*softmax_top_k)(const float* logits, int experts, int top_k, bool normalise, int32_t* ids, float* weights);
-  // The top_k largest of sigmoid(logits) + bias among the best groups, a group's score being the sum of its two largest;
-  // ties to the lower index, in descending order. weights: from the sigmoids alone. logits are replaced by them.
+  // The top_k largest of sigmoid(logits) + bias among the best groups, a group's score being the sum of its two
+  // largest; ties to the lower index, in descending order. weights: from the sigmoids alone. logits are replaced by
+  // them.
   void (*sigmoid_top_k)(float* logits, const SigmoidRouting& routing, int32_t* ids, float* weights);
   // out[i] = sigmoid(x[i]), any n.
   void (*sigmoid)(const float* x, int n, float* out);

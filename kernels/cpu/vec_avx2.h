@@ -91,7 +91,8 @@ inline void transpose_pairs(const bf16* const* rows, bf16* tile) {
   for (int first = 0; first < 16; first += 8)
     for (int pair = 0; pair < 16; pair += 8) {
       __m256i r[8], t[8];
-      for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[first + i] + 2 * pair));
+      for (int i = 0; i < 8; ++i)
+        r[i] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[first + i] + 2 * pair));
       for (int i = 0; i < 8; i += 2) {  // pairs of rows, then fours, inside each 128 bits
         t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
         t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);

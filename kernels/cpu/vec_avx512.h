@@ -79,8 +79,10 @@ inline void transpose_pairs(const bf16* const* rows, bf16* tile) {
     r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
   }
   for (int i = 0; i < 4; ++i) {  // r[4g + i]: rows 4g..4g+3, pairs i, i + 4, i + 8, i + 12
-    const __m512i low0 = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88), low1 = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
-    const __m512i high0 = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd), high1 = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
+    const __m512i low0 = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88),
+                  low1 = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
+    const __m512i high0 = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd),
+                  high1 = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
     _mm512_storeu_si512(tile + i * 32, _mm512_shuffle_i32x4(low0, low1, 0x88));
     _mm512_storeu_si512(tile + (i + 4) * 32, _mm512_shuffle_i32x4(high0, high1, 0x88));
     _mm512_storeu_si512(tile + (i + 8) * 32, _mm512_shuffle_i32x4(low0, low1, 0xdd));
@@ -113,9 +115,10 @@ inline void load_fp8_line(const std::byte* tile, int p, V& even, V& odd) {
 // The same of a RAWINT4 tile (kernels/format/rawint4.h): nibbles index a table of u - 8 in bf16; the table repeats, so
 // the bit above a nibble does not matter.
 inline void load_int4_line(const std::byte* tile, int p, V& even, V& odd) {
-  alignas(64) static constexpr uint16_t kValues[32] = {
-      0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0,
-      0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0};
+  alignas(64) static constexpr uint16_t kValues[32] = {0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80,
+                                                       0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0,
+                                                       0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80,
+                                                       0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0};
   const __m512i w = _mm512_srli_epi16(_mm512_loadu_si512(tile + p / 4 * 64), static_cast<unsigned>(p % 4 * 4));
   const __m512i line = _mm512_permutexvar_epi16(w, _mm512_load_si512(kValues));
   even.v = _mm512_castsi512_ps(_mm512_slli_epi32(line, 16));

@@ -29,8 +29,8 @@ struct Arch {
   std::string_view prefix;                                // "model." or "model.language_model."
   ExpertLayout experts = ExpertLayout::per_expert;        // the one releases use; loaders take either
   DeltaLayout delta = DeltaLayout::grouped;
-  std::string_view shared_expert = "shared_expert";       // in mlp
-  std::string_view skipped[3] = {};  // tensor prefixes that are not part of the language model
+  std::string_view shared_expert = "shared_expert";  // in mlp
+  std::string_view skipped[3] = {};                  // tensor prefixes that are not part of the language model
 };
 
 std::span<const Arch> all_archs();

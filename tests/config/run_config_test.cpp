@@ -150,7 +150,8 @@ TEST(Yaml, SaysThatAFileCannotBeRead) {
 }
 
 TEST(NotBuilt, IsRefusedByNameAndAllAtOnce) {
-  const std::string error = error_of({"--model", "m", "--kt-num-gpu-experts", "8", "--device", "cuda", "--kt-enable-dynamic-expert-update"});
+  const std::string error =
+      error_of({"--model", "m", "--kt-num-gpu-experts", "8", "--device", "cuda", "--kt-enable-dynamic-expert-update"});
 
   EXPECT_THAT(error, HasSubstr("kt-num-gpu-experts: asked for '8'"));
   EXPECT_THAT(error, HasSubstr("device: asked for 'cuda'"));
