@@ -3,6 +3,8 @@
 client_test.py FAKE_SERVER VENV: the server program, and the virtual environment that has the openai package unless
 KTMPI_VENV names another. Exits with 77 when the package is not there.
 """
+import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -113,7 +115,7 @@ def errors(client, url):
     assert error.param == "temperature" and error.type == "invalid_request_error"
     expect_error(openai.BadRequestError, lambda: chats.create(model="m", messages=[]), "messages")
     expect_error(openai.BadRequestError, lambda: chats.create(model="m", messages=user("REFUSE"), stream=True), "no such words")
-    long = expect_error(openai.BadRequestError, lambda: chats.create(model="m", messages=user("x" * 600), stream=True))
+    long = expect_error(openai.BadRequestError, lambda: chats.create(model="m", messages=user("x" * 2100), stream=True))
     assert long.code == "context_length_exceeded"
     stranger = openai.OpenAI(base_url=url + "/v1", api_key="wrong", max_retries=0)
     expect_error(openai.AuthenticationError, stranger.models.list)
@@ -121,19 +123,73 @@ def errors(client, url):
     expect_error(openai.NotFoundError, nowhere.models.list)
 
 
-def main():
-    server = subprocess.Popen([sys.argv[1], KEY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {
+    "type": "object", "properties": {"a": {"type": "integer"}, "why": {"type": "string"}}}}}]
+ANSWERS = {  # the same thought, words and calls as the families write them
+    "qwen3_coder": "Let me add.</think>Adding.\n" + "".join(
+        f"<tool_call>\n<function=add>\n<parameter=a>\n{a}\n</parameter>\n<parameter=why>\nas <b>\n</parameter>\n"
+        "</function>\n</tool_call>\n" for a in (1, 2)),
+    "kimi_k2": "Let me add.</think>Adding.<|tool_calls_section_begin|>" + "".join(
+        f'<|tool_call_begin|>functions.add:{a - 1}<|tool_call_argument_begin|>{{"a": {a}, "why": "as <b>"}}'
+        "<|tool_call_end|>" for a in (1, 2)) + "<|tool_calls_section_end|>",
+}
+
+
+def tools_and_reasoning(client, parser):
+    def check(content, reasoning, calls, finish):
+        assert (content, reasoning, finish) == ("Adding.", "Let me add.", "tool_calls"), (content, reasoning, finish)
+        assert [c["name"] for c in calls] == ["add", "add"], calls
+        assert [json.loads(c["arguments"]) for c in calls] == [{"a": 1, "why": "as <b>"}, {"a": 2, "why": "as <b>"}]
+        if parser == "kimi_k2":
+            assert [c["id"] for c in calls] == ["functions.add:0", "functions.add:1"], calls
+        else:
+            assert len({c["id"] for c in calls if c["id"].startswith("call_")}) == 2, calls
+
+    ask = dict(model="m", messages=user("say:" + ANSWERS[parser]), tools=TOOLS)
+    answer = client.chat.completions.create(**ask)
+    message = answer.choices[0].message
+    check(message.content, message.reasoning_content,
+          [{"id": c.id, "name": c.function.name, "arguments": c.function.arguments} for c in message.tool_calls],
+          answer.choices[0].finish_reason)
+    assert answer.usage.completion_tokens_details.reasoning_tokens > 0
+
+    content = reasoning = ""
+    calls, finish = [], None
+    for chunk in client.chat.completions.create(stream=True, **ask):
+        delta = chunk.choices[0].delta
+        content += delta.content or ""
+        reasoning += getattr(delta, "reasoning_content", None) or ""
+        for call in delta.tool_calls or []:
+            if call.id:
+                assert call.index == len(calls) and call.type == "function"
+                calls.append({"id": call.id, "name": call.function.name, "arguments": ""})
+            calls[call.index]["arguments"] += call.function.arguments
+        finish = chunk.choices[0].finish_reason or finish
+    check(content, reasoning, calls, finish)
+
+
+@contextlib.contextmanager
+def serving(*parsers):
+    server = subprocess.Popen([sys.argv[1], KEY, *parsers], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         url = server.stdout.readline().strip()
-        client = openai.OpenAI(base_url=url + "/v1", api_key=KEY, max_retries=0, timeout=20)
+        yield openai.OpenAI(base_url=url + "/v1", api_key=KEY, max_retries=0, timeout=20), url
+    finally:
+        server.stdin.close()
+        assert server.wait(timeout=20) == 0
+
+
+def main():
+    with serving() as (client, url):
         for check in (models, chat, chat_stream, several_choices, logprobs, completions):
             check(client)
             print("passed", check.__name__)
         errors(client, url)
         print("passed errors")
-    finally:
-        server.stdin.close()
-        assert server.wait(timeout=20) == 0
+    for parser, reasoning in (("qwen3_coder", "qwen3"), ("kimi_k2", "kimi_k2")):
+        with serving(parser, reasoning) as (client, url):
+            tools_and_reasoning(client, parser)
+            print("passed tools_and_reasoning", parser)
 
 
 main()

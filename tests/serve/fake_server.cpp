@@ -1,5 +1,5 @@
-// fake_server: the real HTTP server on an engine that repeats the prompt, for client tests. Prints its URL and serves
-// until its standard input ends. With an argument, that is the API key.
+// fake_server [KEY [TOOL_CALL_PARSER [REASONING_PARSER]]]: the real HTTP server on an engine that says what it is told,
+// for client tests. Prints its URL and serves until its standard input ends.
 
 #include <cstdio>
 #include <iostream>
@@ -12,8 +12,12 @@ int main(int argc, char** argv) {
   config.port = 0;
   if (argc > 1) config.api_key = argv[1];
   kt::HttpServer server(config);
-  kt::FakeEngine engine;
-  server.serve(engine, kt::fake_model());
+  kt::FakeEngine engine({.step = std::chrono::microseconds(200), .max_context = 2048});
+  kt::ServedModel model = kt::fake_model();
+  model.max_context = 2048;
+  if (argc > 2) model.tools = kt::find_tool_format(argv[2]);
+  if (argc > 3) model.reasoning = kt::find_reasoning_format(argv[3]);
+  server.serve(engine, model);
   std::printf("%s\n", server.url().c_str());
   std::fflush(stdout);
   for (std::string line; std::getline(std::cin, line);) {

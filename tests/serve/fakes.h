@@ -61,7 +61,17 @@ class FakeTemplate : public ChatTemplate {
   mutable std::string last_kwargs_;  // for tests that use one thread
 };
 
-// Repeats the prompt token by token, one a step, then "<eos>". Logprobs are made of the position, exact in binary.
+// The tokens that the engine makes of a prompt: the prompt again, or of a last user message "say:TEXT" the text.
+inline std::vector<int32_t> fake_answer(const std::vector<int32_t>& prompt) {
+  constexpr std::string_view kSay = "user:say:", kEnd = ";assistant:";
+  const std::string text = decode(FakeTokenizer(), prompt, false);
+  const size_t at = text.rfind(kSay);
+  if (at == text.npos || !text.ends_with(kEnd)) return prompt;
+  return {prompt.begin() + static_cast<ptrdiff_t>(at + kSay.size()),
+          prompt.end() - static_cast<ptrdiff_t>(kEnd.size())};
+}
+
+// Answers token by token, one a step, then "<eos>". Logprobs are made of the position, exact in binary.
 class FakeEngine : public Engine {
  public:
   struct Options {
@@ -83,7 +93,8 @@ class FakeEngine : public Engine {
     if (static_cast<int>(request.input_ids.size()) >= options_.max_context)
       return Rejection{400, "the input is longer than the model's context length"};
     seen_.push_back(request);
-    running_[++last_id_] = {std::move(request), std::move(on_emission), 0, false, {}};
+    std::vector<int32_t> answer = fake_answer(request.input_ids);
+    running_[++last_id_] = {std::move(request), std::move(on_emission), std::move(answer), 0, false, {}};
     return last_id_;
   }
   void abort(uint64_t id) override {
@@ -142,6 +153,7 @@ class FakeEngine : public Engine {
   struct Running {
     GenerateRequest request;
     OnEmission on_emission;
+    std::vector<int32_t> answer;
     int made = 0;
     bool aborted = false;
     Utf8Stream text;
@@ -171,8 +183,8 @@ class FakeEngine : public Engine {
         for (int i = request.logprob_start; i < prompt_size; ++i)
           emission.prompt.push_back(logprob(request.input_ids[static_cast<size_t>(i)], i, request.top_logprobs));
       }
-      const bool end = running.made == prompt_size;
-      const int32_t id = end ? kFakeEos : request.input_ids[static_cast<size_t>(running.made)];
+      const bool end = running.made == static_cast<int>(running.answer.size());
+      const int32_t id = end ? kFakeEos : running.answer[static_cast<size_t>(running.made)];
       emission.tokens.push_back(logprob(id, running.made, request.top_logprobs));
       if (!end) emission.text = running.text.push(tokenizer_.bytes(id));
       emission.completion_tokens = ++running.made;
