@@ -112,27 +112,6 @@ Json read_messages(const Fields& fields) {
   return messages;
 }
 
-void check_tools(const Fields& fields) {
-  const Json* tools = fields.find("tools");
-  if (!tools) return;
-  const std::string path = fields.path("tools");
-  if (!tools->is_array()) throw BadRequest(path, fmt::format("{}: expected a list, found {}", path, kind_of(*tools)));
-  for (size_t i = 0; i < tools->size(); ++i) {
-    const Fields tool((*tools)[i], at(path, i));
-    std::string type, name;
-    tool.read("type", type);
-    if (type != "function")
-      throw BadRequest(tool.path("type"),
-                       fmt::format("{}: only \"function\" is known, found \"{}\"", tool.path("type"), type));
-    const Json* function = tool.find("function");
-    if (!function) throw BadRequest(tool.path("function"), tool.path("function") + ": is required");
-    const Fields inner(*function, tool.path("function"));
-    if (!inner.read("name", name) || name.empty())
-      throw BadRequest(inner.path("name"), inner.path("name") + ": is required");
-    if (const Json* parameters = inner.find("parameters")) Fields(*parameters, inner.path("parameters"));
-  }
-}
-
 // "none", "auto" (also for null). Choices that force a call need constrained decoding.
 std::string read_tool_choice(const Fields& fields) {
   const Json* choice = fields.find("tool_choice");
@@ -207,6 +186,27 @@ bool uses_tools(const Fields& fields) {
 }
 
 }  // namespace
+
+void check_tools(const Fields& fields) {
+  const Json* tools = fields.find("tools");
+  if (!tools) return;
+  const std::string path = fields.path("tools");
+  if (!tools->is_array()) throw BadRequest(path, fmt::format("{}: expected a list, found {}", path, kind_of(*tools)));
+  for (size_t i = 0; i < tools->size(); ++i) {
+    const Fields tool((*tools)[i], at(path, i));
+    std::string type, name;
+    tool.read("type", type);
+    if (type != "function")
+      throw BadRequest(tool.path("type"),
+                       fmt::format("{}: only \"function\" is known, found \"{}\"", tool.path("type"), type));
+    const Json* function = tool.find("function");
+    if (!function) throw BadRequest(tool.path("function"), tool.path("function") + ": is required");
+    const Fields inner(*function, tool.path("function"));
+    if (!inner.read("name", name) || name.empty())
+      throw BadRequest(inner.path("name"), inner.path("name") + ": is required");
+    if (const Json* parameters = inner.find("parameters")) Fields(*parameters, inner.path("parameters"));
+  }
+}
 
 bool needs_special_tokens(const Chat& chat, const ServedModel& model) {
   if (chat.with_tools) return true;

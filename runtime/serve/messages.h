@@ -29,6 +29,9 @@ struct Chat {
 // model's form. Everything else of a message reaches the template as it is.
 Chat render_chat(const Fields& fields, const ServedModel& model);
 
+// OpenAI's list in `tools`: functions, each with a name. Throws BadRequest.
+void check_tools(const Fields& fields);
+
 // Markup of calls and reasoning is worth nothing without the special tokens in it.
 bool needs_special_tokens(const Chat& chat, const ServedModel& model);
 

@@ -11,6 +11,7 @@
 #include "runtime/serve/openai_completions.h"
 #include "runtime/serve/origin.h"
 #include "runtime/serve/params.h"
+#include "runtime/serve/parse_endpoints.h"
 #include "runtime/serve/text_endpoints.h"
 
 namespace kt {
@@ -155,6 +156,10 @@ Outcome message_tokens(const HttpRequest& r, const Service& s) {
 }
 Outcome tokenize_text(const HttpRequest& r, const Service& s) { return to_outcome(tokenize(r.body, s.model)); }
 Outcome detokenize_ids(const HttpRequest& r, const Service& s) { return to_outcome(detokenize(r.body, s.model)); }
+Outcome parse_call(const HttpRequest& r, const Service& s) { return to_outcome(parse_function_call(r.body, s.model)); }
+Outcome split_reasoning(const HttpRequest& r, const Service& s) {
+  return to_outcome(separate_reasoning(r.body, s.model));
+}
 Outcome render_template(const HttpRequest& r, const Service& s) { return to_outcome(apply_template(r.body, s.model)); }
 
 using enum Route::Access;
@@ -171,6 +176,8 @@ constexpr Route kRoutes[] = {
     {"/detokenize", "POST", user, worker, true, false, detokenize_ids},
     {"/v1/detokenize", "POST", user, worker, true, false, detokenize_ids},
     {"/apply-template", "POST", user, worker, true, false, render_template},
+    {"/parse_function_call", "POST", user, worker, true, false, parse_call},
+    {"/separate_reasoning", "POST", user, worker, true, false, split_reasoning},
     {"/v1/models", "GET, HEAD", user, io, false, false, list_models},
     {"/v1/models/*", "GET, HEAD", user, io, false, false, show_model},
     {"/model_info", "GET, HEAD", user, io, false, false, model_info},

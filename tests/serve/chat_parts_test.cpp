@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/serve/openai_chat.h"
+#include "runtime/serve/parse_endpoints.h"
 #include "tests/serve/support.h"
 
 namespace kt {
@@ -182,6 +183,30 @@ TEST(ToolCalls, ReachATemplateThatTakesTextAsText) {
       {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}]}])"),
                                     model));
   EXPECT_EQ(Json::parse(prompt_of(job))[0]["tool_calls"][0]["function"]["arguments"], R"({"a":1})");
+}
+
+TEST(ParseEndpoints, GiveWhatTheNamedParserFinds) {
+  const auto ask = [](auto endpoint, const Json& body, const ServedModel& model = fake_model()) {
+    const auto answer = endpoint(body.dump(), model);
+    if (const ApiError* error = std::get_if<ApiError>(&answer)) return Json(error->message);
+    return Json::parse(std::get<std::string>(answer));
+  };
+  const Json call = ask(
+      parse_function_call,
+      {{"text", "Go. " + std::string(kQwenCall)}, {"tools", Json::parse(kTools)}, {"tool_call_parser", "qwen3_coder"}});
+  EXPECT_EQ(call["normal_text"], "Go.");
+  EXPECT_EQ(call["calls"][0]["tool_index"], 0);
+  EXPECT_EQ(call["calls"][0]["name"], "f");
+  EXPECT_EQ(Json::parse(call["calls"][0]["parameters"].get<std::string>())["n"], 5);
+  EXPECT_EQ(ask(separate_reasoning, {{"text", "<think>a</think>b"}, {"reasoning_parser", "qwen3"}}).dump(),
+            R"({"reasoning_text":"a","text":"b"})");
+  EXPECT_EQ(
+      ask(separate_reasoning, {{"text", "a</think>b"}, {"force_reasoning", true}}, model_with("", "qwen3")).dump(),
+      R"({"reasoning_text":"a","text":"b"})");
+  EXPECT_NE(ask(separate_reasoning, {{"text", "b"}}).dump().find("reasoning_parser: is required"), std::string::npos);
+  EXPECT_NE(ask(parse_function_call, {{"text", "b"}, {"tool_call_parser", "x"}}).dump().find("kimi_k2"),
+            std::string::npos);
+  EXPECT_EQ(ask(parse_function_call, {{"tool_call_parser", "hermes"}}), "text: is required");
 }
 
 TEST(Reasoning, IsItsOwnFieldAndCounted) {
