@@ -10,6 +10,7 @@
 #include "runtime/serve/openai_chat.h"
 #include "runtime/serve/openai_completions.h"
 #include "runtime/serve/origin.h"
+#include "runtime/serve/page.h"
 #include "runtime/serve/params.h"
 #include "runtime/serve/parse_endpoints.h"
 #include "runtime/serve/text_endpoints.h"
@@ -116,7 +117,7 @@ Outcome version(const HttpRequest&, const Service& service) {
   return json_response({{"version", service.config.version}});
 }
 
-Outcome greeting(const HttpRequest&, const Service&) { return text_response("ktmpi is running\n"); }
+Outcome page(const HttpRequest&, const Service&) { return make_page(); }
 
 Outcome flush_cache(const HttpRequest&, const Service& service) {
   if (service.engine->flush_cache()) return text_response("Cache flushed.\n");
@@ -185,7 +186,7 @@ constexpr Route kRoutes[] = {
     {"/server_info", "GET, HEAD", user, io, false, false, server_info},
     {"/get_server_info", "GET, HEAD", user, io, false, false, server_info},
     {"/version", "GET, HEAD", user, io, false, false, version},
-    {"/", "GET, HEAD", user, io, false, false, greeting},
+    {"/", "GET, HEAD", open, io, false, true, page},  // holds no secret; what it asks for needs the key
     {"/abort_request", "POST", admin, worker, true, false, abort_request},
     {"/admin/drain", "POST", admin, io, false, false, drain},
     {"/flush_cache", "GET, POST", admin, io, false, false, flush_cache},

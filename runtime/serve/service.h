@@ -79,7 +79,8 @@ struct HttpResponse {
   int status = 200;
   std::string body;
   std::string content_type = "application/json";
-  std::string allow;  // value of the Allow header, with 405
+  std::string allow;            // value of the Allow header, with 405
+  std::string security_policy;  // value of Content-Security-Policy, for pages
 };
 HttpResponse error_response(const ApiError& error, Dialect dialect = Dialect::openai);
 

@@ -123,7 +123,7 @@ TEST(Http, AnswersAllThatWasSentBeforeAHalfClose) {
   client.send(get("/health") + get("/version") + get("/"));
   client.send_no_more();
   const std::string all = client.read_until("");
-  EXPECT_NE(all.find("ktmpi is running"), all.npos);
+  EXPECT_NE(all.find("<title>ktmpi</title>"), all.npos);
   EXPECT_TRUE(client.closed());
 }
 
@@ -186,7 +186,7 @@ TEST(Http, KeysOpenWhatTheyAreFor) {
   EXPECT_EQ(status_of(running.ask(get("/health"))), 200);
   EXPECT_EQ(status_of(running.ask(get("/metrics"))), 200);
   EXPECT_EQ(status_of(running.ask("OPTIONS /v1/models HTTP/1.1\r\nHost: h\r\n\r\n")), 204);
-  for (const char* path : {"/v1/models", "/", "/version", "/get_server_info", "/get_model_info", "/nowhere"}) {
+  for (const char* path : {"/v1/models", "/version", "/get_server_info", "/get_model_info", "/nowhere"}) {
     EXPECT_EQ(status_of(running.ask(get(path))), 401) << path;
     EXPECT_EQ(status_of(running.ask(get(path, "Authorization: Bearer user-ke\r\n"))), 401) << path;
     EXPECT_EQ(status_of(running.ask(get(path, "Authorization: Bearer user-keyuser-key\r\n"))), 401) << path;
@@ -208,6 +208,23 @@ TEST(Http, InformationEndpointsAnswer) {
   const std::string head = running.ask("HEAD / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
   EXPECT_EQ(status_of(head), 200);
   EXPECT_TRUE(head.ends_with("\r\n\r\n"));
+}
+
+TEST(Http, ThePageAsksNobodyButThisServer) {
+  const Running running;
+  const std::string first = running.ask(get("/")), second = running.ask(get("/"));
+  ASSERT_EQ(status_of(first), 200);
+  EXPECT_NE(first.find("Content-Type: text/html; charset=utf-8\r\n"), first.npos);
+  const size_t at = first.find("Content-Security-Policy: default-src 'self'; script-src 'nonce-");
+  ASSERT_NE(at, first.npos);
+  const std::string nonce = first.substr(first.find("'nonce-", at) + 7, 32);
+  EXPECT_NE(first.find("<script nonce=\"" + nonce + "\">"), first.npos);
+  EXPECT_NE(first.find("<style nonce=\"" + nonce + "\">"), first.npos);
+  EXPECT_EQ(second.find(nonce), second.npos) << "a nonce is for one answer";
+  const std::string body = first.substr(first.find("\r\n\r\n"));
+  EXPECT_LT(body.size(), 60000u);
+  for (const char* outside : {"http://", "https://", "//cdn", "NONCE", " onclick=", " style=", "innerHTML"})
+    EXPECT_EQ(body.find(outside), body.npos) << outside;
 }
 
 TEST(Http, MetricsCountWhatHappened) {
