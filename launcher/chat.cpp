@@ -15,7 +15,7 @@
 #include "launcher/replay.h"
 #include "runtime/base/error.h"
 #include "runtime/client/conversation.h"
-#include "runtime/client/http_call.h"
+#include "runtime/client/models.h"
 #include "runtime/config/words.h"
 
 namespace kt {
@@ -144,23 +144,6 @@ class Chat {
   long prompt_tokens_ = 0, completion_tokens_ = 0;
 };
 
-// The first model that the server names.
-std::string served_model(const Endpoint& endpoint, const std::string& url) {
-  const HttpAnswer answer = fetch(endpoint, "/v1/models");
-  if (!answer.error.empty())
-    fail(kExitTryAgain, "{}\n  is a server running at {}? start one with ktmpi --model DIR", answer.error, url);
-  if (answer.status != 200)
-    fail(kExitUsage, "{}/v1/models: the server answered {}: {}", url, answer.status, error_message(answer.body));
-  const auto models = nlohmann::json::parse(answer.body, nullptr, false);
-  const auto* first =
-      models.is_object() && models.contains("data") && models["data"].is_array() && !models["data"].empty()
-          ? &models["data"][0]
-          : nullptr;
-  if (!first || !first->is_object() || !first->contains("id") || !(*first)["id"].is_string())
-    fail(kExitUsage, "{}/v1/models names no model; give one with --model", url);
-  return (*first)["id"];
-}
-
 }  // namespace
 
 int chat_command(int argc, char** argv) {
@@ -182,7 +165,7 @@ int chat_command(int argc, char** argv) {
   if (given->count("temperature")) settings.temperature = temperature;
 
   const Endpoint endpoint = parse_url(url, api_key);
-  if (settings.model.empty()) settings.model = served_model(endpoint, url);
+  if (settings.model.empty()) settings.model = first_model(endpoint);
   const bool interactive = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
   if (interactive) fmt::print("{} at {}; /help lists the commands\n", settings.model, url);
   const std::unique_ptr<LineInput> lines = interactive ? terminal_lines("> ") : plain_lines();

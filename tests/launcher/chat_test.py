@@ -132,7 +132,7 @@ class WithoutTerminal(unittest.TestCase):
         self.endpoint.server_close()
         absent = ask(self.endpoint, "")
         self.assertEqual(absent.returncode, 75)
-        self.assertIn("is a server running at", absent.stderr)
+        self.assertIn("is a server running there", absent.stderr)
         for url in ("https://h", "http://", "http://h:0x1", "http://h:99999", "http://[::1", "ftp://h", "http://a b"):
             bad = subprocess.run([KTMPI, "chat", "--url", url], input="", capture_output=True, text=True, timeout=60)
             self.assertEqual(bad.returncode, 2, url)
