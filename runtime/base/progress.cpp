@@ -15,7 +15,7 @@ double gb(size_t bytes) { return static_cast<double>(bytes) / 1e9; }
 }  // namespace
 
 Progress::Progress(std::string doing, std::string done, size_t total_bytes)
-    : doing_(std::move(doing)), done_(std::move(done)), total_(total_bytes) {}
+    : name_(log_name()), doing_(std::move(doing)), done_(std::move(done)), total_(total_bytes) {}
 
 void Progress::add(size_t bytes) {
   const size_t done = bytes_ += bytes;
@@ -23,6 +23,7 @@ void Progress::add(size_t bytes) {
   double due = next_line_.load();
   if (now < due || !next_line_.compare_exchange_strong(due, now + kSecondsBetweenLines)) return;
   const double rate = static_cast<double>(done) / now;
+  set_log_name(name_);
   log("{}: {:.1f} of {:.1f} GB, {:.2f} GB/s, {:.0f} s left", doing_, gb(done), gb(total_), rate / 1e9,
       static_cast<double>(total_ - std::min(done, total_)) / rate);
 }

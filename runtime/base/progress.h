@@ -19,7 +19,7 @@ class Progress {
  private:
   double seconds() const;
 
-  std::string doing_, done_;
+  std::string name_, doing_, done_;  // name_: whose job it is, whichever thread speaks
   size_t total_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   std::atomic<size_t> bytes_{0};

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import unittest
 import unittest.mock
 
@@ -21,7 +22,7 @@ class Commands(unittest.TestCase):
         commands, options = run(KTMPI, "--help"), run(KTMPI, "serve", "--help")
 
         self.assertEqual((commands.returncode, options.returncode), (0, 0))
-        for name in ("serve", "tokenize", "template", "parse", "version"):
+        for name in ("serve", "tokenize", "template", "parse", "convert", "version"):
             self.assertIn(f"\n  {name} ", commands.stdout)
         self.assertIn("--tensor-parallel-size N", options.stdout)
 
@@ -43,6 +44,21 @@ class Commands(unittest.TestCase):
 
         self.assertEqual(answer.returncode, 2)
         self.assertIn("KTMPI_ISA=z80: this machine has ref", answer.stderr)
+
+    def test_convert_says_what_it_needs(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for options, code, expected in (
+                    ([], 2, "the option '--output' is required"),
+                    (["--output", "o"], 2, "--input-path and --input-type are required"),
+                    (["--output", "o", "--input-path", "i", "--input-type", "awq"], 2, "found 'awq'"),
+                    (["--output", "o", "--input-path", "i", "--input-type", "fp8", "--quant-method", "int2"], 2,
+                     "expected int4 or int8"),
+                    (["--output", folder, "--input-path", folder, "--input-type", "fp8"], 2, "another folder"),
+                    (["--output", "o", "--input-path", folder, "--input-type", "fp8"], 64, "config.json is missing"),
+                    (["--output", folder, "--check"], 64, "there is no manifest.json")):
+                answer = run(KTMPI, "convert", *options)
+                self.assertEqual(answer.returncode, code, answer.stderr)
+                self.assertIn(expected, answer.stderr)
 
     def test_an_unknown_command_gets_the_nearest_one(self):
         answer = run(KTMPI, "tokenise")
