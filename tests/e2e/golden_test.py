@@ -1,13 +1,15 @@
 """Greedy answers of a tiny checkpoint agree with its reference, and are the same bytes however the job is laid out.
 
-    golden_test.py --program KTMPI FIXTURE [--jobs 1:1,2:1,3:2] [--chunks 64,128,8192]
+    golden_test.py --program KTMPI FIXTURE [--jobs 1:1,2:1,3:2] [--chunks 64,128,8192] [--tables ref,avx2]
 
 A job is WORLD:TENSOR_PARALLEL. Within every job the batch prompts are also sent all at once and must give the bytes
-they give alone. Prompt logprobs are compared as well. Dummy weights must be the same on every layout, too.
+they give alone. Every kernel table of this machine must give the same bytes, too. Prompt logprobs are compared as well.
+Dummy weights must be the same on every layout.
 """
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -66,17 +68,22 @@ def expect_same(found, expected, where):
         raise AssertionError(f"{where}: {key}: {found[key]}, expected {value}")
 
 
-def run_layouts(program, fixture, prompts, layouts):
-    """Answers of the first layout; the others must give the same."""
-    first = None
-    for world, options in layouts:
-        with Server(program, fixture, world, options) as server:
+def run_layouts(program, fixture, prompts, layouts, first=None):
+    """Every layout (ranks, options, environment variables) must give `first`, or what the first gives; returns that."""
+    for world, options, variables in layouts:
+        layout = " ".join([f"{world} ranks", *map(str, options), *(f"{k}={v}" for k, v in variables.items())])
+        with Server(program, fixture, world, options, variables) as server:
             answers = answers_of_job(server, prompts)
         first = first or answers
         for name, answer in answers.items():
-            expect_same(answer, first[name], f"{name} on {world} ranks with {' '.join(map(str, options))}")
-        print(f"  {world} ranks, {' '.join(map(str, options))}: same bytes", flush=True)
+            expect_same(answer, first[name], f"{name} on {layout}")
+        print(f"  {layout}: same bytes", flush=True)
     return first
+
+
+def kernel_tables(program):
+    said = subprocess.run([program, "version"], check=True, capture_output=True, text=True).stdout
+    return re.search(r"^kernels: ([^;]*);", said, re.M)[1].replace(" ", "")
 
 
 def check_against_reference(fixture, prompts, answers):
@@ -119,20 +126,24 @@ def main():
     parser.add_argument("--program", required=True)
     parser.add_argument("--jobs", default="1:1,2:1,3:1,5:1,2:2,3:2,5:2")
     parser.add_argument("--chunks", default="64,128,8192")
+    parser.add_argument("--tables", help="values of KTMPI_ISA (default: all that run here)")
     a = parser.parse_args()
     program = need_program(a.program)
+    tables = kernel_tables(program) if a.tables is None else a.tables
     fixture = a.fixture if os.path.isdir(a.fixture) else os.path.join(fixtures(), a.fixture)
     if not os.path.isdir(os.path.join(fixture, "reference")):
         skip(f"{fixture} has no reference")
     prompts, reference = read_prompts(fixture)
 
     jobs = [job.split(":") for job in a.jobs.split(",")]
-    layouts = [(int(world), ["--tensor-parallel-size", tp]) for world, tp in jobs]
-    layouts += [(2, ["--chunked-prefill-size", chunk]) for chunk in a.chunks.split(",") if chunk]
+    layouts = [(int(world), ["--tensor-parallel-size", tp], {}) for world, tp in jobs]
+    layouts += [(2, ["--chunked-prefill-size", chunk], {}) for chunk in a.chunks.split(",") if chunk]
     first = run_layouts(program, fixture, prompts, layouts)
+    short = {n: p for n, p in prompts.items() if n.startswith("len") and len(p[0]) <= 150}  # "ref" is slow
+    run_layouts(program, fixture, short, [(1, [], {"KTMPI_ISA": t}) for t in tables.split(",") if t], first)
     check_against_reference(fixture, prompts, first)
     check_prompt_logprobs(fixture, reference, prompts, first)
-    run_layouts(program, fixture, prompts, [(world, ["--load-format", "dummy"]) for world in (1, 3)])
+    run_layouts(program, fixture, prompts, [(world, ["--load-format", "dummy"], {}) for world in (1, 3)])
 
 
 if __name__ == "__main__":

@@ -69,8 +69,9 @@ def environment():
 class Server:
     """`with Server(program, model, world=3, options=[...]) as server`: a job that answers, and is gone afterwards."""
 
-    def __init__(self, program, model, world=1, options=(), start_s=60):
+    def __init__(self, program, model, world=1, options=(), variables=None, start_s=60):
         self.program, self.start_s = program, start_s
+        self.environment = {**environment(), **(variables or {})}
         self.folder = tempfile.mkdtemp(prefix="ktmpi_e2e_")
         self.url_file = os.path.join(self.folder, "url")
         self.log_path = os.path.join(self.folder, "log")
@@ -81,7 +82,7 @@ class Server:
     def __enter__(self):
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            env=environment(), start_new_session=True)
+                                            env=self.environment, start_new_session=True)
         try:
             self._wait_until_ready()
         except BaseException:
