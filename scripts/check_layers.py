@@ -13,6 +13,7 @@ import sys
 LAYERS = {
     "kernels": [],
     "runtime/base": [],
+    "runtime/placement": ["runtime/base"],
     "runtime/config": ["runtime/base"],
     "runtime/checkpoint": ["runtime/base", "kernels"],
     "runtime/text": ["runtime/base"],
