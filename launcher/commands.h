@@ -11,6 +11,7 @@ int tokenize_command(int argc, char** argv);
 int template_command(int argc, char** argv);
 int parse_command(int argc, char** argv);
 int chat_command(int argc, char** argv);
+int placement_command(int argc, char** argv);
 int version_command(int argc, char** argv);
 
 int bench_command(int argc, char** argv);  // finds one of:

@@ -14,12 +14,13 @@ namespace kt {
 namespace po = boost::program_options;
 
 std::optional<po::variables_map> read_options(int argc, char** argv, std::string_view summary,
-                                              po::options_description options) {
+                                              po::options_description options,
+                                              const po::positional_options_description& positional) {
   options.add_options()("help,h", "print this text");
   po::variables_map values;
   try {
     const auto style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
-    po::store(po::command_line_parser(argc, argv).options(options).positional({}).style(style).run(), values);
+    po::store(po::command_line_parser(argc, argv).options(options).positional(positional).style(style).run(), values);
     if (!values.count("help")) {
       po::notify(values);
       return values;

@@ -46,6 +46,7 @@ LIBRARIES = {
     "pcre2.h": ["runtime/text"],
     "unicode/": ["runtime/text"],
     "histedit.h": ["launcher/line_input.cpp"],
+    "png.h": ["launcher/heat_map.cpp"],
     "zip.h": ["runtime/placement/zip_archive.cpp"],
     "simdjson.h": ["runtime/text"],
     "fmt/": ["runtime", "launcher"],

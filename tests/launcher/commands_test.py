@@ -60,6 +60,47 @@ class Commands(unittest.TestCase):
                 self.assertEqual(answer.returncode, code, answer.stderr)
                 self.assertIn(expected, answer.stderr)
 
+    def test_placement_says_what_each_strategy_would_have_hit(self):
+        with tempfile.TemporaryDirectory() as folder:
+            counts, others, picture = (os.path.join(folder, name) for name in ("a.json", "b.json", "map.png"))
+            for path, rows in ((counts, [[0, 0, 0, 0], [1, 2, 3, 4], [0, 8, 1, 1]]),
+                               (others, [[0, 0, 0, 0], [9, 0, 0, 1], [5, 5, 0, 0]])):
+                with open(path, "w", encoding="utf-8") as file:
+                    json.dump({"ktmpi_expert_counts": 1, "layers": 3, "experts": 4, "counts": rows}, file)
+
+            answer = run(KTMPI, "placement", counts, "--ratio", "0.25,1", "--sets", "--png", picture)
+            self.assertEqual(answer.returncode, 0, answer.stderr)
+            lines = [line.split() for line in answer.stdout.splitlines()]
+            self.assertIn(["0", "none"], lines)
+            self.assertIn("2 10 3 80.0 % 1: 80.0 % 2: 10.0 % 3: 10.0 % 0: 0.0 %".split(), lines)
+            self.assertIn(["ratio", "hot", "uniform", "frequency", "front-loading", "random"], lines)
+            row = next(line for line in lines if line[:2] == ["0.25", "2"])
+            self.assertEqual(row[2:5], ["5.00", "60.00", "15.00"])
+            self.assertIn(["1", "8"] + 4 * ["100.00"], lines)
+            sets = answer.stdout[answer.stdout.index("frequency at 0.25:"):].splitlines()
+            self.assertEqual([line.split() for line in sets[1:3]], [["1:", "3"], ["2:", "1"]])
+            with open(picture, "rb") as file:  # PNG, then the header with width and height
+                header = file.read(24)
+            self.assertEqual(header[:8], b"\x89PNG\r\n\x1a\n")
+            self.assertEqual((int.from_bytes(header[16:20]), int.from_bytes(header[20:24])), (9 * 16, 3 * 16))
+
+            elsewhere = run(KTMPI, "placement", counts, "--ratio", "0.25", "--strategies", "frequency", "--measure", others)
+            self.assertIn("\n 0.25       2         30.00\n", elsewhere.stdout)
+
+    def test_placement_says_what_is_wrong(self):
+        with tempfile.TemporaryDirectory() as folder:
+            counts = os.path.join(folder, "counts.json")
+            with open(counts, "w", encoding="utf-8") as file:
+                json.dump({"ktmpi_expert_counts": 1, "layers": 1, "experts": 2, "counts": [[1, 2]]}, file)
+            for options, expected in (([], "the option '--file' is required"), (["absent"], "absent: No such file"),
+                                      ([sys.argv[0]], "neither JSON with ktmpi_expert_counts nor a file of torch.save"),
+                                      ([counts, "--ratio", "2"], "found '2'"),
+                                      ([counts, "--strategies", "best"], "no placement strategy \"best\"")):
+                answer = run(KTMPI, "placement", *options)
+                self.assertEqual(answer.returncode, 2, answer.stderr)
+                self.assertIn(expected, answer.stderr)
+                self.assertEqual(answer.stdout, "")
+
     def test_an_unknown_command_gets_the_nearest_one(self):
         answer = run(KTMPI, "tokenise")
 
