@@ -14,6 +14,7 @@
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 #include "runtime/serve/http.h"
+#include "runtime/serve/key_file.h"
 #include "runtime/text/chat_template.h"
 #include "runtime/text/output_parser.h"
 #include "runtime/text/tokenizer.h"
@@ -127,11 +128,15 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
       if (e.exit_code() != kExitModel) throw;  // a model without a template serves everything but chats
       log("no chat template: {}", e.what());
     }
+    std::vector<std::string> keys;
+    if (!run.api_key_file.empty()) keys = read_key_file(run.api_key_file);
+    if (!run.api_key.empty()) keys.push_back(run.api_key);
     http.emplace(HttpConfig{.host = run.host,
                             .port = run.port,
-                            .api_key = run.api_key,
+                            .api_keys = std::move(keys),
                             .admin_api_key = run.admin_api_key,
                             .version = KTMPI_VERSION,
+                            .max_answer_s = run.request_timeout_s,
                             .max_step_age_s = run.step_timeout_s,
                             .log_requests = true});
     log("listening on {}", http->url());

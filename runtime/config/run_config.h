@@ -21,7 +21,7 @@ struct RunConfig {
   // serving
   std::string host = "127.0.0.1";
   int port = 30000;
-  std::string api_key, admin_api_key;
+  std::string api_key, api_key_file, admin_api_key;
   std::string url_file;
   std::string tool_call_parser = "none", reasoning_parser = "none";
   // scheduling
@@ -39,6 +39,7 @@ struct RunConfig {
   std::string kt_method = "auto";
   std::string expert_layout = "hybrid";
   std::optional<int> kt_num_gpu_experts;
+  double request_timeout_s = 0.0;  // 0: none but the client's own
   double step_timeout_s = 60.0, drain_timeout_s = 30.0;
 
   std::vector<std::string> warnings;  // one line per accepted option that has no meaning here, with the reason

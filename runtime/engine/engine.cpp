@@ -184,7 +184,7 @@ class StepEngine final : public Engine {
       if (deadline <= now) overdue.push_back(id);
     }
     for (const uint64_t id : overdue) {
-      end(generations_.find(id), {Finish::Kind::error, {}, "The request's deadline has passed."});
+      end(generations_.find(id), {Finish::Kind::timeout, {}, "The request's deadline has passed."});
     }
   }
 
@@ -202,6 +202,7 @@ class StepEngine final : public Engine {
     generations_.emplace(
         std::piecewise_construct, std::forward_as_tuple(s.id),
         std::forward_as_tuple(request, std::move(s.on_emission), tokenizer_, config_.eos, max_new, seeds_ + s.id));
+    queued_.emplace(s.id, s.when);
     if (request.deadline_s > 0) deadlines_.emplace(s.id, deadline_of(s));
     // The logits at a position say how probable the next token is.
     const bool prompt_too = request.return_logprob && request.logprob_start >= 0;
@@ -218,6 +219,7 @@ class StepEngine final : public Engine {
     const Scheduler::Planned& planned = scheduler_.plan(pace_.prefill_tokens());
     for (const uint64_t id : planned.out_of_blocks) end(generations_.find(id), {Finish::Kind::length, {}, {}});
     const StepPlan& plan = planned.plan;
+    leave_queue(planned.ids, begin);
     if (!plan.slices.empty()) {
       const std::span<const float> logits = runner_.run(plan);
       const size_t expected = static_cast<size_t>(plan.logit_rows()) * static_cast<size_t>(vocab_);
@@ -230,6 +232,16 @@ class StepEngine final : public Engine {
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     pace_.ran(plan.rows() - planned.decode_rows, planned.decode_rows, seconds);
     report(planned, seconds);
+  }
+
+  void leave_queue(std::span<const uint64_t> ids, Clock::time_point now) {
+    if (queued_.empty()) return;
+    for (const uint64_t id : ids) {
+      const auto queued = queued_.find(id);
+      if (queued == queued_.end()) continue;
+      generations_.at(id).set_queue_time(std::chrono::duration<double>(now - queued->second).count());
+      queued_.erase(queued);
+    }
   }
 
   void take_logits(const Scheduler::Planned& planned, std::span<const float> logits) {
@@ -278,6 +290,7 @@ class StepEngine final : public Engine {
 
   void forget(Generations::iterator entry) {
     scheduler_.remove(entry->first);
+    queued_.erase(entry->first);
     deadlines_.erase(entry->first);
     generations_.erase(entry);
     const std::lock_guard lock(mutex_);
@@ -287,11 +300,20 @@ class StepEngine final : public Engine {
   void report(const Scheduler::Planned& planned, double seconds) {
     const bool decode_only = planned.decode_rows == planned.plan.rows();
     const std::lock_guard lock(mutex_);
+    if (planned.plan.rows() > 0) {
+      Histogram& steps = decode_only                ? stats_.decode_steps
+                         : planned.decode_rows == 0 ? stats_.prefill_steps
+                                                    : stats_.mixed_steps;
+      steps.record(seconds);
+    }
     last_progress_ = Clock::now();
     stats_.running = scheduler_.running();
     stats_.waiting = scheduler_.waiting();
     stats_.kv_tokens_used = scheduler_.used_blocks() * kBlockTokens;
     stats_.kv_tokens_cached = scheduler_.cached_blocks() * kBlockTokens;
+    stats_.retracted = scheduler_.retracted();
+    stats_.batch_tokens = planned.plan.rows();
+    stats_.queried_tokens_total = scheduler_.queried_tokens_total();
     stats_.cached_tokens_total = scheduler_.cached_tokens_total();
     stats_.retracted_total = scheduler_.retractions();
     stats_.generation_tokens_total = generated_;
@@ -336,6 +358,7 @@ class StepEngine final : public Engine {
   PrefillPace pace_;
   Sampler sampler_;
   Generations generations_;
+  std::map<uint64_t, Clock::time_point> queued_;  // when they came, of those that have not run yet
   std::map<uint64_t, Clock::time_point> deadlines_;
   uint64_t generated_ = 0, aborted_ = 0;
 };

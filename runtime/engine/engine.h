@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "runtime/base/histogram.h"
 #include "runtime/engine/request.h"
 #include "runtime/model/step.h"
 #include "runtime/text/tokenizer.h"
@@ -34,10 +35,14 @@ int max_step_rows(const EngineConfig& config);
 // A snapshot for /health, /metrics and /get_server_info.
 struct EngineStats {
   int running = 0, waiting = 0;
+  int retracted = 0;                                                  // of the waiting ones, those that ran before
+  int batch_tokens = 0;                                               // of the last step
   int kv_tokens_used = 0, kv_tokens_cached = 0, kv_tokens_total = 0;  // cached: of no running request
   int max_running_requests = 0, max_context = 0;                      // max_context: prompt + answer of one request
   uint64_t requests_total = 0, aborted_total = 0, retracted_total = 0;
-  uint64_t prompt_tokens_total = 0, generation_tokens_total = 0, cached_tokens_total = 0;
+  uint64_t prompt_tokens_total = 0, generation_tokens_total = 0;
+  uint64_t queried_tokens_total = 0, cached_tokens_total = 0;  // of prompts: looked up in the prefix cache, found there
+  Histogram prefill_steps, decode_steps, mixed_steps;
   double last_generation_throughput = 0.0;  // tokens/s of recent decode steps
   double step_age_s = 0.0;                  // since the last finished step while work is waiting; 0 when idle
   bool draining = false;

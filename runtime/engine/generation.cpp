@@ -55,6 +55,7 @@ void Generation::emit(std::string text, std::vector<TokenLogprob> tokens, std::o
                 .prompt_tokens = prompt_tokens_,
                 .cached_tokens = cached_tokens_,
                 .completion_tokens = made_,
+                .queue_s = queue_s_,
                 .finish = std::move(finish)});
 }
 

@@ -28,6 +28,7 @@ class Generation {
   bool complete() const { return made_ >= max_new_tokens_; }
 
   void set_cached_tokens(int tokens) { cached_tokens_ = tokens; }
+  void set_queue_time(double seconds) { queue_s_ = seconds; }
   void add_prompt_logprob(TokenLogprob token) { prompt_.push_back(std::move(token)); }
   // Emits the token; true if it was the last. Length comes before a stop token, that before a stop string, as SGLang
   // has it; the text of what stopped it is cut in any case.
@@ -48,6 +49,7 @@ class Generation {
   AnswerText text_;
   bool return_logprob_;
   int top_logprobs_, max_new_tokens_, prompt_tokens_, cached_tokens_ = 0, made_ = 0;
+  double queue_s_ = 0;
   std::vector<TokenLogprob> prompt_;
 };
 

@@ -47,15 +47,15 @@ struct GenerateRequest {
   int top_logprobs = 0;
   int logprob_start = -1;  // first prompt position whose logprob is wanted; -1: none
   int priority = 0;        // a point gets ahead of all who wait, see Scheduler
-  double deadline_s = 0;   // from submit on; then it ends in error, wherever it is; 0: none
+  double deadline_s = 0;   // from submit on; then it ends, wherever it is; 0: none
   std::string cache_salt;  // shares cached prefixes only with requests that have the same
 };
 
 struct Finish {
-  enum class Kind : uint8_t { stop, length, abort, error };
+  enum class Kind : uint8_t { stop, length, abort, error, timeout };
   Kind kind = Kind::stop;
   std::variant<std::monostate, int32_t, std::string> matched;  // stop token or stop string
-  std::string message;                                         // abort, error: why
+  std::string message;                                         // abort, error, timeout: why
 };
 
 // What became of a request since the last emission. The last emission of a request, and only that, has `finish`.
@@ -66,6 +66,7 @@ struct Emission {
   int prompt_tokens = 0;
   int cached_tokens = 0;      // of the prompt, that were not computed again
   int completion_tokens = 0;  // so far
+  double queue_s = 0;         // from submit to its first step; 0 before that
   std::optional<Finish> finish;
 };
 using OnEmission = std::function<void(Emission)>;  // called on the engine's thread; must not block

@@ -208,6 +208,11 @@ std::span<const int32_t> Scheduler::tokens(uint64_t id) const { return sequences
 
 int Scheduler::cached_tokens(uint64_t id) const { return std::max(sequences_.at(id).cached, 0); }
 
+int Scheduler::retracted() const {
+  return static_cast<int>(
+      std::count_if(waiting_.begin(), waiting_.end(), [](const Sequence* s) { return s->cached >= 0; }));
+}
+
 // Makes room for one more token, at the cost of those later in the order.
 bool Scheduler::grow(Sequence& sequence) {
   const int missing = blocks_for(sequence.size()) - static_cast<int>(sequence.blocks.size());
@@ -258,6 +263,7 @@ bool Scheduler::admit(Sequence& sequence, int budget) {
   sequence.kept = sequence.computed;
   if (sequence.cached < 0) {
     sequence.cached = sequence.computed;
+    queried_tokens_total_ += static_cast<uint64_t>(sequence.prompt);
     cached_tokens_total_ += static_cast<uint64_t>(sequence.computed);
   }
   sequence.slot = free_slots_.back();

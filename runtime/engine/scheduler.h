@@ -83,9 +83,11 @@ class Scheduler {
 
   std::span<const int32_t> tokens(uint64_t id) const;  // prompt and output
   int cached_tokens(uint64_t id) const;                // of the prompt, found in the cache when the sequence first ran
-  uint64_t cached_tokens_total() const { return cached_tokens_total_; }
+  uint64_t queried_tokens_total() const { return queried_tokens_total_; }  // of prompts, looked up in the cache
+  uint64_t cached_tokens_total() const { return cached_tokens_total_; }    // and found there
   int waiting() const { return static_cast<int>(waiting_.size()); }
   int running() const { return static_cast<int>(running_.size()); }
+  int retracted() const;                                                   // of the waiting ones, those that ran before
   int used_blocks() const { return cache_.total() - cache_.available(); }  // by those that run
   int cached_blocks() const { return cache_.cached(); }                    // by nobody, and kept
   int used_snapshots() const { return cache_.used_snapshots(); }
@@ -138,7 +140,7 @@ class Scheduler {
   std::vector<int32_t> free_slots_;
   std::map<uint64_t, Sequence> sequences_;  // nodes stay in place: the orders point to them
   Order waiting_, running_;
-  uint64_t arrivals_ = 0, steps_ = 0, retractions_ = 0, cached_tokens_total_ = 0;
+  uint64_t arrivals_ = 0, steps_ = 0, retractions_ = 0, queried_tokens_total_ = 0, cached_tokens_total_ = 0;
   Planned planned_;
 };
 

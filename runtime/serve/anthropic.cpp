@@ -194,6 +194,7 @@ Job read_job(const Json& body, const ServedModel& model) {
   const Chat chat = render(fields, model);
   GenerateRequest generate;
   generate.rid = job.id;
+  read_scheduling(fields, generate);
   generate.sampling = read_message_sampling(fields, model, chat);
   generate.input_ids = model.tokenizer->encode(chat.prompt);
   const int prompt_tokens = static_cast<int>(generate.input_ids.size());

@@ -9,7 +9,8 @@ std::string_view error_type(int status) {
     case 401: return "authentication_error";
     case 403: return "permission_error";
     case 404: return "not_found_error";
-    case 408: return "timeout_error";
+    case 408:
+    case 504: return "timeout_error";
     case 429: return "rate_limit_error";
     case 503: return "service_unavailable_error";
     default: return status >= 500 ? "server_error" : "invalid_request_error";

@@ -15,6 +15,7 @@ std::string_view name_of(Finish::Kind kind) {
     case Finish::Kind::stop: return "stop";
     case Finish::Kind::length: return "length";
     case Finish::Kind::abort: return "abort";
+    case Finish::Kind::timeout: return "timeout";
     default: return "error";
   }
 }
@@ -74,6 +75,7 @@ void Exchange::take(size_t choice, Emission emission) {
     finish_reason_ = name_of(finish.kind);
     // An end that the client did not ask for and that is not the text's end: the server's trouble.
     if (finish.kind == Finish::Kind::error) return fail({500, finish.message, "", "engine_error"});
+    if (finish.kind == Finish::Kind::timeout) return fail({504, finish.message, "", "timeout"});
     if (finish.kind == Finish::Kind::abort && !cancelled_)
       return fail(
           {503, finish.message.empty() ? "the request was ended by the server" : finish.message, "", "aborted"});
@@ -93,7 +95,10 @@ void Exchange::observe(size_t choice, const Emission& emission) {
   const double seconds = std::chrono::duration<double>(now - last_token_[choice]).count();
   const bool first = last_token_[choice] == arrival_;
   const size_t count = emission.tokens.size();
-  if (first) context_.metrics.time_to_first_token.record(seconds);
+  if (first) {
+    context_.metrics.queue_time.record(emission.queue_s);
+    context_.metrics.time_to_first_token.record(seconds);
+  }
   for (size_t i = first ? 1 : 0; i < count; ++i)
     context_.metrics.inter_token_latency.record(first ? 0.0 : seconds / static_cast<double>(count));
   last_token_[choice] = now;

@@ -206,7 +206,7 @@ Job read_generate(const Json& body, const ServedModel& model) {
       throw BadRequest(name, fmt::format("{}: this server cannot do that; leave it out", name), "unsupported");
   }
   GenerateRequest generate;
-  fields.read("priority", generate.priority);
+  read_scheduling(fields, generate);
   const auto prompts = read_inputs(fields, model, options.list);
 
   Job job{.id = random_id(), .prompt_param = fields.find("text") ? "text" : "input_ids", .stream = options.stream};

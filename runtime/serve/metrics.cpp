@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <iterator>
 
 #include "runtime/serve/service.h"
@@ -41,26 +40,27 @@ void single(std::string& out, std::string_view name, std::string_view type, std:
   line(out, "ktmpi_{} {}", name, value);
 }
 
-}  // namespace
-
-void Histogram::record(double seconds) {
-  const auto bucket = std::lower_bound(kBounds.begin(), kBounds.end(), seconds) - kBounds.begin();
-  ++counts_[static_cast<size_t>(bucket)];
-  sum_ += seconds;
-}
-
-void Histogram::write(std::string_view name, std::string_view help, std::string& out) const {
-  header(out, name, "histogram", help);
+// One series of a histogram; `labels` are `name="value",` or nothing.
+void series(std::string& out, std::string_view name, std::string_view labels, const Histogram& histogram) {
   uint64_t total = 0;
-  for (size_t i = 0; i < kBounds.size(); ++i) {
-    total += counts_[i];
-    line(out, "ktmpi_{}_bucket{{le=\"{}\"}} {}", name, kBounds[i], total);
+  for (size_t i = 0; i < Histogram::kBounds.size(); ++i) {
+    total += histogram.count(i);
+    line(out, "ktmpi_{}_bucket{{{}le=\"{}\"}} {}", name, labels, Histogram::kBounds[i], total);
   }
-  total += counts_.back();
-  line(out, "ktmpi_{}_bucket{{le=\"+Inf\"}} {}", name, total);
-  line(out, "ktmpi_{}_sum {}", name, sum_);
-  line(out, "ktmpi_{}_count {}", name, total);
+  total += histogram.count(Histogram::kBounds.size());
+  line(out, "ktmpi_{}_bucket{{{}le=\"+Inf\"}} {}", name, labels, total);
+  const std::string_view bare = labels.substr(0, labels.find_last_of(','));
+  const std::string braces = bare.empty() ? "" : fmt::format("{{{}}}", bare);
+  line(out, "ktmpi_{}_sum{} {}", name, braces, histogram.sum());
+  line(out, "ktmpi_{}_count{} {}", name, braces, total);
 }
+
+void single(std::string& out, std::string_view name, std::string_view help, const Histogram& histogram) {
+  header(out, name, "histogram", help);
+  series(out, name, "", histogram);
+}
+
+}  // namespace
 
 std::string to_prometheus(const Metrics& metrics, const EngineStats& stats, std::string_view version,
                           const ServedModel& model) {
@@ -73,9 +73,14 @@ std::string to_prometheus(const Metrics& metrics, const EngineStats& stats, std:
          escape(model.ranks[r].role));
   single(out, "requests_running", "gauge", "Requests in the batch", stats.running);
   single(out, "requests_waiting", "gauge", "Requests in the queue", stats.waiting);
+  single(out, "requests_swapped", "gauge", "Requests in the queue that ran before and gave their KV cache to others",
+         stats.retracted);
   single(out, "kv_cache_usage_ratio", "gauge", "Tokens in the KV cache over its capacity",
          stats.kv_tokens_total > 0 ? static_cast<double>(stats.kv_tokens_used) / stats.kv_tokens_total : 0.0);
   single(out, "kv_cache_tokens", "gauge", "Capacity of the KV cache in tokens", stats.kv_tokens_total);
+  single(out, "kv_tokens_cached", "gauge", "Tokens of the KV cache that no running request uses, kept for new ones",
+         stats.kv_tokens_cached);
+  single(out, "batch_tokens", "gauge", "Tokens of the last step", stats.batch_tokens);
   single(out, "generation_throughput", "gauge", "Tokens per second of recent decode steps",
          stats.last_generation_throughput);
   single(out, "step_age_seconds", "gauge", "Since the last finished step while work waits", stats.step_age_s);
@@ -83,6 +88,9 @@ std::string to_prometheus(const Metrics& metrics, const EngineStats& stats, std:
   single(out, "prompt_tokens_total", "counter", "Prompt tokens processed", stats.prompt_tokens_total);
   single(out, "generation_tokens_total", "counter", "Tokens generated", stats.generation_tokens_total);
   single(out, "cached_tokens_total", "counter", "Prompt tokens found in the prefix cache", stats.cached_tokens_total);
+  single(out, "prefix_cache_queries_total", "counter", "Prompt tokens looked up in the prefix cache",
+         stats.queried_tokens_total);
+  single(out, "prefix_cache_hits_total", "counter", "Of them, found there", stats.cached_tokens_total);
   single(out, "requests_aborted_total", "counter", "Requests ended by their client or at shutdown",
          stats.aborted_total);
   single(out, "requests_retracted_total", "counter", "Times a running request went back to the queue",
@@ -92,9 +100,15 @@ std::string to_prometheus(const Metrics& metrics, const EngineStats& stats, std:
   header(out, "requests_total", "counter", "Requests for text by HTTP status and finish reason");
   for (const auto& [labels, count] : metrics.requests)
     line(out, "ktmpi_requests_total{{code=\"{}\",finish_reason=\"{}\"}} {}", labels.first, labels.second, count);
-  metrics.time_to_first_token.write("time_to_first_token_seconds", "From a request's arrival to its first token", out);
-  metrics.inter_token_latency.write("inter_token_latency_seconds", "Between two tokens of one choice", out);
-  metrics.e2e_latency.write("e2e_request_latency_seconds", "From a request's arrival to its last token", out);
+  header(out, "step_seconds", "histogram", "Steps by what was in them");
+  series(out, "step_seconds", "phase=\"prefill\",", stats.prefill_steps);
+  series(out, "step_seconds", "phase=\"decode\",", stats.decode_steps);
+  series(out, "step_seconds", "phase=\"mixed\",", stats.mixed_steps);
+  single(out, "queue_time_seconds", "From a request's arrival to its first step", metrics.queue_time);
+  single(out, "time_to_first_token_seconds", "From a request's arrival to its first token",
+         metrics.time_to_first_token);
+  single(out, "inter_token_latency_seconds", "Between two tokens of one choice", metrics.inter_token_latency);
+  single(out, "e2e_request_latency_seconds", "From a request's arrival to its last token", metrics.e2e_latency);
   return out;
 }
 

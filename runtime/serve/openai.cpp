@@ -15,7 +15,6 @@ OpenAiRequest read_openai_request(const Fields& fields) {
   fields.read("model", request.model, kMaxModelNameBytes);
   fields.read("n", request.n, 1, kMaxChoices);
   fields.read("stream", request.stream);
-  fields.read("priority", request.priority);
   if (const Json* options = fields.find("stream_options")) {
     const Fields stream_options(*options, "stream_options");
     stream_options.read("include_usage", request.include_usage);

@@ -21,10 +21,9 @@ struct OpenAiRequest {
   bool continuous_usage_stats = false;  // streams: the usage so far in every chunk but the finish
   bool logprobs = false;
   int top_logprobs = 0;
-  int priority = 0;
 };
 
-// id, model, created, n, stream, stream_options, priority.
+// id, model, created, n, stream, stream_options.
 OpenAiRequest read_openai_request(const Fields& fields);
 
 // One choice of an answer under way.

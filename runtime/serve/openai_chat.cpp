@@ -208,7 +208,7 @@ Job read_chat(const Json& body, const ServedModel& model) {
   generate.rid = request.id;
   generate.return_logprob = request.logprobs;
   generate.top_logprobs = request.top_logprobs;
-  generate.priority = request.priority;
+  read_scheduling(fields, generate);
   const Chat chat = render_chat(fields, model);
   generate.sampling = read_chat_sampling(fields, model, chat);
   generate.input_ids = model.tokenizer->encode(chat.prompt);

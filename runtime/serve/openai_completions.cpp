@@ -216,7 +216,7 @@ Job read_completions(const Json& body, const ServedModel& model) {
   generate.return_logprob = request.logprobs;
   generate.top_logprobs = request.top_logprobs;
   generate.logprob_start = request.logprobs && request.echo ? 0 : -1;
-  generate.priority = request.priority;
+  read_scheduling(fields, generate);
   read_prompts(fields, model, request);
 
   Job job{.id = request.id, .prompt_param = "prompt", .stream = request.stream};

@@ -16,13 +16,23 @@ bool is_address(std::string_view name) {
          std::all_of(name.begin(), name.end(), [](char c) { return (c >= '0' && c <= '9') || c == '.'; });
 }
 
+bool is_loopback(std::string_view name) { return name.starts_with("127.") || name == "localhost" || name == "::1"; }
+
+bool names_us(std::string_view host, std::string_view own_name) {
+  const std::string_view name = without_port(host);
+  return is_address(name) || name == "localhost" || name == own_name;
+}
+
 }  // namespace
+
+bool is_own_host(std::string_view host, std::string_view listens_on) {
+  return host.empty() || !is_loopback(listens_on) || names_us(host, listens_on);
+}
 
 bool is_same_origin(std::string_view origin, std::string_view host, std::string_view own_name) {
   const size_t scheme_end = origin.find("://");
   if (scheme_end == origin.npos || origin.substr(scheme_end + 3) != host) return false;
-  const std::string_view name = without_port(host);
-  return is_address(name) || name == "localhost" || name == own_name;
+  return names_us(host, own_name);
 }
 
 }  // namespace kt

@@ -88,6 +88,16 @@ void read_sampling(const Fields& fields, int vocab, SamplingParams& sampling) {
   read_logit_bias(fields, vocab, sampling.logit_bias);
 }
 
+void read_scheduling(const Fields& fields, GenerateRequest& request) {
+  fields.read("priority", request.priority);
+  float timeout_s = 0;
+  if (fields.read("timeout", timeout_s, {.min = 0, .above = true})) request.deadline_s = timeout_s;
+  std::string salt, key;
+  fields.read("cache_salt", salt, kMaxSaltBytes);
+  fields.read("extra_key", key, kMaxSaltBytes);
+  if (!salt.empty() || !key.empty()) request.cache_salt = fmt::format("{}:{}{}", salt.size(), salt, key);
+}
+
 void read_seed(const Fields& fields, std::string_view name, std::optional<uint64_t>& seed) {
   const Json* value = fields.find(name);
   if (!value) return;

@@ -13,12 +13,16 @@ inline constexpr int kMaxChoices = 8;
 inline constexpr int kMaxTopLogprobs = 20;
 inline constexpr size_t kMaxStops = 16, kMaxStopBytes = 256;
 inline constexpr size_t kMaxStopTokens = 256, kMaxLogitBias = 4096;
-inline constexpr size_t kMaxIdBytes = 256, kMaxModelNameBytes = 1024;
+inline constexpr size_t kMaxIdBytes = 256, kMaxModelNameBytes = 1024, kMaxSaltBytes = 1024;
 
 // The members of a request that steer sampling and have the same name in every dialect: temperature, top_p, top_k,
 // min_p, the penalties, stop, stop_token_ids, logit_bias, ignore_eos, skip_special_tokens, no_stop_trim.
 // `sampling` comes in with the defaults. Throws BadRequest.
 void read_sampling(const Fields& fields, int vocab, SamplingParams& sampling);
+
+// The members that say when and beside whom a request runs: priority, timeout in seconds, and cache_salt and extra_key,
+// which keep its cached prefixes from requests with others.
+void read_scheduling(const Fields& fields, GenerateRequest& request);
 
 // The model's own defaults.
 SamplingParams model_sampling(const ServedModel& model);

@@ -110,6 +110,7 @@ RequestReader::State RequestReader::read_head(std::string& bytes) {
   request_.content_type = field(http::field::content_type);
   request_.authorization = field(http::field::authorization);
   request_.api_key_header = field("x-api-key");
+  request_.timeout_header = field("x-request-timeout");
   request_.keep_alive = fields.keep_alive();
   request_.http_1_0 = fields.version() == 10;
   expects_continue_ = boost::beast::iequals(fields[http::field::expect], "100-continue");

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 
 #include "runtime/serve/anthropic.h"
 #include "runtime/serve/fields.h"
@@ -26,9 +28,28 @@ HttpResponse text_response(std::string body, int status = 200, std::string type 
   return {.status = status, .body = std::move(body), .content_type = std::move(type), .allow = ""};
 }
 
-Outcome to_outcome(OrError<Job> parsed, Dialect dialect = Dialect::openai) {
+// The header X-Request-Timeout: seconds, as the member "timeout" of a body.
+OrError<double> header_timeout(const std::string& text) {
+  if (text.empty()) return 0.0;
+  double seconds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (error == std::errc() && end == text.data() + text.size() && seconds > 0 && std::isfinite(seconds)) return seconds;
+  return ApiError{400, fmt::format("X-Request-Timeout: expected a number of seconds above 0, found \"{}\"", text),
+                  "X-Request-Timeout", ""};
+}
+
+// Of several deadlines the first one counts; 0 is none.
+double earlier(double a, double b) { return a > 0 && b > 0 ? std::min(a, b) : std::max(a, b); }
+
+Outcome to_outcome(OrError<Job> parsed, const HttpRequest& request, const Service& service,
+                   Dialect dialect = Dialect::openai) {
   if (const ApiError* error = std::get_if<ApiError>(&parsed)) return error_response(*error, dialect);
-  return std::move(std::get<Job>(parsed));
+  const OrError<double> asked = header_timeout(request.timeout_header);
+  if (const ApiError* error = std::get_if<ApiError>(&asked)) return error_response(*error, dialect);
+  Job& job = std::get<Job>(parsed);
+  for (GenerateRequest& r : job.requests)
+    r.deadline_s = earlier(r.deadline_s, earlier(std::get<double>(asked), service.config.max_answer_s));
+  return std::move(job);
 }
 
 Outcome to_outcome(OrError<std::string> parsed, Dialect dialect = Dialect::openai) {
@@ -146,11 +167,13 @@ Outcome abort_request(const HttpRequest& request, const Service&) {
   return std::get<AbortCommand>(std::move(command));
 }
 
-Outcome chat(const HttpRequest& r, const Service& s) { return to_outcome(parse_chat(r.body, s.model)); }
-Outcome completions(const HttpRequest& r, const Service& s) { return to_outcome(parse_completions(r.body, s.model)); }
-Outcome generate(const HttpRequest& r, const Service& s) { return to_outcome(parse_generate(r.body, s.model)); }
+Outcome chat(const HttpRequest& r, const Service& s) { return to_outcome(parse_chat(r.body, s.model), r, s); }
+Outcome completions(const HttpRequest& r, const Service& s) {
+  return to_outcome(parse_completions(r.body, s.model), r, s);
+}
+Outcome generate(const HttpRequest& r, const Service& s) { return to_outcome(parse_generate(r.body, s.model), r, s); }
 Outcome messages(const HttpRequest& r, const Service& s) {
-  return to_outcome(parse_messages(r.body, s.model), Dialect::anthropic);
+  return to_outcome(parse_messages(r.body, s.model), r, s, Dialect::anthropic);
 }
 Outcome message_tokens(const HttpRequest& r, const Service& s) {
   return to_outcome(count_tokens(r.body, s.model), Dialect::anthropic);
@@ -227,7 +250,9 @@ bool may(const HttpRequest& request, Route::Access access, const HttpConfig& con
   const std::string_view key = key_of(request);
   const bool is_admin = !config.admin_api_key.empty() && constant_time_equal(key, config.admin_api_key);
   if (access == Route::Access::admin && !config.admin_api_key.empty()) return is_admin;
-  return config.api_key.empty() || is_admin || constant_time_equal(key, config.api_key);
+  bool is_user = false;  // all keys are looked at: the time does not tell which one is near
+  for (const std::string& known : config.api_keys) is_user |= constant_time_equal(key, known);
+  return config.api_keys.empty() || is_admin || is_user;
 }
 
 bool is_json(std::string_view content_type) {
@@ -256,6 +281,9 @@ std::variant<const Route*, HttpResponse> find_route(const HttpRequest& request, 
   const auto refuse = [&](int status, std::string message, std::string code) {
     return error_response({status, std::move(message), "", std::move(code)}, known ? route->dialect : Dialect::openai);
   };
+  if (!is_own_host(request.host, service.config.host))
+    return refuse(403, fmt::format("requests for the host {} are refused; use an address or localhost", request.host),
+                  "host_refused");
   if (!request.origin.empty() && !is_same_origin(request.origin, request.host, service.config.host))
     return refuse(403, fmt::format("requests from pages of {} are refused", request.origin), "origin_refused");
 

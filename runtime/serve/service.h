@@ -45,8 +45,9 @@ struct ServedModel {
 
 struct HttpConfig {
   std::string host = "127.0.0.1";
-  int port = 30000;  // 0: any free one
-  std::string api_key, admin_api_key;
+  int port = 30000;                   // 0: any free one
+  std::vector<std::string> api_keys;  // any of them opens what users may do; none: everybody may
+  std::string admin_api_key;
   std::string version = "0.1.0";
 
   size_t max_header_bytes = 16 << 10;
@@ -58,6 +59,7 @@ struct HttpConfig {
   double request_timeout_s = 30;      // to the end of its body
   double idle_timeout_s = 60;         // between requests
   double write_timeout_s = 30;        // for one write, and 1 s more for each 64 KiB
+  double max_answer_s = 0;            // a request's deadline at the latest; 0: none but the client's own
   double ping_interval_s = 10;        // a silent stream sends ": ping" this often
   double health_timeout_s = 20;       // of /health_generate
   double max_step_age_s = 60;         // /health says 503 when work waits and no step ended for so long
@@ -69,7 +71,7 @@ struct HttpConfig {
 struct HttpRequest {
   std::string method;  // "GET"
   std::string path;    // percent-decoded, without the query
-  std::string host, origin, content_type, authorization, api_key_header;
+  std::string host, origin, content_type, authorization, api_key_header, timeout_header;
   std::string body;
   bool keep_alive = true;
   bool http_1_0 = false;
@@ -101,7 +103,7 @@ struct Job {
   std::vector<GenerateRequest> requests;  // in order of the answer's choices
   std::unique_ptr<Answer> answer;
   bool stream = false;
-  double deadline_s = 0;  // 0: none; after it the request fails with 503
+  double deadline_s = 0;  // 0: none; after it the request fails with 503, even if the engine hangs
   Dialect dialect = Dialect::openai;
 };
 

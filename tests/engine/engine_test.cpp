@@ -34,6 +34,7 @@ class Client {
       EXPECT_EQ(e.completion_tokens, static_cast<int>(tokens_.size()));
       prompt_tokens_ = e.prompt_tokens;
       cached_tokens_ = e.cached_tokens;
+      queue_s_ = e.queue_s;
       finish_ = std::move(e.finish);
       changed_.notify_all();
     };
@@ -57,6 +58,7 @@ class Client {
   const std::vector<TokenLogprob>& prompt() const { return prompt_; }
   int prompt_tokens() const { return prompt_tokens_; }
   int cached_tokens() const { return cached_tokens_; }
+  double queue_s() const { return queue_s_; }
   const Finish& finish() const { return *finish_; }
   bool ended() {
     const std::lock_guard lock(mutex_);
@@ -69,6 +71,7 @@ class Client {
   std::string text_;
   std::vector<TokenLogprob> tokens_, prompt_;
   int prompt_tokens_ = 0, cached_tokens_ = 0;
+  double queue_s_ = 0;
   std::optional<Finish> finish_;
 };
 
@@ -639,6 +642,28 @@ TEST(Engine, ForgetsTheCacheOnlyWhenIdle) {
   EXPECT_EQ(third.cached_tokens(), 192);
 }
 
+TEST(Engine, TellsHowLongARequestWaitedAndWhatStepsItTook) {
+  EngineConfig config = Running::defaults();
+  config.max_running_requests = 1;
+  Running run(letter_after, config);
+  run.model().before_step = [](const StepPlan&) { std::this_thread::sleep_for(std::chrono::milliseconds(2)); };
+  Client first, second;
+  run.submit(ask("x", 20), first);
+  run.submit(ask("y", 3), second);
+  run.start();
+
+  second.await_end();
+  run.stop();
+
+  EXPECT_LT(first.await_end().queue_s(), second.queue_s());
+  EXPECT_GE(second.queue_s(), 0.04);  // the steps of the first
+  const EngineStats stats = run.engine().stats();
+  EXPECT_GT(stats.prefill_steps.sum(), 0.002);
+  EXPECT_GT(stats.decode_steps.sum(), 0.04);
+  EXPECT_EQ(stats.queried_tokens_total, 2u);
+  EXPECT_EQ(stats.batch_tokens, 1);
+}
+
 TEST(Engine, EndsAtTheDeadlineWhetherItRunsOrWaits) {
   EngineConfig config = Running::defaults();
   config.max_running_requests = 1;
@@ -654,7 +679,7 @@ TEST(Engine, EndsAtTheDeadlineWhetherItRunsOrWaits) {
   run.start();
 
   for (Client* client : {&runs, &waits}) {
-    EXPECT_EQ(client->await_end().finish().kind, Finish::Kind::error);
+    EXPECT_EQ(client->await_end().finish().kind, Finish::Kind::timeout);
     EXPECT_EQ(client->finish().message, "The request's deadline has passed.");
   }
   EXPECT_FALSE(runs.tokens().empty());

@@ -165,6 +165,23 @@ TEST(Chat, ReadsEverySamplingParameter) {
   EXPECT_TRUE(s.ignore_eos && !s.skip_special_tokens && s.no_stop_trim);
 }
 
+TEST(Chat, ReadsWhenAndBesideWhomItRuns) {
+  const ServedModel model = fake_model();
+  const auto read = [&](const std::string& members) {
+    return job_of(parse_chat(R"({"messages": [{"role": "user", "content": "x"}], "n": 2)" + members + "}", model))
+        .requests.at(1);
+  };
+  const GenerateRequest request = read(R"(, "priority": 3, "timeout": 2.5, "cache_salt": "a", "extra_key": "b")");
+  EXPECT_EQ(request.priority, 3);
+  EXPECT_EQ(request.deadline_s, 2.5);
+  EXPECT_NE(request.cache_salt, "");
+  EXPECT_EQ(request.cache_salt, read(R"(, "cache_salt": "a", "extra_key": "b")").cache_salt);
+  EXPECT_NE(request.cache_salt, read(R"(, "cache_salt": "ab")").cache_salt);
+  EXPECT_NE(request.cache_salt, read(R"(, "extra_key": "ab")").cache_salt);
+  EXPECT_EQ(read("").cache_salt, "");
+  EXPECT_EQ(read("").deadline_s, 0);
+}
+
 TEST(Chat, NormalisesMessagesBeforeRendering) {
   const Job job = job_of(parse_chat(R"({"messages": [
       {"role": "developer", "content": "be brief"},

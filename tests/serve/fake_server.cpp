@@ -10,7 +10,7 @@
 int main(int argc, char** argv) {
   kt::HttpConfig config;
   config.port = 0;
-  if (argc > 1) config.api_key = argv[1];
+  if (argc > 1) config.api_keys = {argv[1]};
   kt::HttpServer server(config);
   kt::FakeEngine engine({.step = std::chrono::microseconds(200), .max_context = 2048});
   kt::ServedModel model = kt::fake_model();

@@ -94,7 +94,7 @@ class FakeEngine : public Engine {
       return Rejection{400, "the input is longer than the model's context length"};
     seen_.push_back(request);
     std::vector<int32_t> answer = fake_answer(request.input_ids);
-    running_[++last_id_] = {std::move(request), std::move(on_emission), std::move(answer), 0, false, {}};
+    running_[++last_id_] = {std::move(request), std::move(on_emission), std::move(answer), 0, false, {}, Clock::now()};
     return last_id_;
   }
   void abort(uint64_t id) override {
@@ -150,6 +150,7 @@ class FakeEngine : public Engine {
   std::atomic<int> aborts = 0;
 
  private:
+  using Clock = std::chrono::steady_clock;
   struct Running {
     GenerateRequest request;
     OnEmission on_emission;
@@ -157,6 +158,7 @@ class FakeEngine : public Engine {
     int made = 0;
     bool aborted = false;
     Utf8Stream text;
+    Clock::time_point arrival;
   };
 
   TokenLogprob logprob(int32_t id, int position, int top) const {
@@ -172,6 +174,9 @@ class FakeEngine : public Engine {
     if (running.aborted) {
       emission.completion_tokens = running.made;
       emission.finish = Finish{Finish::Kind::abort, {}, "aborted"};
+    } else if (request.deadline_s > 0 &&
+               Clock::now() - running.arrival > std::chrono::duration<double>(request.deadline_s)) {
+      emission.finish = Finish{Finish::Kind::timeout, {}, "too late"};
     } else if (options_.hold) {
       return false;
     } else if (options_.text_per_step > 0) {

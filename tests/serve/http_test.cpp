@@ -7,6 +7,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/serve/json.h"
+#include "runtime/serve/origin.h"
 #include "tests/serve/client.h"
 #include "tests/serve/fakes.h"
 
@@ -131,7 +132,7 @@ TEST(Http, TakesChunkedBodiesAndSaysContinue) {
   const Running running;
   Client client = running.connect();
   client.send(
-      "POST /generate HTTP/1.1\r\nHost: h\r\nContent-Type: application/json; charset=utf-8\r\nExpect: "
+      "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json; charset=utf-8\r\nExpect: "
       "100-continue\r\nTransfer-Encoding: chunked\r\n\r\n");
   EXPECT_EQ(client.read_until("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
   client.send("8\r\n{\"text\":\r\n6\r\n \"abc\"\r\n1\r\n}\r\n0\r\n\r\n");
@@ -149,8 +150,8 @@ TEST(Http, RoutesAnswerEveryMistakeInOneShape) {
       {get("/nowhere"), 404, ""},
       {get("/v1/models/other"), 404, ""},
       {get("/v1/chat/completions"), 405, "Allow: POST\r\n"},
-      {"DELETE /health HTTP/1.1\r\nHost: h\r\n\r\n", 405, "Allow: GET, HEAD\r\n"},
-      {"BREW /health HTTP/1.1\r\nHost: h\r\n\r\n", 405, ""},
+      {"DELETE /health HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, "Allow: GET, HEAD\r\n"},
+      {"BREW /health HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, ""},
       {post("/v1/chat/completions", "{}", "Content-Type: text/plain\r\n"), 400, ""},
       {post("/v1/chat/completions", "{}", ""), 400, ""},
       {post("/v1/chat/completions", "{"), 400, ""},
@@ -158,6 +159,8 @@ TEST(Http, RoutesAnswerEveryMistakeInOneShape) {
       {post("/v1/completions", R"({"prompt": ")" + std::string(600, 'x') + R"(", "stream": true})"), 400, ""},
       {get("/health", "Origin: http://evil.example\r\n"), 403, ""},
       {"GET /health HTTP/1.1\r\nHost: evil.example:1\r\nOrigin: http://evil.example:1\r\n\r\n", 403, ""},
+      {"GET /health HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403, ""},
+      {post("/generate", R"({"text": "a"})", "Content-Type: application/json\r\nX-Request-Timeout: soon\r\n"), 400, ""},
       {"nonsense\r\n\r\n", 400, "Connection: close\r\n"},
       {post("/v1/chat/completions", "", "Content-Length: 5\r\n"), 400, "Connection: close\r\n"},
       {get("/health", "X: " + std::string(20000, 'x') + "\r\n"), 431, "Connection: close\r\n"},
@@ -179,13 +182,13 @@ TEST(Http, RoutesAnswerEveryMistakeInOneShape) {
 
 TEST(Http, KeysOpenWhatTheyAreFor) {
   HttpConfig config = on_any_port();
-  config.api_key = "user-key";
+  config.api_keys = {"old-key", "user-key"};
   config.admin_api_key = "admin-key";
   const Running running(config);
   const std::string user = "Authorization: bearer user-key\r\n", admin = "X-Api-Key: admin-key\r\n";
   EXPECT_EQ(status_of(running.ask(get("/health"))), 200);
   EXPECT_EQ(status_of(running.ask(get("/metrics"))), 200);
-  EXPECT_EQ(status_of(running.ask("OPTIONS /v1/models HTTP/1.1\r\nHost: h\r\n\r\n")), 204);
+  EXPECT_EQ(status_of(running.ask("OPTIONS /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")), 204);
   for (const char* path : {"/v1/models", "/version", "/get_server_info", "/get_model_info", "/nowhere"}) {
     EXPECT_EQ(status_of(running.ask(get(path))), 401) << path;
     EXPECT_EQ(status_of(running.ask(get(path, "Authorization: Bearer user-ke\r\n"))), 401) << path;
@@ -205,7 +208,7 @@ TEST(Http, InformationEndpointsAnswer) {
   EXPECT_EQ(body_of(running.ask(get("/model_info")))["architectures"][0], "FakeForCausalLM");
   EXPECT_EQ(body_of(running.ask(get("/server_info")))["internal_states"][0]["memory_usage"]["token_capacity"], 1000);
   EXPECT_EQ(body_of(running.ask(get("/health_generate")))["status"], "ok");
-  const std::string head = running.ask("HEAD / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+  const std::string head = running.ask("HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
   EXPECT_EQ(status_of(head), 200);
   EXPECT_TRUE(head.ends_with("\r\n\r\n"));
 }
@@ -237,6 +240,13 @@ TEST(Http, MetricsCountWhatHappened) {
   EXPECT_NE(text.find("ktmpi_time_to_first_token_seconds_count 1\n"), text.npos);
   EXPECT_NE(text.find("ktmpi_inter_token_latency_seconds_count 3\n"), text.npos);
   EXPECT_NE(text.find("ktmpi_kv_cache_usage_ratio 0.25\n"), text.npos);
+  EXPECT_NE(text.find("ktmpi_queue_time_seconds_count 1\n"), text.npos);
+  for (const char* name :
+       {"requests_running", "requests_waiting", "requests_swapped", "prompt_tokens_total", "generation_tokens_total",
+        "e2e_request_latency_seconds", "kv_tokens_cached", "prefix_cache_hits_total", "prefix_cache_queries_total",
+        "step_seconds", "step_age_seconds", "batch_tokens", "rank_info"})
+    EXPECT_NE(text.find(std::string("# TYPE ktmpi_") + name + " "), text.npos) << name;
+  EXPECT_NE(text.find("ktmpi_step_seconds_count{phase=\"decode\"} 0\n"), text.npos);
   EXPECT_NE(text.find("ktmpi_build_info{version=\"0.1.0\",model_name=\"fake/model\"} 1\n"), text.npos);
 }
 
@@ -290,7 +300,7 @@ TEST(Http, EndingRequestsAnswersEverybodyAtOnce) {
 TEST(Http, LogsSizesAndTimesButNoText) {
   HttpConfig config = on_any_port();
   config.log_requests = true;
-  config.api_key = "the-key";
+  config.api_keys = {"the-key"};
   testing::internal::CaptureStderr();
   {
     const Running running(config);
@@ -304,6 +314,52 @@ TEST(Http, LogsSizesAndTimesButNoText) {
       << text;
   EXPECT_EQ(text.find("secret"), text.npos);
   EXPECT_EQ(text.find("the-key"), text.npos);
+}
+
+TEST(Http, ADeadlineFromBodyHeaderOrConfigEndsTheRequestWith504) {
+  const Running running(on_any_port(), {.hold = true});
+  const std::string json = "Content-Type: application/json\r\n";
+  const std::string late = running.ask(post("/generate", R"({"text": "a", "timeout": 0.05})"));
+  EXPECT_EQ(status_of(late), 504);
+  EXPECT_EQ(body_of(late)["error"]["type"], "timeout_error");
+  EXPECT_EQ(status_of(running.ask(post("/generate", R"({"text": "a"})", json + "X-Request-Timeout: 0.05\r\n"))), 504);
+  EXPECT_EQ(status_of(running.ask(
+                post("/generate", R"({"text": "a", "timeout": 1e9})", json + "X-Request-Timeout: 0.05\r\n"))),
+            504)
+      << "the first one counts";
+  const std::string message = running.ask(
+      post("/v1/messages", R"({"max_tokens": 9, "messages": [{"role": "user", "content": "a"}], "timeout": 0.05})"));
+  EXPECT_EQ(status_of(message), 504);
+  EXPECT_EQ(body_of(message)["error"]["type"], "timeout_error");
+
+  Client stream = running.connect();
+  stream.send(post("/v1/completions", R"({"prompt": "a", "stream": true, "timeout": 0.05})"));
+  EXPECT_NE(stream.read_until("[DONE]").find("\"timeout_error\""), std::string::npos);
+
+  HttpConfig strict = on_any_port();
+  strict.max_answer_s = 0.05;
+  const Running limited(strict, {.hold = true});
+  EXPECT_EQ(status_of(limited.ask(post("/generate", R"({"text": "a", "timeout": 60})"))), 504);
+}
+
+TEST(Http, OnlyServersOpenToTheNetworkHaveAnyName) {
+  EXPECT_TRUE(is_own_host("127.0.0.1:30000", "127.0.0.1"));
+  EXPECT_TRUE(is_own_host("[::1]:30000", "::1"));
+  EXPECT_TRUE(is_own_host("localhost", "127.0.0.1"));
+  EXPECT_FALSE(is_own_host("rebound.example:30000", "127.0.0.1"));
+  EXPECT_FALSE(is_own_host("localhost.example", "localhost"));
+  EXPECT_TRUE(is_own_host("node17.cluster:30000", "0.0.0.0"));
+  EXPECT_TRUE(is_own_host("node17", "node17"));
+}
+
+TEST(Http, NoPageOfAnotherOriginIsLetIn) {
+  const Running running;
+  const std::string preflight = running.ask(
+      "OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\n"
+      "Access-Control-Request-Method: POST\r\n\r\n");
+  EXPECT_EQ(status_of(preflight), 403);
+  EXPECT_EQ(preflight.find("Access-Control-Allow"), preflight.npos);
+  EXPECT_EQ(running.ask(get("/v1/models")).find("Access-Control-Allow"), std::string::npos);
 }
 
 TEST(Http, HealthGenerateGivesUpOnASilentEngine) {
@@ -409,9 +465,9 @@ TEST(Http, SlowRequestsAreClosedAtADeadline) {
     return status_of(answer);
   };
   EXPECT_EQ(drip("GET / HTTP/1.1\r\nX: "), 408);
-  EXPECT_EQ(
-      drip("POST /generate HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"),
-      408);
+  EXPECT_EQ(drip("POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+                 "1000\r\n\r\n"),
+            408);
   Client silent = running.connect();
   EXPECT_EQ(silent.read_until("", 2), "");
   EXPECT_TRUE(silent.closed());
