@@ -22,10 +22,18 @@ struct DownPart {
 DownPart down_part(const PackedMatrix& down, int first, int count) {
   const FormatInfo& format = info(down.format);
   const int tile = first / kTileK, end_tile = static_cast<int>(ceil_div(first + count, kTileK));
-  const int group = tile / down.group_tiles, end_group = static_cast<int>(ceil_div(end_tile, down.group_tiles));
+  const int group = down.group_tiles ? tile / down.group_tiles : 0;
+  const int end_group = down.group_tiles ? static_cast<int>(ceil_div(end_tile, down.group_tiles)) : 0;
   return {static_cast<size_t>(tile) * format.tile_bytes, static_cast<size_t>(end_tile - tile) * format.tile_bytes,
           down.scales_at() + static_cast<size_t>(group) * format.scale_bytes,
           static_cast<size_t>(end_group - group) * format.scale_bytes};
+}
+
+// What follows the scales in each panel of down.
+void clear_padding(const PackedShape& shape, std::byte* down) {
+  const PackedMatrix& m = shape.down;
+  const size_t end = m.scales_at() + static_cast<size_t>(m.groups()) * info(m.format).scale_bytes;
+  for (int p = 0; p < m.panels(); ++p, down += m.panel_bytes()) std::memset(down + end, 0, m.panel_bytes() - end);
 }
 
 // The panels of gate_up that hold a run of columns; the last column's run takes the padding along.
@@ -48,6 +56,20 @@ PackedShape packed_shape(Format format, int hidden, int inter, int slice) {
           .down = {.format = format, .n = hidden, .k = inter, .group_tiles = std::min(most, slice / kTileK)},
           .inter = inter,
           .slice = slice};
+}
+
+void copy_columns(const PackedShape& from, const std::byte* gate_up, const std::byte* down, int first, int count,
+                  const PackedShape& to, ExpertBytes expert, int to_first) {
+  const auto rows = gate_up_part(from, gate_up, first, count);
+  std::memcpy(expert.gate_up + static_cast<size_t>(2 * to_first / kPanel) * to.gate_up.panel_bytes(), rows.data(),
+              rows.size());
+  const DownPart part = down_part(from.down, first, count), place = down_part(to.down, to_first, count);
+  const std::byte* panel = down;
+  std::byte* out = expert.down;
+  for (int p = 0; p < to.down.panels(); ++p, panel += from.down.panel_bytes(), out += to.down.panel_bytes()) {
+    std::memcpy(out + place.tiles_at, panel + part.tiles_at, part.tile_bytes);
+    std::memcpy(out + place.scales_at, panel + part.scales_at, part.scale_bytes);
+  }
 }
 
 uint64_t PackedShape::checksum(const std::byte* expert, int slice_index) const {
@@ -114,19 +136,9 @@ void PackedLayer::verify(int e, int first, int count) const {
 
 void PackedLayer::copy(int e, int first, int count, std::byte* gate_up, std::byte* down) const {
   verify(e, first, count);
-  const auto rows = gate_up_part(shape_, expert(e), first, count);
-  std::memcpy(gate_up, rows.data(), rows.size());
-
-  const DownPart part = down_part(shape_.down, first, count);
-  PackedMatrix to = shape_.down;
-  to.k = count;
-  const std::byte* panel = expert(e) + shape_.gate_up.bytes();
-  for (int p = 0; p < to.panels(); ++p, panel += shape_.down.panel_bytes(), down += to.panel_bytes()) {
-    const size_t end = to.scales_at() + part.scale_bytes;
-    std::memcpy(down, panel + part.tiles_at, part.tile_bytes);
-    std::memcpy(down + to.scales_at(), panel + part.scales_at, part.scale_bytes);
-    std::memset(down + end, 0, to.panel_bytes() - end);
-  }
+  PackedShape to = packed_shape(shape_.down.format, shape_.down.n, count, shape_.slice);
+  clear_padding(to, down);
+  copy_columns(shape_, expert(e), expert(e) + shape_.gate_up.bytes(), first, count, to, {gate_up, down}, 0);
 }
 
 bool converted_by_ktransformers(const fs::path& folder) {

@@ -33,6 +33,17 @@ struct PackedShape {
   // Of `expert`: gate_up, then down.
   uint64_t checksum(const std::byte* expert, int slice_index) const;
 };
+// Where an expert of that shape begins: its columns' panels of gate_up, and of down.
+struct ExpertBytes {
+  std::byte* gate_up = nullptr;
+  std::byte* down = nullptr;
+};
+// Copies columns [first, first + count) of an expert as columns [to_first, to_first + count) of another of the same
+// format, hidden size and slice. Each run begins at a multiple of the slice and ends at one or at the expert's end. The
+// padding of down's panels is left as it is.
+void copy_columns(const PackedShape& from, const std::byte* gate_up, const std::byte* down, int first, int count,
+                  const PackedShape& to, ExpertBytes expert, int to_first);
+
 // Scales per 128 inputs, or per slice where that is less.
 PackedShape packed_shape(Format format, int hidden, int inter, int slice);
 

@@ -12,10 +12,6 @@
 namespace kt {
 namespace {
 
-PackedShape shape_of(const ModelConfig& config, Format format, int columns) {
-  return packed_shape(format, config.hidden, columns, slice_width(config.moe.inter));
-}
-
 std::string what_of(const ModelConfig& config, Format format, Range columns) {
   return fmt::format("{} experts, columns {}-{} of {}", info(format).name, columns.begin, columns.end,
                      config.moe.inter);
@@ -45,7 +41,7 @@ void load_stored(ExpertBank& bank, const ExpertSource& source, const ModelConfig
 using MakeExpert = std::function<void(int expert, std::byte* gate_up, std::byte* down)>;
 void load_packed(ExpertBank& bank, const ModelConfig& config, ThreadPool& pool, int numa_node,
                  const std::function<MakeExpert(int layer)>& open) {
-  const PackedShape shape = shape_of(config, bank.format, bank.columns.size());
+  const PackedShape shape = expert_shape(config, bank.format, bank.columns.size());
   bank.storage = Buffer(bank.experts.size() * shape.bytes(), numa_node, pool);
   const std::string what = what_of(config, bank.format, bank.columns);
   Progress progress("loading " + what, "loaded " + what, bank.storage.size());
@@ -83,7 +79,7 @@ MakeExpert copy_experts(const ExpertSource& source, int layer, Range columns) {
 
 // Generated values, quantised on the way.
 MakeExpert quantize_experts(const ExpertSource& source, const ModelConfig& config, int layer, Range columns) {
-  const PackedShape shape = shape_of(config, source.format, columns.size());
+  const PackedShape shape = expert_shape(config, source.format, columns.size());
   return [&source, &config, shape, layer, columns](int e, std::byte* gate_up, std::byte*) {
     const ExpertRows rows = expert_rows(*source.checkpoint, *source.arch, config, layer, e);
     const FloatRows gate(*source.checkpoint, source.quant, rows.gate);
@@ -95,14 +91,16 @@ MakeExpert quantize_experts(const ExpertSource& source, const ModelConfig& confi
 
 }  // namespace
 
+PackedShape expert_shape(const ModelConfig& config, Format format, int columns) {
+  PackedShape shape = packed_shape(format, config.hidden, columns, slice_width(config.moe.inter));
+  if (format == Format::FP8)
+    for (PackedMatrix* m : {&shape.gate_up, &shape.down})
+      m->group_tiles = std::min(m->group_tiles, config.quant.block_columns / kTileK);
+  return shape;
+}
+
 size_t expert_bytes(const ModelConfig& config, Format format, int columns) {
-  if (!columns) return 0;
-  PackedShape shape = shape_of(config, format, columns);
-  if (format == Format::FP8) {
-    const int block_tiles = config.quant.block_columns / kTileK;
-    for (PackedMatrix* m : {&shape.gate_up, &shape.down}) m->group_tiles = std::min(m->group_tiles, block_tiles);
-  }
-  return shape.bytes();
+  return columns ? expert_shape(config, format, columns).bytes() : 0;
 }
 
 size_t bank_bytes(const ModelConfig& config, Format format, int columns) {

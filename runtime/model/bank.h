@@ -33,6 +33,8 @@ struct ExpertSource {
   const PackedManifest* packed = nullptr;
 };
 
+// One expert's columns, as they lie in a bank: gate_up, then down.
+PackedShape expert_shape(const ModelConfig& config, Format format, int columns);
 // Bytes of the experts' columns of one expert, and of all of them.
 size_t expert_bytes(const ModelConfig& config, Format format, int columns);
 size_t bank_bytes(const ModelConfig& config, Format format, int columns);

@@ -20,10 +20,24 @@ void dismiss_experts(Trunk& t) {
 
 }  // namespace
 
-ClusterRunner::ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk)
-    : transport_(transport), topology_(topology), config_(config), trunk_(trunk) {}
+ClusterRunner::ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk,
+                             std::vector<StepObserver*> observers)
+    : transport_(transport),
+      topology_(topology),
+      config_(config),
+      trunk_(trunk),
+      observers_(std::move(observers)) {}
 
-std::span<const float> ClusterRunner::run(const StepPlan& plan) {
+// The first trunk rank's; it comes from another rank only when rank 0 just schedules.
+StepReport ClusterRunner::report() {
+  if (trunk_) return trunk_->report;
+  transport_.receive(topology_.trunk[0], Tag::report, room_);
+  return decode_step_report(room_);
+}
+
+std::span<const float> ClusterRunner::run(const StepPlan& asked) {
+  StepPlan plan = asked;
+  for (StepObserver* o : observers_) o->before(plan, plan.orders);
   const std::vector<std::byte> message = encode(plan);
   for (int rank : topology_.trunk)
     if (rank != topology_.rank) transport_.send(rank, Tag::control, message);
@@ -45,6 +59,8 @@ std::span<const float> ClusterRunner::run(const StepPlan& plan) {
              rows * columns.size() * sizeof(float));
       place(reinterpret_cast<const float*>(room_.data()), static_cast<size_t>(columns.size()), columns);
     }
+  const StepReport seen = report();
+  for (StepObserver* o : observers_) o->after(plan, seen);
   return {logits_.data(), rows * vocab};
 }
 
@@ -63,12 +79,14 @@ void serve_trunk(Trunk& t) {
     if (message.empty()) return dismiss_experts(t);
     const StepPlan plan = decode_step_plan(message);
     const float* logits = forward(t, plan);
+    const bool reports = t.share.index == 0;  // and is not rank 0: that one runs its part in ClusterRunner
+    const std::vector<std::byte> report = reports ? encode(t.report) : std::vector<std::byte>();
+    if (reports) t.transport.send(0, Tag::report, report);
     const size_t rows = static_cast<size_t>(plan.logit_rows()), columns = static_cast<size_t>(t.share.vocab.size());
-    if (!rows) continue;
     packed.resize(rows * columns);
     for (size_t r = 0; r < rows; ++r)
       std::memcpy(&packed[r * columns], logits + r * t.stride.logits, columns * sizeof(float));
-    t.transport.send(0, Tag::logits, std::as_bytes(std::span(packed)));
+    if (rows) t.transport.send(0, Tag::logits, std::as_bytes(std::span(packed)));
     t.transport.finish_sends();
   }
 }

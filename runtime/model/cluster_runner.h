@@ -10,8 +10,9 @@ namespace kt {
 // logits of all parts of the vocabulary together.
 class ClusterRunner final : public StepRunner {
  public:
-  // `trunk` is null on a rank 0 that only schedules.
-  ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk);
+  // `trunk` is null on a rank 0 that only schedules. The observers take part in every step, in this order.
+  ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk,
+                std::vector<StepObserver*> observers = {});
 
   int vocab() const override { return config_.vocab; }
   std::span<const float> run(const StepPlan& plan) override;
@@ -22,7 +23,10 @@ class ClusterRunner final : public StepRunner {
   Transport& transport_;
   const Topology& topology_;
   const ModelConfig& config_;
+  StepReport report();
+
   Trunk* trunk_;
+  std::vector<StepObserver*> observers_;
   std::vector<float> logits_;
   std::vector<std::byte> room_;
 };

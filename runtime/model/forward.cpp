@@ -43,10 +43,18 @@ StepBytes bytes_of(const StepStrides& s, TrunkLimits limits) {
           .logits = static_cast<size_t>(limits.max_logit_rows * s.logits) * 4};
 }
 
+void begin_report(Trunk& t, const StepPlan& plan) {
+  const ModelConfig& c = t.config;
+  t.report = {};
+  if (plan.orders.counts) t.report.counts.assign(c.layers.size() * c.moe.experts, 0);
+  if (plan.orders.ids) t.report.ids.assign(c.layers.size() * plan.tokens.size() * c.moe.top_k, -1);
+}
+
 // Embeds the tokens and computes the step's rotary angles, in float64.
 void begin_step(Trunk& t, const StepPlan& plan) {
   const ModelConfig& c = t.config;
   const int half = c.rope().dims / 2;
+  begin_report(t, plan);
   std::vector<int> position(plan.tokens.size());
   int row = 0;
   for (const SeqSlice& s : plan.slices) {

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "runtime/base/error.h"
 #include "runtime/model/dispatch.h"
 #include "runtime/model/trunk.h"
@@ -50,6 +52,15 @@ Routing route(Trunk& t, int layer, int rows) {
           .top_k = moe.top_k};
 }
 
+// What rank 0 asked to know.
+void note(StepReport& report, int layer, int experts, const Routing& routing) {
+  report.pairs += static_cast<int64_t>(routing.ids.size());
+  if (!report.counts.empty())
+    for (int32_t id : routing.ids) ++report.counts[static_cast<size_t>(layer) * experts + id];
+  if (!report.ids.empty())
+    std::copy(routing.ids.begin(), routing.ids.end(), &report.ids[static_cast<size_t>(layer) * routing.ids.size()]);
+}
+
 // Each trunk rank sends its share of the rows to the expert ranks.
 void send_rows(Trunk& t, int layer, const Routing& routing, Range share) {
   if (t.remote_experts.empty()) return;
@@ -93,6 +104,7 @@ void moe(Trunk& t, int layer, int rows) {
   const MoeSpec& spec = t.config.moe;
   const Routing routing = route(t, layer, rows);
   const Range share = part_of(rows, t.share.index, t.share.count);
+  note(t.report, layer, spec.experts, routing);
 
   send_rows(t, layer, routing, share);
   if (spec.shared_inter)

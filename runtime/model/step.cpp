@@ -8,23 +8,29 @@
 namespace kt {
 namespace {
 
-// Layout, little-endian, no padding: Header, slices x SeqSlice (7 x i32), tokens x i32, blocks x i32, then
-// (slices + 1) x i32 of block_begin. The length of the message follows from the header.
+// Layout, little-endian, no padding: Header, slices x SeqSlice (7 x i32), tokens x i32, blocks x i32,
+// (slices + 1) x i32 of block_begin, moves x ExpertMove (3 x i32). The length of the message follows from the header.
 static_assert(std::endian::native == std::endian::little);
 static_assert(sizeof(SeqSlice) == 7 * sizeof(int32_t));
+static_assert(sizeof(ExpertMove) == 3 * sizeof(int32_t));
 
 constexpr uint32_t kMagic = 0x5054534b;  // "KSTP"
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
+enum Flag : uint32_t { kCounts = 1, kIds = 2, kLayerwise = 4 };
 
 struct Header {
   uint32_t magic = kMagic, version = kVersion;
   uint64_t step = 0;
-  uint32_t slices = 0, tokens = 0, blocks = 0, reserved = 0;
+  uint32_t slices = 0, tokens = 0, blocks = 0, moves = 0, flags = 0, reserved = 0;
 };
-static_assert(sizeof(Header) == 32);
+static_assert(sizeof(Header) == 40);
 
 size_t size_of(const Header& header) {
-  return sizeof(Header) + 4 * (8 * size_t{header.slices} + 1 + header.tokens + header.blocks);
+  return sizeof(Header) + 4 * (8 * size_t{header.slices} + 1 + header.tokens + header.blocks + 3 * size_t{header.moves});
+}
+
+uint32_t flags_of(const StepOrders& o) {
+  return (o.counts ? kCounts : 0u) | (o.ids ? kIds : 0u) | (o.layerwise ? kLayerwise : 0u);
 }
 
 // The caller has made room for `count` values.
@@ -94,7 +100,9 @@ std::vector<std::byte> encode(const StepPlan& plan) {
   const Header header{.step = plan.step,
                       .slices = static_cast<uint32_t>(plan.slices.size()),
                       .tokens = static_cast<uint32_t>(plan.tokens.size()),
-                      .blocks = static_cast<uint32_t>(plan.blocks.size())};
+                      .blocks = static_cast<uint32_t>(plan.blocks.size()),
+                      .moves = static_cast<uint32_t>(plan.orders.moves.size()),
+                      .flags = flags_of(plan.orders)};
   std::vector<std::byte> bytes(size_of(header));
   std::span<std::byte> rest = bytes;
   put(rest, &header, 1);
@@ -104,6 +112,7 @@ std::vector<std::byte> encode(const StepPlan& plan) {
   // A plan without slices may leave block_begin empty.
   const int32_t zero = 0;
   put(rest, plan.block_begin.empty() ? &zero : plan.block_begin.data(), plan.slices.size() + 1);
+  put(rest, plan.orders.moves.data(), plan.orders.moves.size());
   return bytes;
 }
 
@@ -123,6 +132,10 @@ StepPlan decode_step_plan(std::span<const std::byte> bytes) {
   plan.tokens = get<int32_t>(bytes, header.tokens);
   plan.blocks = get<int32_t>(bytes, header.blocks);
   plan.block_begin = get<int32_t>(bytes, size_t{header.slices} + 1);
+  plan.orders = {.counts = (header.flags & kCounts) != 0,
+                 .ids = (header.flags & kIds) != 0,
+                 .layerwise = (header.flags & kLayerwise) != 0,
+                 .moves = get<ExpertMove>(bytes, header.moves)};
   check(plan);
   return plan;
 }

@@ -5,6 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "runtime/model/orders.h"
+
 namespace kt {
 
 // Tokens in one page of the KV cache. Prefill chunks end at absolute multiples of it (or at the prompt's end).
@@ -30,6 +32,7 @@ struct StepPlan {
   std::vector<int32_t> tokens;       // of all slices, in order
   std::vector<int32_t> blocks;       // KV blocks of all slices, in order of position
   std::vector<int32_t> block_begin;  // slice i owns blocks[block_begin[i] .. block_begin[i + 1])
+  StepOrders orders;                 // set by the runner
 
   int rows() const { return static_cast<int>(tokens.size()); }
   int logit_rows() const {

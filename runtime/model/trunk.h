@@ -59,6 +59,7 @@ struct Trunk {
   Buffer router;               // f32 router logits
   Buffer logits;               // f32 (rows, this rank's vocabulary)
   std::vector<float> rope_cos, rope_sin;  // (rows, dims / 2) of this step
+  StepReport report;  // of this step
   std::vector<int32_t> expert_ids;
   std::vector<float> expert_weights, shared_gate;
   SpanRoom spans;  // of attention

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "runtime/model/bank.h"
+
+namespace kt {
+
+// The hot experts of a trunk rank: copies of the bank's, on the columns that the rank computes of each. Which ones are
+// hot decides who computes, and no bit of the result. All slots are of one size and taken at start; an expert takes
+// whichever is free.
+class HotExperts {
+ public:
+  // `columns`: of this rank; `slots`: experts of all layers together that it can hold.
+  HotExperts(const ModelConfig& config, Format format, Range columns, int64_t slots, ThreadPool& pool, int numa_node);
+  static size_t bytes(const ModelConfig& config, Format format, int columns, int64_t slots);
+
+  bool holds(int layer, int expert) const { return slot_of_[index(layer, expert)] >= 0; }
+  // All experts of a layer; those that are not hot are empty.
+  const FfnWeights* layer(int layer) const { return &experts_[index(layer, 0)]; }
+
+  // Takes a slot for an expert that is not hot, to be filled at once. Throws Error(kExitPeerLost) when none is free.
+  ExpertBytes take(int layer, int expert);
+  void give_up(int layer, int expert);
+
+  const PackedShape& shape() const { return shape_; }
+  Format format() const { return shape_.down.format; }
+  Range columns() const { return columns_; }
+  int64_t slots() const { return slots_; }
+
+ private:
+  size_t index(int layer, int expert) const {
+    return static_cast<size_t>(moe_index_[layer]) * per_layer_ + static_cast<size_t>(expert);
+  }
+
+  PackedShape shape_;
+  Range columns_;
+  int64_t slots_;
+  int per_layer_;
+  std::vector<int> moe_index_;
+  std::vector<FfnWeights> experts_;  // [moe layer * experts + expert]
+  std::vector<int64_t> slot_of_;     // likewise, -1: cold
+  std::vector<int64_t> free_;
+  Buffer storage_;
+};
+
+}  // namespace kt
