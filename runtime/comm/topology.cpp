@@ -57,6 +57,17 @@ void check_spread(const Topology& topology, const TopologyRequest& request) {
   }
 }
 
+std::vector<int> expert_groups(const Topology& t, std::string_view layout) {
+  std::vector<int> groups, nodes;
+  for (int rank : t.experts) {
+    const int node = t.node_of[static_cast<size_t>(rank)];
+    if (std::find(nodes.begin(), nodes.end(), node) == nodes.end()) nodes.push_back(node);
+    const int of_node = index_in(nodes, node);
+    groups.push_back(layout == "slice" ? 0 : layout == "expert" ? static_cast<int>(groups.size()) : of_node);
+  }
+  return groups;
+}
+
 }  // namespace
 
 int Topology::trunk_index() const { return index_in(trunk, rank); }
@@ -76,12 +87,17 @@ Topology plan_topology(const TopologyRequest& request, int rank, std::span<const
   if (p == 0 || p < -1) fail(kExitUsage, "kt-threadpool-count: {} given, at least 1 expected", p);
   if (rank < 0 || rank >= world) fail(kExitUsage, "rank {} of a world of {}", rank, world);
 
-  Topology topology{
-      .rank = rank, .world = world, .trunk = {}, .experts = {}, .node_of = {node_of.begin(), node_of.end()}};
+  Topology topology{.rank = rank,
+                    .world = world,
+                    .trunk = {},
+                    .experts = {},
+                    .group_of = {},
+                    .node_of = {node_of.begin(), node_of.end()}};
   // A p beyond the world fits nothing; testing it first keeps p * nodes from overflowing.
   const int expert_ranks = p < 0 || p > world ? -1 : p * nodes;
   if (world == 1) {  // one process plays the parts of all trunk ranks, so it needs no tensor parallelism
     topology.trunk = topology.experts = {0};
+    topology.group_of = {0};
     return topology;
   }
   if (p < 0 && world == t) {
@@ -105,6 +121,7 @@ Topology plan_topology(const TopologyRequest& request, int rank, std::span<const
   std::stable_sort(topology.experts.begin(), topology.experts.end(),
                    [&](int a, int b) { return node_of[static_cast<size_t>(a)] < node_of[static_cast<size_t>(b)]; });
   if (p > 0) check_spread(topology, request);
+  topology.group_of = expert_groups(topology, request.expert_layout);
   return topology;
 }
 

@@ -2,6 +2,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace kt {
@@ -12,9 +13,10 @@ namespace kt {
 //   rank 0        scheduler and HTTP endpoint, whatever else it is
 struct Topology {
   int rank = 0, world = 1;
-  std::vector<int> trunk;    // ranks, in tensor-parallel order
-  std::vector<int> experts;  // ranks, in order of their shards
-  std::vector<int> node_of;  // machine of every rank
+  std::vector<int> trunk;     // ranks, in tensor-parallel order
+  std::vector<int> experts;   // ranks, in order of their shards
+  std::vector<int> group_of;  // of each of them: groups hold different experts, the ranks of a group slices of each
+  std::vector<int> node_of;   // machine of every rank
 
   int trunk_index() const;   // of this rank in `trunk`, or -1
   int expert_index() const;  // of this rank in `experts`, or -1
@@ -25,6 +27,9 @@ struct Topology {
 struct TopologyRequest {
   int tensor_parallel = 1;
   int experts_per_node = -1;  // kt-threadpool-count; -1: what the world size leaves
+  // slice: every rank holds a part of every expert; expert: whole experts; hybrid: slices inside a machine, whole
+  // experts between machines
+  std::string_view expert_layout = "hybrid";
 };
 
 // Valid world sizes N for T = tensor_parallel, P = experts_per_node on `nodes` machines:

@@ -10,7 +10,17 @@
 namespace kt {
 
 // What a message is about. Messages between one pair of ranks with one tag arrive in the order they were sent.
-enum class Tag : int { barrier = 0, control = 1, rows = 2, results = 3, reduce = 4, logits = 5, report = 6, weights = 7, late = 8 };
+enum class Tag : int {
+  barrier = 0,
+  control = 1,
+  rows = 2,
+  results = 3,
+  reduce = 4,
+  logits = 5,
+  report = 6,
+  weights = 7,
+  late = 8
+};
 
 // A rank's way to the other ranks. One thread at a time may use it (the rank's step thread).
 // Waiting spins about 20 us, then yields the core, then sleeps without using CPU until a message is announced.

@@ -12,9 +12,12 @@
 namespace kt {
 namespace {
 
-std::string what_of(const ModelConfig& config, Format format, Range columns) {
-  return fmt::format("{} experts, columns {}-{} of {}", info(format).name, columns.begin, columns.end,
-                     config.moe.inter);
+std::string what_of(const ModelConfig& config, const ExpertBank& bank) {
+  const ExpertShare& s = bank.share;
+  const std::string columns = fmt::format("columns {}-{} of {}", s.columns.begin, s.columns.end, config.moe.inter);
+  if (s.groups == 1) return fmt::format("{} experts, {}", info(bank.format).name, columns);
+  return fmt::format("{} of {} {} experts, {}", s.count(config.moe.experts), config.moe.experts, info(bank.format).name,
+                     columns);
 }
 
 // A checkpoint's own format, or generated.
@@ -23,44 +26,46 @@ void load_stored(ExpertBank& bank, const ExpertSource& source, const ModelConfig
   Packing packing(*source.checkpoint, source.quant);
   auto expert = bank.experts.begin();
   const auto take = [&](RowRun run) {
-    run.first += bank.columns.begin;
-    run.count = bank.columns.size();
+    run.first += bank.share.columns.begin;
+    run.count = bank.share.columns.size();
     return run;
   };
   for (size_t layer = 0; layer < config.layers.size(); ++layer)
     for (int e = 0; bank.moe_index[layer] >= 0 && e < config.moe.experts; ++e, ++expert) {
+      if (!bank.share.owns(e)) continue;
       const ExpertRows rows = expert_rows(*source.checkpoint, *source.arch, config, static_cast<int>(layer), e);
-      expert->columns = bank.columns.size();
+      expert->columns = bank.share.columns.size();
       packing.add_pair(&expert->gate_up, take(rows.gate), take(rows.up));
-      packing.add(&expert->down, {rows.down}, bank.columns.begin, bank.columns.size(), slice_width(config.moe.inter));
+      packing.add(&expert->down, {rows.down}, bank.share.columns.begin, bank.share.columns.size(),
+                  slice_width(config.moe.inter));
     }
-  bank.storage = packing.load(pool, numa_node, what_of(config, bank.format, bank.columns));
+  bank.storage = packing.load(pool, numa_node, what_of(config, bank));
 }
 
 // Takes the memory, and fills it layer by layer: open(layer) returns what makes one expert at gate_up and down.
 using MakeExpert = std::function<void(int expert, std::byte* gate_up, std::byte* down)>;
 void load_packed(ExpertBank& bank, const ModelConfig& config, ThreadPool& pool, int numa_node,
                  const std::function<MakeExpert(int layer)>& open) {
-  const PackedShape shape = expert_shape(config, bank.format, bank.columns.size());
-  bank.storage = Buffer(bank.experts.size() * shape.bytes(), numa_node, pool);
-  const std::string what = what_of(config, bank.format, bank.columns);
+  const PackedShape shape = expert_shape(config, bank.format, bank.share.columns.size());
+  bank.storage = Buffer(bank_bytes(config, bank.format, bank.share), numa_node, pool);
+  const std::string what = what_of(config, bank);
   Progress progress("loading " + what, "loaded " + what, bank.storage.size());
-  for (size_t i = 0; i < bank.experts.size(); ++i) {
-    const std::byte* at = bank.storage.bytes() + i * shape.bytes();
-    bank.experts[i] = {.gate_up = shape.gate_up, .down = shape.down, .columns = bank.columns.size()};
-    bank.experts[i].gate_up.data = at;
-    bank.experts[i].down.data = at + shape.gate_up.bytes();
-  }
   for (size_t layer = 0; layer < config.layers.size(); ++layer) {
     if (bank.moe_index[layer] < 0) continue;
     const MakeExpert make = open(static_cast<int>(layer));
-    std::byte* experts =
-        bank.storage.bytes() + static_cast<size_t>(bank.moe_index[layer]) * config.moe.experts * shape.bytes();
+    const size_t first = static_cast<size_t>(bank.moe_index[layer]);
+    const int owned = bank.share.count(config.moe.experts);
     FirstError error;
-    pool.run(config.moe.experts, [&](int64_t e) {
+    pool.run(owned, [&](int64_t i) {
       error.guard([&] {
-        std::byte* at = experts + static_cast<size_t>(e) * shape.bytes();
-        make(static_cast<int>(e), at, at + shape.gate_up.bytes());
+        const int e = bank.share.group + static_cast<int>(i) * bank.share.groups;
+        std::byte* at = bank.storage.bytes() + (first * owned + static_cast<size_t>(i)) * shape.bytes();
+        std::byte* down = at + shape.gate_up.bytes();
+        make(e, at, down);
+        FfnWeights& w = bank.experts[first * config.moe.experts + static_cast<size_t>(e)];
+        w = {.gate_up = shape.gate_up, .down = shape.down, .columns = bank.share.columns.size()};
+        w.gate_up.data = at;
+        w.down.data = down;
         progress.add(shape.bytes());
       });
     });
@@ -103,21 +108,31 @@ size_t expert_bytes(const ModelConfig& config, Format format, int columns) {
   return columns ? expert_shape(config, format, columns).bytes() : 0;
 }
 
-size_t bank_bytes(const ModelConfig& config, Format format, int columns) {
-  const auto layers =
-      std::count_if(config.layers.begin(), config.layers.end(), [](LayerSpec l) { return l.ffn == Ffn::moe; });
-  return static_cast<size_t>(layers) * config.moe.experts * expert_bytes(config, format, columns);
+std::vector<int> moe_indices(const ModelConfig& config) {
+  std::vector<int> indices;
+  int next = 0;
+  for (LayerSpec l : config.layers) indices.push_back(l.ffn == Ffn::moe ? next++ : -1);
+  return indices;
+}
+int moe_layer_count(const ModelConfig& config) {
+  return static_cast<int>(
+      std::count_if(config.layers.begin(), config.layers.end(), [](LayerSpec l) { return l.ffn == Ffn::moe; }));
 }
 
-ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, Range columns, ThreadPool& pool,
+size_t bank_bytes(const ModelConfig& config, Format format, const ExpertShare& share) {
+  return static_cast<size_t>(moe_layer_count(config)) * share.count(config.moe.experts) *
+         expert_bytes(config, format, share.columns.size());
+}
+
+ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, ExpertShare share, ThreadPool& pool,
                         int numa_node) {
   ExpertBank bank;
   bank.format = source.format;
-  bank.columns = columns;
-  int moe_layers = 0;
-  for (LayerSpec l : config.layers) bank.moe_index.push_back(l.ffn == Ffn::moe ? moe_layers++ : -1);
-  bank.experts.resize(static_cast<size_t>(moe_layers) * config.moe.experts);
-  if (!columns.size()) return bank;
+  bank.share = share;
+  bank.moe_index = moe_indices(config);
+  bank.experts.resize(static_cast<size_t>(moe_layer_count(config)) * config.moe.experts);
+  const Range columns = share.columns;
+  if (!share.count(config.moe.experts)) return bank;
   if (source.packed)
     load_packed(bank, config, pool, numa_node, [&](int layer) { return copy_experts(source, layer, columns); });
   else if (info(source.format).int8_activations)

@@ -8,12 +8,16 @@
 
 namespace kt {
 
-// The routed experts of all MoE layers on this rank's intermediate columns.
+// Which MoE layer each layer is, or -1; and how many there are.
+std::vector<int> moe_indices(const ModelConfig& config);
+int moe_layer_count(const ModelConfig& config);
+
+// This rank's share of the routed experts of all MoE layers. Experts of other groups are empty.
 struct ExpertBank {
   Format format = Format::BF16;
   std::vector<FfnWeights> experts;  // [moe layer * experts + expert]
   std::vector<int> moe_index;       // layer -> which MoE layer it is, or -1
-  Range columns;                    // of the intermediate dimension
+  ExpertShare share;
   Buffer storage;
 
   const FfnWeights* layer(int layer, int experts_per_layer) const {
@@ -35,13 +39,13 @@ struct ExpertSource {
 
 // One expert's columns, as they lie in a bank: gate_up, then down.
 PackedShape expert_shape(const ModelConfig& config, Format format, int columns);
-// Bytes of the experts' columns of one expert, and of all of them.
+// Bytes of one expert's columns, and of a whole bank.
 size_t expert_bytes(const ModelConfig& config, Format format, int columns);
-size_t bank_bytes(const ModelConfig& config, Format format, int columns);
+size_t bank_bytes(const ModelConfig& config, Format format, const ExpertShare& share);
 
 // Load this rank's part; throws Error(kExitModel) naming the tensor, or file, layer and expert. The result may be
 // moved: views point into storage.
-ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, Range columns, ThreadPool& pool,
+ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, ExpertShare share, ThreadPool& pool,
                         int numa_node);
 
 }  // namespace kt

@@ -11,7 +11,7 @@ namespace {
 
 // Every trunk rank tells every expert rank that is none itself.
 void dismiss_experts(Trunk& t) {
-  encode_dispatch(kLeave, {}, {}, 0, t.outbox);
+  encode_leave(t.outbox);
   for (int rank : t.topology.experts)
     if (std::find(t.topology.trunk.begin(), t.topology.trunk.end(), rank) == t.topology.trunk.end())
       t.transport.send(rank, Tag::rows, t.outbox);
@@ -22,11 +22,7 @@ void dismiss_experts(Trunk& t) {
 
 ClusterRunner::ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk,
                              std::vector<StepObserver*> observers)
-    : transport_(transport),
-      topology_(topology),
-      config_(config),
-      trunk_(trunk),
-      observers_(std::move(observers)) {}
+    : transport_(transport), topology_(topology), config_(config), trunk_(trunk), observers_(std::move(observers)) {}
 
 // The first trunk rank's; it comes from another rank only when rank 0 just schedules.
 StepReport ClusterRunner::report() {

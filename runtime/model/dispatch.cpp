@@ -8,45 +8,78 @@ namespace kt {
 namespace {
 
 struct Header {
-  int32_t layer, rows, top_k, hidden;
+  Ask ask = Ask::leave;
+  int32_t layer = 0, rows = 0, top_k = 0, hidden = 0, late = 0;
 };
 size_t message_bytes(const Header& h) {
-  const size_t rows = static_cast<size_t>(h.rows);
-  return sizeof(Header) + rows * h.top_k * (sizeof(int32_t) + sizeof(float)) + rows * h.hidden * sizeof(bf16);
+  const size_t rows = static_cast<size_t>(h.rows), pairs = rows * static_cast<size_t>(h.top_k);
+  if (h.ask != Ask::compute) return sizeof(Header) + rows * sizeof(int32_t);
+  return sizeof(Header) + pairs * ((h.late ? 2 : 1) * sizeof(int32_t) + sizeof(float)) +
+         rows * static_cast<size_t>(h.hidden) * sizeof(bf16);
 }
+
+// Writes one thing after the other.
+class Writer {
+ public:
+  Writer(const Header& header, std::vector<std::byte>& room) {
+    room.resize(message_bytes(header));
+    at_ = room.data();
+    put(&header, 1);
+  }
+  template <class T>
+  void put(const T* values, size_t count) {
+    if (count) std::memcpy(at_, values, count * sizeof(T));
+    at_ += count * sizeof(T);
+  }
+
+ private:
+  std::byte* at_;
+};
 
 }  // namespace
 
-void encode_dispatch(int layer, const Routing& routing, const Rows& x, int hidden, std::vector<std::byte>& room) {
-  const Header header{layer, routing.rows, routing.top_k, hidden};
-  room.resize(message_bytes(header));
-  std::byte* at = room.data();
-  auto put = [&at](const void* from, size_t bytes) {
-    if (bytes) std::memcpy(at, from, bytes);
-    at += bytes;
-  };
-  put(&header, sizeof header);
-  put(routing.ids.data(), static_cast<size_t>(routing.rows) * routing.top_k * sizeof(int32_t));
-  put(routing.weights.data(), static_cast<size_t>(routing.rows) * routing.top_k * sizeof(float));
-  for (int i = 0; i < routing.rows; ++i) put(x.row(i), static_cast<size_t>(hidden) * sizeof(bf16));
+void encode_rows(int layer, std::span<const int32_t> rows, const Routing& now, const Routing& late, const Rows& x,
+                 int hidden, std::vector<std::byte>& room) {
+  const size_t top_k = static_cast<size_t>(now.top_k);
+  Writer w({Ask::compute, layer, static_cast<int32_t>(rows.size()), now.top_k, hidden, late.rows > 0}, room);
+  for (int32_t r : rows) w.put(&now.ids[r * top_k], top_k);
+  if (late.rows)
+    for (int32_t r : rows) w.put(&late.ids[r * top_k], top_k);
+  for (int32_t r : rows) w.put(&now.weights[r * top_k], top_k);
+  for (int32_t r : rows) w.put(x.row(r), static_cast<size_t>(hidden));
 }
 
+void encode_weights(int layer, std::span<const int32_t> experts, std::vector<std::byte>& room) {
+  Writer w({.ask = Ask::weights, .layer = layer, .rows = static_cast<int32_t>(experts.size())}, room);
+  w.put(experts.data(), experts.size());
+}
+
+void encode_leave(std::vector<std::byte>& room) { Writer({.ask = Ask::leave}, room); }
+
 DispatchMessage decode_dispatch(std::span<const std::byte> message, int experts) {
-  Header h{};
+  Header h;
   if (message.size() >= sizeof h) std::memcpy(&h, message.data(), sizeof h);
   if (message.size() < sizeof h || h.rows < 0 || h.top_k < 0 || h.hidden < 0 || message.size() != message_bytes(h))
     fail(kExitPeerLost, "expert rows: a message of {} bytes for {} rows of {} with {} experts each does not add up",
          message.size(), h.rows, h.hidden, h.top_k);
-  const size_t pairs = static_cast<size_t>(h.rows) * h.top_k;
   const std::byte* at = message.data() + sizeof h;
-  DispatchMessage d{.layer = h.layer, .hidden = h.hidden};
-  d.routing = {.ids = {reinterpret_cast<const int32_t*>(at), pairs},
-               .weights = {reinterpret_cast<const float*>(at + pairs * sizeof(int32_t)), pairs},
-               .rows = h.rows,
-               .top_k = h.top_k};
-  d.rows = reinterpret_cast<const bf16*>(at + pairs * (sizeof(int32_t) + sizeof(float)));
-  for (int32_t id : d.routing.ids)
-    if (id < 0 || id >= experts) fail(kExitPeerLost, "expert rows: expert {} of {}", id, experts);
+  const auto take_ids = [&](size_t count) {
+    const std::span<const int32_t> ids{reinterpret_cast<const int32_t*>(at), count};
+    at += ids.size_bytes();
+    for (int32_t id : ids)
+      if (id < -1 || id >= experts) fail(kExitPeerLost, "expert rows: expert {} of {}", id, experts);
+    return ids;
+  };
+  DispatchMessage d{.ask = h.ask, .layer = h.layer, .hidden = h.hidden, .has_late = h.late != 0};
+  const size_t rows = static_cast<size_t>(h.rows), pairs = rows * static_cast<size_t>(h.top_k);
+  if (h.ask != Ask::compute) {
+    d.experts = take_ids(rows);
+    return d;
+  }
+  d.now = {.ids = take_ids(pairs), .weights = {}, .rows = h.rows, .top_k = h.top_k};
+  if (h.late) d.late = {.ids = take_ids(pairs), .weights = {}, .rows = h.rows, .top_k = h.top_k};
+  d.now.weights = d.late.weights = {reinterpret_cast<const float*>(at), pairs};
+  d.rows = reinterpret_cast<const bf16*>(at + pairs * sizeof(float));
   return d;
 }
 

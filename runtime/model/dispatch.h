@@ -10,21 +10,31 @@
 
 namespace kt {
 
-// One message from a trunk rank to an expert rank per MoE layer, also when it has no rows:
-//   int32 layer (-1: no more steps, leave), int32 rows, int32 top_k, int32 hidden
-//   int32 ids [rows, top_k] | float32 weights [rows, top_k] | bf16 rows [rows, hidden]
-// and one back with the float64 sums [rows, hidden]. All expert ranks hold a slice of every expert, so the message is
-// the same for all of them and is made once.
-inline constexpr int kLeave = -1;
+// What a trunk rank sends to an expert rank, once per MoE layer, also when it has no rows for it:
+//   int32 ask, layer, rows, top_k, hidden, late
+//   compute   int32 ids [rows, top_k] | if late: int32 late ids [rows, top_k] | float32 weights [rows, top_k]
+//             | bf16 rows [rows, hidden]
+//   weights   int32 experts [rows]
+//   leave     nothing: no more steps
+// Ids are -1 where the pair is another's. To `compute` with rows there comes back one message of float64 sums
+// [rows, hidden] with Tag::results and, if late, another with Tag::late, which the trunk adds one MoE layer later. To
+// `weights` come the experts in batches, see expert_fetch.h.
+enum class Ask : int32_t { compute, weights, leave };
 
 struct DispatchMessage {
+  Ask ask = Ask::leave;
   int layer = 0, hidden = 0;
-  Routing routing;
+  bool has_late = false;
+  Routing now, late;
   const bf16* rows = nullptr;
+  std::span<const int32_t> experts;
 };
 
-// `room` is reused between calls.
-void encode_dispatch(int layer, const Routing& routing, const Rows& x, int hidden, std::vector<std::byte>& room);
+// Of the rows of x those in `rows`. `late` has no rows when nothing is deferred. `room` is reused between calls.
+void encode_rows(int layer, std::span<const int32_t> rows, const Routing& now, const Routing& late, const Rows& x,
+                 int hidden, std::vector<std::byte>& room);
+void encode_weights(int layer, std::span<const int32_t> experts, std::vector<std::byte>& room);
+void encode_leave(std::vector<std::byte>& room);
 // Views into the message; throws Error(kExitPeerLost) when sizes do not agree or an expert id is out of range.
 DispatchMessage decode_dispatch(std::span<const std::byte> message, int experts);
 

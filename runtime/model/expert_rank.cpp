@@ -1,62 +1,141 @@
 #include "runtime/model/expert_rank.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "runtime/base/error.h"
 #include "runtime/model/dispatch.h"
+#include "runtime/model/expert_fetch.h"
 
 namespace kt {
+namespace {
+
+// The memory of an expert rank's steps.
+struct ExpertRank {
+  Transport& transport;
+  const Topology& topology;
+  const KernelContext& kernels;
+  const ModelConfig& config;
+  const ExpertBank& bank;
+  int max_rows;
+
+  size_t trunks = topology.trunk.size();
+  int64_t stride = round_up(config.hidden, kTileK), ldo = round_up(config.hidden, kPanel);
+  ExpertRunner runner{config.moe, config.hidden, bank.share.columns.size(), bank.format, max_rows};
+  std::vector<std::vector<std::byte>> inbox = std::vector<std::vector<std::byte>>(trunks);
+  std::vector<DispatchMessage> messages = {};  // one from each trunk rank
+  std::vector<bf16> x = std::vector<bf16>(static_cast<size_t>(max_rows) * stride);
+  std::vector<int32_t> now = std::vector<int32_t>(static_cast<size_t>(max_rows) * config.moe.top_k), late = now;
+  std::vector<float> weights = std::vector<float>(now.size());
+  std::vector<double> sums = std::vector<double>(static_cast<size_t>(max_rows) * ldo);
+  std::vector<double> results = std::vector<double>(static_cast<size_t>(max_rows) * config.hidden);
+  std::vector<double> late_results = {};  // made when something is deferred first
+};
+
+// All trunk ranks ask the same at the same point.
+void receive_asks(ExpertRank& r) {
+  r.messages.clear();
+  for (size_t t = 0; t < r.trunks; ++t) {
+    r.transport.receive(r.topology.trunk[t], Tag::rows, r.inbox[t]);
+    const DispatchMessage& m = r.messages.emplace_back(decode_dispatch(r.inbox[t], r.config.moe.experts));
+    const DispatchMessage& first = r.messages.front();
+    if (m.ask != first.ask || m.layer != first.layer)
+      fail(kExitPeerLost, "trunk ranks are at different points: layers {} and {}", first.layer, m.layer);
+    if (m.ask != Ask::leave && (m.layer < 0 || m.layer >= static_cast<int>(r.bank.moe_index.size()) ||
+                                r.bank.moe_index[static_cast<size_t>(m.layer)] < 0))
+      fail(kExitPeerLost, "layer {} has no experts", m.layer);
+  }
+}
+
+// The rows of all trunk ranks as one batch; returns how many.
+int gather_rows(ExpertRank& r) {
+  const int top_k = r.config.moe.top_k;
+  int rows = 0;
+  for (const DispatchMessage& m : r.messages) {
+    if (m.hidden != r.config.hidden || m.now.top_k != top_k || rows + m.now.rows > r.max_rows)
+      fail(kExitPeerLost, "expert rows for layer {}: {} rows of {} with {} experts each do not fit this model", m.layer,
+           m.now.rows, m.hidden, m.now.top_k);
+    const size_t pair = static_cast<size_t>(rows) * top_k;
+    for (int i = 0; i < m.now.rows; ++i)
+      std::memcpy(&r.x[(rows + i) * r.stride], m.rows + static_cast<int64_t>(i) * m.hidden, m.hidden * sizeof(bf16));
+    std::copy(m.now.ids.begin(), m.now.ids.end(), &r.now[pair]);
+    std::copy(m.now.weights.begin(), m.now.weights.end(), &r.weights[pair]);
+    if (m.has_late)
+      std::copy(m.late.ids.begin(), m.late.ids.end(), &r.late[pair]);
+    else
+      std::fill_n(&r.late[pair], m.now.ids.size(), -1);
+    rows += m.now.rows;
+  }
+  return rows;
+}
+
+void run_experts(ExpertRank& r, const std::vector<int32_t>& ids, int rows, std::vector<double>& out) {
+  const size_t pairs = static_cast<size_t>(rows) * r.config.moe.top_k;
+  std::memset(r.sums.data(), 0, static_cast<size_t>(rows) * r.ldo * sizeof(double));
+  r.runner.run(
+      r.kernels, r.bank.layer(r.messages[0].layer, r.config.moe.experts),
+      {.data = r.x.data(), .stride = r.stride, .count = rows},
+      {.ids = {ids.data(), pairs}, .weights = {r.weights.data(), pairs}, .rows = rows, .top_k = r.config.moe.top_k},
+      r.sums.data(), r.ldo);
+  out.resize(std::max(out.size(), static_cast<size_t>(rows) * r.config.hidden));
+  for (int i = 0; i < rows; ++i)
+    std::memcpy(&out[static_cast<size_t>(i) * r.config.hidden], &r.sums[i * r.ldo], r.config.hidden * sizeof(double));
+}
+
+// Each trunk rank gets the sums of its rows; of `late` ones if it has any.
+void send_sums(ExpertRank& r, Tag tag, const std::vector<double>& sums) {
+  size_t row = 0;
+  for (size_t t = 0; t < r.trunks; ++t) {
+    const size_t count = static_cast<size_t>(r.messages[t].now.rows);
+    if (count && (tag == Tag::results || r.messages[t].has_late))
+      r.transport.send(r.topology.trunk[t], tag,
+                       std::as_bytes(std::span(sums).subspan(row * r.config.hidden, count * r.config.hidden)));
+    row += count;
+  }
+}
+
+// Deferred experts are computed after the answer, while the trunk goes on to the next layer.
+void compute(ExpertRank& r) {
+  const int rows = gather_rows(r);
+  const bool late = std::any_of(r.messages.begin(), r.messages.end(), [](const auto& m) { return m.has_late; });
+  run_experts(r, r.now, rows, r.results);
+  r.transport.finish_sends();  // the late sums of the layer before, which the trunk takes before these
+  send_sums(r, Tag::results, r.results);
+  r.transport.finish_sends();
+  if (!late) return;
+  run_experts(r, r.late, rows, r.late_results);
+  send_sums(r, Tag::late, r.late_results);
+}
+
+void send_weights(ExpertRank& r) {
+  const std::span<const int32_t> experts = r.messages[0].experts;
+  const size_t batch = static_cast<size_t>(fetch_batch(r.config, r.bank.format));
+  std::vector<std::vector<std::byte>> staged[2];
+  for (auto& s : staged) s.resize(r.trunks);
+  for (size_t first = 0, b = 0; first < experts.size(); first += batch, b ^= 1) {
+    const auto part = experts.subspan(first, std::min(batch, experts.size() - first));
+    for (size_t t = 0; t < r.trunks; ++t)
+      stage_pieces(r.config, r.bank, r.messages[0].layer, part,
+                   inter_part(r.config.moe.inter, static_cast<int>(t), static_cast<int>(r.trunks)), staged[b][t]);
+    r.transport.finish_sends();
+    for (size_t t = 0; t < r.trunks; ++t)
+      if (!staged[b][t].empty()) r.transport.send(r.topology.trunk[t], Tag::weights, staged[b][t]);
+  }
+  r.transport.finish_sends();
+}
+
+}  // namespace
 
 void serve_experts(Transport& transport, const Topology& topology, const KernelContext& kernels,
                    const ModelConfig& config, const ExpertBank& bank, int max_rows) {
-  const MoeSpec& moe = config.moe;
-  ExpertRunner runner(moe, config.hidden, bank.columns.size(), bank.format, max_rows);
-  const size_t trunks = topology.trunk.size();
-  const int64_t stride = round_up(config.hidden, kTileK), ldo = round_up(config.hidden, kPanel);
-  std::vector<std::vector<std::byte>> inbox(trunks);
-  std::vector<bf16> x(static_cast<size_t>(max_rows) * stride);
-  std::vector<int32_t> ids(static_cast<size_t>(max_rows) * moe.top_k);
-  std::vector<float> weights(ids.size());
-  std::vector<double> sums(static_cast<size_t>(max_rows) * ldo), packed(static_cast<size_t>(max_rows) * config.hidden);
-
+  ExpertRank r{transport, topology, kernels, config, bank, max_rows};
   for (;;) {
-    std::vector<DispatchMessage> messages;
-    int rows = 0;
-    for (size_t t = 0; t < trunks; ++t) {
-      transport.receive(topology.trunk[t], Tag::rows, inbox[t]);
-      const DispatchMessage& m = messages.emplace_back(decode_dispatch(inbox[t], moe.experts));
-      if (m.layer != messages[0].layer)
-        fail(kExitPeerLost, "trunk ranks are in different layers: {} and {}", messages[0].layer, m.layer);
-      if (m.layer == kLeave) continue;
-      if (m.hidden != config.hidden || m.routing.top_k != moe.top_k || rows + m.routing.rows > max_rows ||
-          m.layer < 0 || m.layer >= static_cast<int>(bank.moe_index.size()) || bank.moe_index[m.layer] < 0)
-        fail(kExitPeerLost, "expert rows for layer {}: {} rows of {} with {} experts each do not fit this model",
-             m.layer, m.routing.rows, m.hidden, m.routing.top_k);
-      for (int i = 0; i < m.routing.rows; ++i)
-        std::memcpy(&x[(rows + i) * stride], m.rows + static_cast<int64_t>(i) * m.hidden, m.hidden * sizeof(bf16));
-      std::memcpy(&ids[static_cast<size_t>(rows) * moe.top_k], m.routing.ids.data(), m.routing.ids.size_bytes());
-      std::memcpy(&weights[static_cast<size_t>(rows) * moe.top_k], m.routing.weights.data(),
-                  m.routing.weights.size_bytes());
-      rows += m.routing.rows;
+    receive_asks(r);
+    switch (r.messages[0].ask) {
+      case Ask::compute: compute(r); break;
+      case Ask::weights: send_weights(r); break;
+      case Ask::leave: return;
     }
-    if (messages[0].layer == kLeave) return;
-
-    const size_t pairs = static_cast<size_t>(rows) * moe.top_k;
-    std::memset(sums.data(), 0, static_cast<size_t>(rows) * ldo * sizeof(double));
-    runner.run(kernels, bank.layer(messages[0].layer, moe.experts), {.data = x.data(), .stride = stride, .count = rows},
-               {.ids = {ids.data(), pairs}, .weights = {weights.data(), pairs}, .rows = rows, .top_k = moe.top_k},
-               sums.data(), ldo);
-
-    size_t row = 0;
-    for (int i = 0; i < rows; ++i)
-      std::memcpy(&packed[static_cast<size_t>(i) * config.hidden], &sums[i * ldo], config.hidden * sizeof(double));
-    for (size_t t = 0; t < trunks; ++t) {
-      const size_t count = static_cast<size_t>(messages[t].routing.rows);
-      transport.send(topology.trunk[t], Tag::results,
-                     std::as_bytes(std::span(packed).subspan(row * config.hidden, count * config.hidden)));
-      row += count;
-    }
-    transport.finish_sends();
   }
 }
 

@@ -28,7 +28,8 @@ size_t ExpertRunner::bytes(const MoeSpec& spec, int hidden, int columns, Format 
 void ExpertRunner::group(const Routing& routing) {
   std::fill(fill_.begin(), fill_.end(), 0);
   const int pairs = routing.rows * routing.top_k;
-  for (int i = 0; i < pairs; ++i) ++fill_[routing.ids[i]];
+  for (int i = 0; i < pairs; ++i)
+    if (routing.ids[i] >= 0) ++fill_[routing.ids[i]];
   groups_.clear();
   for (int e = 0, at = 0; e < spec_.experts; ++e) {
     if (fill_[e]) groups_.push_back({e, at, fill_[e]});
@@ -37,6 +38,7 @@ void ExpertRunner::group(const Routing& routing) {
     at += count;
   }
   for (int i = 0; i < pairs; ++i) {
+    if (routing.ids[i] < 0) continue;
     const int at = fill_[routing.ids[i]]++;
     row_[at] = i / routing.top_k;
     weight_[at] = routing.weights[i];
@@ -72,10 +74,12 @@ void ExpertRunner::run(const KernelContext& k, const FfnWeights* experts, const 
                        double* out, int64_t ldo) {
   if (!columns_ || !routing.rows) return;
   group(routing);
+  if (groups_.empty()) return;
   const int64_t ldh = round_up(columns_, kTileK);
   const int groups = static_cast<int>(groups_.size());
-  const int group_tiles = int8_ ? experts->down.group_tiles : 1;
-  const Rows x = int8_ ? quantized(k, rows, routing.rows, experts->gate_up.group_tiles) : rows;
+  const FfnWeights& any = experts[groups_.front().expert];
+  const int group_tiles = int8_ ? any.down.group_tiles : 1;
+  const Rows x = int8_ ? quantized(k, rows, routing.rows, any.gate_up.group_tiles) : rows;
 
   // Gate and up: tasks are (expert, part of its columns), enough of them to keep every thread busy. Parts begin at
   // groups of the down projection's inputs, so that a part can quantise what it has made.

@@ -9,7 +9,7 @@
 
 namespace kt {
 
-// Which experts each row wants: row r goes to ids[r * top_k + j] with weights[r * top_k + j].
+// Which experts each row wants: row r goes to ids[r * top_k + j] with weights[r * top_k + j]; -1: another sees to it.
 struct Routing {
   std::span<const int32_t> ids;
   std::span<const float> weights;

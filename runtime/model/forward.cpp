@@ -55,6 +55,8 @@ void begin_step(Trunk& t, const StepPlan& plan) {
   const ModelConfig& c = t.config;
   const int half = c.rope().dims / 2;
   begin_report(t, plan);
+  move_experts(t, plan.orders.moves);
+  t.layerwise = plan.orders.layerwise;
   std::vector<int> position(plan.tokens.size());
   int row = 0;
   for (const SeqSlice& s : plan.slices) {
@@ -194,14 +196,7 @@ Trunk make_trunk(Transport& transport, const Topology& topology, const KernelCon
   t.expert_weights.resize(rows * config.moe.top_k);
   t.shared_gate.resize(rows);
   if (config.mla.heads) t.mla = std::make_unique<MlaRoom>(config, share, limits.max_rows, kernels.pool, numa_node);
-  if (bank)
-    t.local_experts =
-        std::make_unique<ExpertRunner>(config.moe, config.hidden, bank->columns.size(), bank->format, limits.max_rows);
-  for (int i = 0; i < static_cast<int>(topology.experts.size()); ++i)
-    if (topology.experts[i] != topology.rank && config.moe.experts > 0 &&
-        inter_part(config.moe.inter, i, static_cast<int>(topology.experts.size())).size() > 0 &&
-        std::find(topology.trunk.begin(), topology.trunk.end(), topology.experts[i]) == topology.trunk.end())
-      t.remote_experts.push_back(topology.experts[i]);
+  make_expert_room(t, numa_node);
   return t;
 }
 

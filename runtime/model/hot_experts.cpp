@@ -15,7 +15,7 @@ HotExperts::HotExperts(const ModelConfig& config, Format format, Range columns, 
       moe_index_(moe_indices(config)),
       free_(static_cast<size_t>(slots)),
       storage_(bytes(config, format, columns.size(), slots), numa_node, pool) {
-  const size_t all = static_cast<size_t>(moe_layers(config)) * per_layer_;
+  const size_t all = static_cast<size_t>(moe_layer_count(config)) * per_layer_;
   experts_.resize(all);
   slot_of_.assign(all, -1);
   std::iota(free_.rbegin(), free_.rend(), 0);

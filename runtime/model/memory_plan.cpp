@@ -62,7 +62,7 @@ MemoryPlan plan_memory(const ModelConfig& config, bool trunk, const TrunkShare& 
       plan.step += static_cast<size_t>(limits.max_rows) * config.hidden * sizeof(double);  // all-reduce
   }
   if (columns.size()) {
-    plan.experts = bank_bytes(config, experts, columns.size());
+    plan.experts = bank_bytes(config, experts, columns);
     plan.step += ExpertRunner::bytes(config.moe, config.hidden, columns.size(), experts, limits.max_rows);
     // Rows in, sums out, and the messages of both.
     if (!trunk) plan.step += static_cast<size_t>(limits.max_rows) * config.hidden * 2 * (sizeof(bf16) + sizeof(double));

@@ -1,7 +1,10 @@
 #include <algorithm>
+#include <cstring>
+#include <future>
+#include <map>
 
 #include "runtime/base/error.h"
-#include "runtime/model/dispatch.h"
+#include "runtime/model/expert_fetch.h"
 #include "runtime/model/trunk.h"
 
 namespace kt {
@@ -61,37 +64,103 @@ void note(StepReport& report, int layer, int experts, const Routing& routing) {
     std::copy(routing.ids.begin(), routing.ids.end(), &report.ids[static_cast<size_t>(layer) * routing.ids.size()]);
 }
 
-// Each trunk rank sends its share of the rows to the expert ranks.
-void send_rows(Trunk& t, int layer, const Routing& routing, Range share) {
-  if (t.remote_experts.empty()) return;
-  const size_t first = static_cast<size_t>(share.begin) * routing.top_k,
-               pairs = static_cast<size_t>(share.size()) * routing.top_k;
-  const Routing mine{.ids = routing.ids.subspan(first, pairs),
-                     .weights = routing.weights.subspan(first, pairs),
-                     .rows = share.size(),
-                     .top_k = routing.top_k};
-  const Rows rows{.data = t.h.as<bf16>() + share.begin * t.stride.h, .stride = t.stride.h, .count = share.size()};
-  encode_dispatch(layer, mine, rows, t.config.hidden, t.outbox);
-  for (int rank : t.remote_experts) t.transport.send(rank, Tag::rows, t.outbox);
+// Who computes which pair of a layer; -1 in the others' ids. Without rows: nobody does.
+struct Assignment {
+  Routing hot, cold, late;
+};
+
+// A token's experts in order of weight: how many come before pair j of the row.
+int place_of(std::span<const float> weights, int j) {
+  int before = 0;
+  for (int i = 0; i < static_cast<int>(weights.size()); ++i)
+    before += weights[i] > weights[j] || (weights[i] == weights[j] && i < j);
+  return before;
 }
 
-// Their sums; exact, so the order of arrival does not matter.
-void receive_and_add(Trunk& t, Range share) {
-  for (int rank : t.remote_experts) {
-    t.transport.receive(rank, Tag::results, t.inbox);
-    const size_t expected = static_cast<size_t>(share.size()) * t.config.hidden * sizeof(double);
-    if (t.inbox.size() != expected)
-      fail(kExitPeerLost, "rank {} returned {} bytes of expert sums instead of {}", rank, t.inbox.size(), expected);
-    const auto* sums = reinterpret_cast<const double*>(t.inbox.data());
-    t.kernels.split(share.size(), 1, [&](int begin, int end) {
-      for (int r = begin; r < end; ++r) {
-        double* y = t.y.as<double>() + (share.begin + r) * t.stride.y;
-        const double* s = sums + static_cast<int64_t>(r) * t.config.hidden;
-        for (int i = 0; i < t.config.hidden; ++i) y[i] += s[i];
-      }
-    });
+// Hot experts are computed here. Of the cold ones a token may defer the `max_deferred` with the least weight among all
+// of its experts, but not past the last MoE layer.
+Assignment assign(Trunk& t, int layer, const Routing& routing) {
+  const bool defers = t.limits.max_deferred > 0 && !t.layerwise && layer != t.last_moe_layer;
+  if (!t.hot && !defers) return {.hot = {}, .cold = routing, .late = {}};
+  const size_t pairs = routing.ids.size(), top_k = static_cast<size_t>(routing.top_k);
+  bool any_hot = false, any_late = false;
+  for (size_t i = 0; i < pairs; ++i) {
+    const int32_t id = routing.ids[i];
+    t.hot_ids[i] = t.cold_ids[i] = t.late_ids[i] = -1;
+    const auto weights = routing.weights.subspan(i / top_k * top_k, top_k);
+    if (t.hot && t.hot->holds(layer, id)) {
+      t.hot_ids[i] = id;
+      any_hot = true;
+      ++t.report.hot_pairs;
+    } else if (defers && place_of(weights, static_cast<int>(i % top_k)) >= routing.top_k - t.limits.max_deferred) {
+      t.late_ids[i] = id;
+      any_late = true;
+      ++t.report.late_pairs;
+      t.report.late_weight += routing.weights[i];
+    } else {
+      t.cold_ids[i] = id;
+    }
   }
-  t.transport.finish_sends();
+  const auto with = [&](bool any, const std::vector<int32_t>& ids) {
+    Routing r = routing;
+    r.ids = {ids.data(), pairs};
+    return any ? r : Routing{};
+  };
+  return {with(any_hot, t.hot_ids), with(true, t.cold_ids), with(any_late, t.late_ids)};
+}
+
+// With several groups, this rank's bank has only some of the experts.
+Routing of_own_bank(Trunk& t, const Routing& routing) {
+  if (t.bank->share.groups == 1 || !routing.rows) return routing;
+  t.group_ids.assign(routing.ids.begin(), routing.ids.end());
+  for (int32_t& id : t.group_ids)
+    if (!t.bank->share.owns(id)) id = -1;
+  Routing own = routing;
+  own.ids = t.group_ids;
+  return own;
+}
+
+// The experts of this rank's own bank, and those that were deferred in the MoE layer before.
+void run_own(Trunk& t, int layer, const Assignment& a, int rows) {
+  const FfnWeights* experts = t.bank->layer(layer, t.config.moe.experts);
+  const size_t bytes = static_cast<size_t>(rows * t.stride.y) * sizeof(double);
+  if (t.late_rows)
+    t.kernels.split(rows, 1, [&](int begin, int end) {
+      for (int64_t i = begin * t.stride.y; i < end * t.stride.y; ++i) t.y.as<double>()[i] += t.late.as<double>()[i];
+    });
+  t.local_experts->run(t.kernels, experts, t.normed(rows), of_own_bank(t, a.cold), t.y.as<double>(), t.stride.y);
+  t.late_rows = a.late.rows > 0;
+  if (!t.late_rows) return;
+  std::memset(t.late.bytes(), 0, bytes);
+  t.local_experts->run(t.kernels, experts, t.normed(rows), of_own_bank(t, a.late), t.late.as<double>(), t.stride.y);
+}
+
+// The experts that the rows want come here, batch by batch: one is computed while the next is on its way.
+void run_streamed(Trunk& t, int layer, const Routing& cold) {
+  std::vector<bool> wanted(static_cast<size_t>(t.config.moe.experts));
+  for (int32_t id : cold.ids)
+    if (id >= 0) wanted[static_cast<size_t>(id)] = true;
+  std::vector<int32_t> experts;
+  for (int e = 0; e < t.config.moe.experts; ++e)
+    if (wanted[static_cast<size_t>(e)]) experts.push_back(e);
+  t.report.streamed_bytes += static_cast<int64_t>(experts.size() * t.stream[0]->shape().bytes());
+
+  ExpertFetch fetch(t, layer, std::move(experts));
+  const auto bring = [&](HotExperts& slots) {
+    return fetch.next([&](int32_t expert) { return slots.take(layer, expert); });
+  };
+  std::span<const int32_t> batch = bring(*t.stream[0]);
+  for (int b = 0; !batch.empty(); b ^= 1) {
+    HotExperts &here = *t.stream[b], &there = *t.stream[b ^ 1];
+    std::future<std::span<const int32_t>> next = std::async(std::launch::async, bring, std::ref(there));
+    for (size_t i = 0; i < cold.ids.size(); ++i)
+      t.group_ids[i] = cold.ids[i] >= 0 && here.holds(layer, cold.ids[i]) ? cold.ids[i] : -1;
+    Routing routing = cold;
+    routing.ids = {t.group_ids.data(), cold.ids.size()};
+    t.hot_runner->run(t.kernels, here.layer(layer), t.normed(cold.rows), routing, t.y.as<double>(), t.stride.y);
+    for (int32_t e : batch) here.give_up(layer, e);
+    batch = next.get();
+  }
 }
 
 }  // namespace
@@ -103,17 +172,83 @@ void dense_ffn(Trunk& t, int layer, int rows) {
 void moe(Trunk& t, int layer, int rows) {
   const MoeSpec& spec = t.config.moe;
   const Routing routing = route(t, layer, rows);
-  const Range share = part_of(rows, t.share.index, t.share.count);
   note(t.report, layer, spec.experts, routing);
+  const Assignment a = assign(t, layer, routing);
+  const Range share = part_of(rows, t.share.index, t.share.count);
 
-  send_rows(t, layer, routing, share);
+  if (!t.layerwise) send_rows(t, layer, a.cold, a.late, share.begin, share.end);
   if (spec.shared_inter)
     add_ffn(t, t.weights.layers[layer].shared, spec.shared_inter, rows,
             spec.shared_gate ? t.shared_gate.data() : nullptr);
-  if (t.local_experts)
-    t.local_experts->run(t.kernels, t.bank->layer(layer, spec.experts), t.normed(rows), routing, t.y.as<double>(),
-                         t.stride.y);
-  receive_and_add(t, share);
+  if (a.hot.rows)
+    t.hot_runner->run(t.kernels, t.hot->layer(layer), t.normed(rows), a.hot, t.y.as<double>(), t.stride.y);
+  if (t.layerwise) return run_streamed(t, layer, a.cold);
+  if (t.local_experts) run_own(t, layer, a, rows);
+  receive_sums(t);
+}
+
+void move_experts(Trunk& t, std::span<const ExpertMove> moves) {
+  std::map<int, std::vector<int32_t>> in;  // by layer
+  for (const ExpertMove& m : moves) {
+    if (!t.hot || m.layer < 0 || m.layer >= static_cast<int>(t.config.layers.size()) ||
+        t.config.layers[m.layer].ffn != Ffn::moe || std::max(m.in, m.out) >= t.config.moe.experts)
+      fail(kExitPeerLost, "expert {} of layer {} cannot become hot, nor {} cold", m.in, m.layer, m.out);
+    if (m.out >= 0) t.hot->give_up(m.layer, m.out);
+    if (m.in >= 0) in[m.layer].push_back(m.in);
+  }
+  for (auto& [layer, experts] : in) {
+    std::sort(experts.begin(), experts.end());
+    t.report.moved_bytes += static_cast<int64_t>(experts.size() * t.hot->shape().bytes());
+    ExpertFetch fetch(t, layer, std::move(experts));
+    while (!fetch.next([&, at = layer](int32_t expert) { return t.hot->take(at, expert); }).empty()) {
+    }
+  }
+}
+
+void make_expert_room(Trunk& t, int numa_node) {
+  const ModelConfig& c = t.config;
+  for (int layer = 0; layer < static_cast<int>(c.layers.size()); ++layer)
+    if (c.layers[layer].ffn == Ffn::moe) t.last_moe_layer = layer;
+  const std::vector<int> one_group(t.topology.experts.size(), 0);
+  t.expert_shares = expert_shares(c.moe.inter, t.topology.group_of.empty() ? one_group : t.topology.group_of);
+  for (size_t i = 0; i < t.expert_shares.size(); ++i) {
+    const int rank = t.topology.experts[i], group = t.expert_shares[i].group;
+    const bool is_trunk = std::find(t.topology.trunk.begin(), t.topology.trunk.end(), rank) != t.topology.trunk.end();
+    if (is_trunk || !t.expert_shares[i].count(c.moe.experts)) continue;
+    const auto same = std::find_if(t.remote.begin(), t.remote.end(), [&](auto& g) { return g.group == group; });
+    RemoteGroup& g = same != t.remote.end() ? *same : t.remote.emplace_back(RemoteGroup{.group = group});
+    g.ranks.push_back(rank);
+  }
+  const size_t pairs = static_cast<size_t>(t.limits.max_rows) * c.moe.top_k;
+  for (auto* ids : {&t.hot_ids, &t.cold_ids, &t.late_ids, &t.group_ids, &t.group_late_ids}) ids->resize(pairs);
+  if (t.bank)
+    t.local_experts = std::make_unique<ExpertRunner>(c.moe, c.hidden, t.bank->share.columns.size(), t.bank->format,
+                                                     t.limits.max_rows);
+  const Range columns = inter_part(c.moe.inter, t.share.index, t.share.count);
+  const auto slots = [&](int64_t count) {
+    return std::make_unique<HotExperts>(c, t.limits.expert_format, columns, count, t.kernels.pool, numa_node);
+  };
+  if (t.limits.hot_experts) t.hot = slots(t.limits.hot_experts);
+  if (t.limits.layerwise)
+    for (auto& s : t.stream) s = slots(fetch_batch(c, t.limits.expert_format));
+  if (t.hot || t.limits.layerwise)
+    t.hot_runner =
+        std::make_unique<ExpertRunner>(c.moe, c.hidden, columns.size(), t.limits.expert_format, t.limits.max_rows);
+  if (t.bank && t.limits.max_deferred)
+    t.late = Buffer(static_cast<size_t>(t.limits.max_rows * t.stride.y) * sizeof(double), numa_node, t.kernels.pool);
+}
+
+size_t expert_room_bytes(const ModelConfig& c, const TrunkShare& share, TrunkLimits limits, bool has_bank) {
+  const int columns = inter_part(c.moe.inter, share.index, share.count).size();
+  const size_t pairs = static_cast<size_t>(limits.max_rows) * c.moe.top_k;
+  size_t bytes = 5 * pairs * sizeof(int32_t) + HotExperts::bytes(c, limits.expert_format, columns, limits.hot_experts);
+  if (limits.layerwise)
+    bytes += 2 * HotExperts::bytes(c, limits.expert_format, columns, fetch_batch(c, limits.expert_format));
+  if (limits.hot_experts || limits.layerwise)
+    bytes += ExpertRunner::bytes(c.moe, c.hidden, columns, limits.expert_format, limits.max_rows);
+  if (has_bank && limits.max_deferred)
+    bytes += static_cast<size_t>(limits.max_rows * round_up(c.hidden, kPanel)) * sizeof(double);
+  return bytes;
 }
 
 }  // namespace kt

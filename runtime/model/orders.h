@@ -24,14 +24,15 @@ struct StepOrders {
 
 // What a step did with the routed experts, as the first trunk rank saw it: all of them route alike.
 struct StepReport {
-  std::vector<int32_t> counts;  // [layers, experts]; empty unless ordered; dense layers are zero
-  std::vector<int32_t> ids;     // [layers, rows, top_k]; empty unless ordered; dense layers are -1
+  std::vector<int32_t> counts;                       // [layers, experts]; empty unless ordered; dense layers are zero
+  std::vector<int32_t> ids;                          // [layers, rows, top_k]; empty unless ordered; dense layers are -1
   int64_t pairs = 0, hot_pairs = 0, late_pairs = 0;  // (row, expert) pairs: all, computed here, deferred
   double weight = 0.0, late_weight = 0.0;            // their routing weights
   int64_t streamed_bytes = 0, moved_bytes = 0;       // of experts that came to this rank for the step, and to stay
 };
 std::vector<std::byte> encode(const StepReport& report);
-StepReport decode_step_report(std::span<const std::byte> bytes);  // throws Error(kExitPeerLost) on anything inconsistent
+StepReport decode_step_report(
+    std::span<const std::byte> bytes);  // throws Error(kExitPeerLost) on anything inconsistent
 
 // Takes part in every step on rank 0: says what it wants before, and sees what came of it.
 class StepObserver {

@@ -21,6 +21,17 @@ bool fits(const ModelConfig& c, int count) {
 
 }  // namespace
 
+std::vector<ExpertShare> expert_shares(int inter, std::span<const int> group_of) {
+  std::vector<ExpertShare> shares;
+  const int groups = group_of.empty() ? 1 : *std::max_element(group_of.begin(), group_of.end()) + 1;
+  for (size_t i = 0; i < group_of.size(); ++i) {
+    const auto before = std::count(group_of.begin(), group_of.begin() + static_cast<int64_t>(i), group_of[i]);
+    const auto all = std::count(group_of.begin(), group_of.end(), group_of[i]);
+    shares.emplace_back(inter_part(inter, static_cast<int>(before), static_cast<int>(all)), group_of[i], groups);
+  }
+  return shares;
+}
+
 TrunkShare trunk_share(const ModelConfig& config, int index, int count) {
   const AttentionSpec& a = config.attention;
   if (!fits(config, count)) {

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <span>
+#include <vector>
+
 #include "runtime/model/config.h"
 
 namespace kt {
@@ -27,6 +30,19 @@ inline Range inter_part(int inter, int index, int count) {
   return {slices.begin * width < inter ? slices.begin * width : inter,
           slices.end * width < inter ? slices.end * width : inter};
 }
+
+// What an expert rank holds: some columns of every `groups`-th routed expert, from `group` on. Groups of ranks hold
+// different experts, the ranks of a group different columns.
+struct ExpertShare {
+  Range columns;
+  int group, groups;
+  ExpertShare(Range columns = {}, int group = 0, int groups = 1) : columns(columns), group(group), groups(groups) {}
+
+  bool owns(int expert) const { return expert >= 0 && expert % groups == group; }
+  int count(int experts) const { return columns.size() ? (experts - group + groups - 1) / groups : 0; }
+};
+// Of all expert ranks; `group_of` each of them, groups being numbered from 0.
+std::vector<ExpertShare> expert_shares(int inter, std::span<const int> group_of);
 
 // What trunk rank `index` of `count` computes. Throws Error(kExitUsage) when the heads do not divide.
 struct TrunkShare {

@@ -26,7 +26,8 @@ struct Header {
 static_assert(sizeof(Header) == 40);
 
 size_t size_of(const Header& header) {
-  return sizeof(Header) + 4 * (8 * size_t{header.slices} + 1 + header.tokens + header.blocks + 3 * size_t{header.moves});
+  return sizeof(Header) +
+         4 * (8 * size_t{header.slices} + 1 + header.tokens + header.blocks + 3 * size_t{header.moves});
 }
 
 uint32_t flags_of(const StepOrders& o) {

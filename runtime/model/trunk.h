@@ -11,7 +11,9 @@
 #include "runtime/model/bank.h"
 #include "runtime/model/cache.h"
 #include "runtime/model/experts.h"
+#include "runtime/model/hot_experts.h"
 #include "runtime/model/mla.h"
+#include "runtime/model/remote_experts.h"
 #include "runtime/model/spans.h"
 #include "runtime/model/step.h"
 #include "runtime/model/weights.h"
@@ -21,6 +23,12 @@ namespace kt {
 struct TrunkLimits {
   int max_rows = 0;        // tokens of a step
   int max_logit_rows = 0;  // logits of a step
+
+  // Routed experts, besides those of the rank's own bank.
+  Format expert_format = Format::BF16;
+  int64_t hot_experts = 0;  // of all layers together
+  bool layerwise = false;   // steps may bring the cold experts here
+  int max_deferred = 0;     // of a token's experts, those of least weight, added one MoE layer later
 };
 // Bytes that make_trunk takes for a step's memory.
 size_t step_bytes(const ModelConfig& config, const TrunkShare& share, TrunkLimits limits);
@@ -59,14 +67,24 @@ struct Trunk {
   Buffer router;               // f32 router logits
   Buffer logits;               // f32 (rows, this rank's vocabulary)
   std::vector<float> rope_cos, rope_sin;  // (rows, dims / 2) of this step
-  StepReport report;  // of this step
+  StepReport report;                      // of this step
   std::vector<int32_t> expert_ids;
   std::vector<float> expert_weights, shared_gate;
   SpanRoom spans;  // of attention
   std::unique_ptr<MlaRoom> mla;
   std::unique_ptr<ExpertRunner> local_experts;
   std::vector<std::byte> outbox, inbox;
-  std::vector<int> remote_experts;  // expert ranks with a slice, without this rank
+
+  std::vector<ExpertShare> expert_shares;  // of topology.experts
+  std::vector<RemoteGroup> remote;         // expert ranks that are no trunk ranks
+  int last_moe_layer = -1;
+  bool layerwise = false;                 // this step
+  std::unique_ptr<HotExperts> hot;        // null when there are none
+  std::unique_ptr<HotExperts> stream[2];  // of layerwise steps: one batch is computed while the next one comes
+  std::unique_ptr<ExpertRunner> hot_runner;
+  std::vector<int32_t> hot_ids, cold_ids, late_ids, group_ids, group_late_ids;  // of a layer's routing
+  Buffer late;             // f64 sums of this rank's own deferred experts, like y
+  bool late_rows = false;  // it has some, of the MoE layer before
 
   Rows normed(int rows) const { return {.data = h.as<bf16>(), .stride = stride.h, .count = rows}; }
 };
@@ -85,5 +103,11 @@ void mix_mla(Trunk& t, int layer, const StepPlan& plan);
 void mix_delta_net(Trunk& t, int layer, const StepPlan& plan);
 void dense_ffn(Trunk& t, int layer, int rows);
 void moe(Trunk& t, int layer, int rows);
+
+// What moe needs between layers.
+void make_expert_room(Trunk& t, int numa_node);
+size_t expert_room_bytes(const ModelConfig& config, const TrunkShare& share, TrunkLimits limits, bool has_bank);
+// Between steps: gives hot experts up and brings others from the banks, on all trunk ranks alike.
+void move_experts(Trunk& t, std::span<const ExpertMove> moves);
 
 }  // namespace kt

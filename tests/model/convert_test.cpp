@@ -212,7 +212,7 @@ TEST_F(Converting, GivesEveryRankTheBytesThatItWouldQuantiseItself) {
                                                  .arch = &model.arch},
                                                 model.config, columns, pool, -1);
 
-      ASSERT_EQ(packed.storage.size(), bank_bytes(model.config, manifest.format, columns.size()));
+      ASSERT_EQ(packed.storage.size(), bank_bytes(model.config, manifest.format, columns));
       EXPECT_EQ(std::memcmp(packed.storage.bytes(), quantised.storage.bytes(), packed.storage.size()), 0)
           << columns.begin << "-" << columns.end;
     }

@@ -1,0 +1,77 @@
+#include "runtime/model/remote_experts.h"
+
+#include <algorithm>
+
+#include "runtime/base/error.h"
+#include "runtime/model/dispatch.h"
+#include "runtime/model/trunk.h"
+
+namespace kt {
+namespace {
+
+// With several groups, a copy of the ids in which other groups' pairs are -1.
+Routing of_group(const Routing& routing, const ExpertShare& share, int begin, int end, std::vector<int32_t>& room) {
+  if (share.groups == 1 || !routing.rows) return routing;
+  room.assign(routing.ids.begin(), routing.ids.end());
+  for (size_t i = static_cast<size_t>(begin) * routing.top_k; i < static_cast<size_t>(end) * routing.top_k; ++i)
+    if (!share.owns(room[i])) room[i] = -1;
+  Routing out = routing;
+  out.ids = room;
+  return out;
+}
+
+bool wants(const Routing& routing, int row) {
+  if (!routing.rows) return false;
+  const auto ids = routing.ids.subspan(static_cast<size_t>(row) * routing.top_k, routing.top_k);
+  return std::any_of(ids.begin(), ids.end(), [](int32_t id) { return id >= 0; });
+}
+
+// Exact sums, so the order of arrival does not matter.
+void receive_and_add(Trunk& t, int rank, Tag tag, const std::vector<int32_t>& rows) {
+  if (rows.empty()) return;
+  t.transport.receive(rank, tag, t.inbox);
+  const size_t expected = rows.size() * static_cast<size_t>(t.config.hidden) * sizeof(double);
+  if (t.inbox.size() != expected)
+    fail(kExitPeerLost, "rank {} returned {} bytes of expert sums instead of {}", rank, t.inbox.size(), expected);
+  const auto* sums = reinterpret_cast<const double*>(t.inbox.data());
+  t.kernels.split(static_cast<int64_t>(rows.size()), 1, [&](int begin, int end) {
+    for (int i = begin; i < end; ++i) {
+      double* y = t.y.as<double>() + rows[static_cast<size_t>(i)] * t.stride.y;
+      const double* s = sums + static_cast<int64_t>(i) * t.config.hidden;
+      for (int j = 0; j < t.config.hidden; ++j) y[j] += s[j];
+    }
+  });
+}
+
+}  // namespace
+
+void send_rows(Trunk& t, int layer, const Routing& all_now, const Routing& all_late, int begin, int end) {
+  for (RemoteGroup& g : t.remote) {
+    const ExpertShare share{{}, g.group, t.expert_shares.front().groups};
+    const Routing now = of_group(all_now, share, begin, end, t.group_ids);
+    const Routing late = of_group(all_late, share, begin, end, t.group_late_ids);
+    bool any_late = false;
+    g.rows.clear();
+    for (int r = begin; r < end; ++r) {
+      const bool deferred = wants(late, r);
+      any_late |= deferred;
+      if (deferred || wants(now, r)) g.rows.push_back(r);
+    }
+    encode_rows(layer, g.rows, now, any_late ? late : Routing{}, t.normed(end), t.config.hidden, g.outbox);
+    for (int rank : g.ranks) t.transport.send(rank, Tag::rows, g.outbox);
+    g.sent_late = any_late;
+  }
+}
+
+void receive_sums(Trunk& t) {
+  for (RemoteGroup& g : t.remote) {
+    for (int rank : g.ranks) {
+      receive_and_add(t, rank, Tag::late, g.late_rows);
+      receive_and_add(t, rank, Tag::results, g.rows);
+    }
+    g.late_rows = g.sent_late ? g.rows : std::vector<int32_t>();
+  }
+  t.transport.finish_sends();
+}
+
+}  // namespace kt
