@@ -38,8 +38,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def end_stream(self, prompt, completion, finish="stop", **choice):
         self.event({"choices": [{"index": 0, "finish_reason": finish, **choice}]})
         self.event({"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": completion}})
+        self.leave()  # the client may see the end, and send the next request, before the handler returns
         self.chunk(b"data: [DONE]\n\n")
         self.chunk(b"")
+
+    def leave(self):
+        with self.server.lock:
+            self.server.open -= self.counted
+            self.counted = 0
 
     def do_GET(self):
         self.server.seen.append((self.path, dict(self.headers), None))
@@ -50,14 +56,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.seen.append((self.path, dict(self.headers), body))
         with self.server.lock:
             self.server.open += 1
+            self.counted = 1
             self.server.most_open = max(self.server.most_open, self.server.open)
         try:
             {"/v1/chat/completions": self.chat, "/v1/completions": self.complete, "/tokenize": self.tokenize}[self.path](body)
         except OSError:
             self.server.gone.append(body)
         finally:
-            with self.server.lock:
-                self.server.open -= 1
+            self.leave()
 
     def tokenize(self, body):
         tokens = [100 + i for i in range(len(body["prompt"].split()))]
