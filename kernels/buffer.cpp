@@ -14,13 +14,10 @@
 #include "kernels/numeric.h"
 
 namespace kt {
-namespace {
-constexpr size_t kHugePage = 2u << 20;
-}
 
 Buffer::Buffer(size_t size, int node, ThreadPool& pool) : size_(size) {
   if (size == 0) return;
-  const size_t mapped = static_cast<size_t>(round_up(static_cast<int64_t>(size), kHugePage));
+  const size_t mapped = footprint(size);
   void* p = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) throw std::bad_alloc();
   madvise(p, mapped, MADV_HUGEPAGE);
@@ -39,7 +36,7 @@ Buffer::Buffer(size_t size, int node, ThreadPool& pool) : size_(size) {
 }
 
 Buffer::~Buffer() {
-  if (data_) munmap(data_, static_cast<size_t>(round_up(static_cast<int64_t>(size_), kHugePage)));
+  if (data_) munmap(data_, footprint(size_));
 }
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {

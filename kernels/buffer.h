@@ -25,8 +25,12 @@ class Buffer {
     return reinterpret_cast<T*>(data_);
   }
   size_t size() const { return size_; }
+  // What a buffer of that size takes from the system: whole huge pages, all of them touched.
+  static size_t footprint(size_t size) { return (size + kHugePage - 1) / kHugePage * kHugePage; }
 
  private:
+  static constexpr size_t kHugePage = 2u << 20;
+
   std::byte* data_ = nullptr;
   size_t size_ = 0;
 };

@@ -9,14 +9,12 @@
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 #include "runtime/checkpoint/dummy.h"
+#include "runtime/engine/engine_options.h"
 #include "runtime/model/expert_rank.h"
-#include "runtime/model/memory_plan.h"
+#include "runtime/plan/fit.h"
 
 namespace kt {
 namespace {
-
-constexpr int kMaxLogitRows = 256;       // of a step
-constexpr int kDefaultKvTokens = 65536;  // without max-total-tokens, when the context is longer
 
 // Runs one phase of the set-up on this rank and returns when it is done on all; false if it failed anywhere. A phase
 // either fails on all ranks or talks to other ranks before anything in it can fail.
@@ -44,44 +42,35 @@ struct Phases {
   }
 };
 
-EngineConfig engine_config(const RunConfig& run, const ModelConfig& model) {
-  EngineConfig e;
-  e.context_length = run.context_length.value_or(model.max_context);
-  if (e.context_length > model.max_context)
-    fail(kExitUsage, "context-length {}: the model's config.json allows {}", e.context_length, model.max_context);
-  if (run.max_running_requests) e.max_running_requests = *run.max_running_requests;
-  if (e.max_running_requests > kMaxLogitRows - kBlockTokens)
-    fail(kExitUsage, "max-running-requests {}: at most {}", e.max_running_requests, kMaxLogitRows - kBlockTokens);
-  const int tokens =
-      run.max_total_tokens.value_or(std::min(kDefaultKvTokens, e.context_length * e.max_running_requests));
-  e.kv_blocks = std::max(1, tokens / kBlockTokens);
-  if (run.max_queued_requests) e.max_queued_requests = *run.max_queued_requests;
-  if (run.chunked_prefill_size) e.chunked_prefill_size = *run.chunked_prefill_size;
-  e.enable_mixed_chunk = run.enable_mixed_chunk;
-  e.max_decode_stall_ms = run.max_decode_stall_ms;
-  e.prefix_cache = !run.disable_radix_cache;
-  e.recurrent =
-      std::any_of(model.layers.begin(), model.layers.end(), [](LayerSpec l) { return l.mixer == Mixer::delta_net; });
-  // Each running request has the state after its prompt and that of its answer; others wait for theirs to come back.
-  if (e.recurrent && e.prefix_cache) e.state_snapshots = std::max(8, 2 * e.max_running_requests);
-  e.max_logit_rows = kMaxLogitRows;
-  e.eos = model.eos;
-  return e;
+size_t memory_of_machine(const std::vector<RankPlan>& ranks, int node) {
+  size_t bytes = 0;
+  for (const RankPlan& r : ranks)
+    if (r.node == node) bytes += r.memory.total();
+  return bytes;
+}
+
+// What to change so that this machine's ranks fit into `available`, as lines of a message.
+std::string memory_advice(const JobRank& job, int node, size_t available) {
+  Deployment deployment = make_deployment(*job.loaded, *job.checkpoint, job.topology, job.experts->source.format);
+  deployment.trunk_threads = deployment.expert_threads = job.cores.threads;
+  const Remedies remedies = find_remedies(job.run, job.model(), [&](const RunConfig& changed) {
+    return memory_of_machine(plan_ranks(changed, deployment), node) <= available;
+  });
+  return remedies.options.empty() ? "use more machines, or a smaller model" : describe(remedies);
 }
 
 // The memory of all ranks of this machine together must be there before any of it is taken.
-void check_memory(Transport& transport, const Topology& topology, const MemoryPlan& plan) {
-  const std::vector<std::string> plans = all_gather(transport, std::to_string(plan.total()));
+void check_memory(const JobRank& job) {
+  const std::vector<std::string> totals = all_gather(job.transport, std::to_string(job.memory.total()));
+  const int node = job.topology.node_of[job.rank()];
   size_t machine = 0;
-  for (int r = 0; r < topology.world; ++r)
-    if (topology.node_of[r] == topology.node_of[topology.rank]) machine += std::stoull(plans[r]);
+  for (int r = 0; r < job.topology.world; ++r)
+    if (job.topology.node_of[r] == node) machine += std::stoull(totals[r]);
   const size_t available = available_memory();
   if (machine > available)
-    fail(kExitUsage,
-         "memory: the ranks of machine {} need {:.1f} GB, {:.1f} GB are available\n  this rank: {}\n"
-         "  lower max-total-tokens, chunked-prefill-size or max-running-requests, or use more machines",
-         topology.node_of[topology.rank], static_cast<double>(machine) / 1e9, static_cast<double>(available) / 1e9,
-         describe(plan));
+    fail(kExitUsage, "memory: the ranks of machine {} need {:.1f} GB, {:.1f} GB are available\nthis rank: {}\n{}", node,
+         static_cast<double>(machine) / 1e9, static_cast<double>(available) / 1e9, describe(job.memory),
+         memory_advice(job, node, available));
 }
 
 void require_one_table(Transport& transport, const Ops& ops) {
@@ -124,24 +113,33 @@ void read_set_up(JobRank& job, const std::function<void()>& front, const EditCon
 
 void place(JobRank& job) {
   require_one_table(job.transport, *job.ops);
-  job.limits = {.max_rows = max_step_rows(job.engine), .max_logit_rows = kMaxLogitRows};
-  job.cache_limits = {.blocks = job.engine.kv_blocks,
-                      .slots = job.engine.max_running_requests,
-                      .snapshots = job.engine.state_snapshots};
+  job.limits = trunk_limits(job.run, job.engine, job.model(), job.experts->source.format);
+  job.cache_limits = cache_limits(job.engine);
   if (job.topology.expert_index() >= 0)
-    job.columns =
-        inter_part(job.model().moe.inter, job.topology.expert_index(), static_cast<int>(job.topology.experts.size()));
+    job.expert_share = expert_shares(job.model().moe.inter, job.topology.group_of)[job.topology.expert_index()];
   job.cores =
       plan_cores(job.transport, job.topology, {job.run.trunk_threads, job.run.kt_cpuinfer, job.run.kt_numa_nodes});
   for (const std::string& w : job.cores.warnings) log("{}", w);
+
+  const bool trunk = job.topology.trunk_index() >= 0;
+  job.memory = plan_memory(
+      {.config = job.model(),
+       .trunk = trunk ? &job.share : nullptr,
+       .trunk_weights = trunk ? trunk_size(*job.checkpoint, job.loaded->arch, job.model(), job.share).resident : 0,
+       .bank = job.expert_share,
+       .experts = job.experts->source.format,
+       .cache = job.cache_limits,
+       .limits = job.limits,
+       .trunk_ranks = job.share.count,
+       .threads = job.cores.threads,
+       .context = longest_sequence(job.engine),
+       .scheduler = job.rank() == 0});
 }
 
 void plan(JobRank& job) {
-  const MemoryPlan memory = plan_memory(job.model(), job.topology.trunk_index() >= 0, job.share, job.columns,
-                                        job.experts->source.format, job.cache_limits, job.limits, job.share.count);
   log("kernels {}, {} threads{}; memory {}", job.ops->name, job.cores.threads,
-      job.cores.cores.empty() ? "" : ", pinned", describe(memory));
-  check_memory(job.transport, job.topology, memory);
+      job.cores.cores.empty() ? "" : ", pinned", describe(job.memory));
+  check_memory(job);
 }
 
 void load(JobRank& job) {
@@ -153,7 +151,7 @@ void load(JobRank& job) {
     job.trunk_weights.emplace(
         load_trunk(*job.checkpoint, job.loaded->arch, job.model(), job.share, *job.pool, numa_node));
   if (job.topology.expert_index() >= 0)
-    job.bank.emplace(load_experts(job.experts->source, job.model(), job.columns, *job.pool, numa_node));
+    job.bank.emplace(load_experts(job.experts->source, job.model(), job.expert_share, *job.pool, numa_node));
   if (!is_trunk) return;
   job.cache.emplace(job.model(), job.share, job.cache_limits, *job.pool, numa_node);
   job.trunk.emplace(make_trunk(job.transport, job.topology, *job.kernels, *job.checkpoint, job.model(), job.share,

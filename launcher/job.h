@@ -13,6 +13,7 @@
 #include "runtime/config/run_config.h"
 #include "runtime/engine/engine.h"
 #include "runtime/model/cluster_runner.h"
+#include "runtime/model/memory_plan.h"
 
 namespace kt {
 
@@ -38,8 +39,9 @@ struct JobRank {
   std::unique_ptr<ExpertFiles> experts = {};
   CacheLimits cache_limits = {};
   TrunkLimits limits = {};
-  Range columns = {};  // of each expert, that this rank computes
+  ExpertShare expert_share = {};  // of an expert rank
   CorePlan cores = {};
+  MemoryPlan memory = {};
   std::unique_ptr<ThreadPool> pool = {};
   std::optional<KernelContext> kernels = {};
   std::optional<TrunkWeights> trunk_weights = {};

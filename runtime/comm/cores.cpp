@@ -43,6 +43,8 @@ struct Worker {
 
 }  // namespace
 
+int numa_node_count() { return static_cast<int>(by_numa_node(allowed_cores()).size()); }
+
 CorePlan plan_cores(Transport& transport, const Topology& topology, const CoreRequest& request) {
   const std::vector<int> cores = allowed_cores();
   std::ostringstream text;

@@ -28,4 +28,6 @@ struct CoreRequest {
 // point. Throws Error(kExitUsage) when kt-numa-nodes does not fit.
 CorePlan plan_cores(Transport& transport, const Topology& topology, const CoreRequest& request);
 
+int numa_node_count();  // that the launcher left to this process
+
 }  // namespace kt

@@ -32,11 +32,9 @@ const char* plural(int n) { return n == 1 ? "" : "s"; }
          "  try: mpirun -np {}, or a smaller tensor-parallel-size",
          world, plural(world), t, t, t + 1);
   }
-  std::string valid = "\n  valid: 1 (all roles in one process)";
-  if (p * nodes >= t && p * nodes > 1)
-    valid += fmt::format("\n  valid: {} (the first {} expert ranks hold the trunk)", p * nodes, t);
-  valid += fmt::format("\n  valid: {} (trunk ranks, then expert ranks)", t + p * nodes);
-  valid += fmt::format("\n  valid: {} (rank 0 schedules only, then trunk ranks, then expert ranks)", t + p * nodes + 1);
+  std::string valid;
+  for (const WorldSize& size : valid_world_sizes(request, nodes))
+    valid += fmt::format("\n  valid: {} ({})", size.ranks, size.roles);
   fail(kExitUsage,
        "{} rank{} for tensor-parallel-size {} and kt-threadpool-count {} on {} node{}.{}\n  try: mpirun -np {}", world,
        plural(world), t, p, nodes, plural(nodes), valid, t + p * nodes);
@@ -72,6 +70,16 @@ std::vector<int> expert_groups(const Topology& t, std::string_view layout) {
 
 int Topology::trunk_index() const { return index_in(trunk, rank); }
 int Topology::expert_index() const { return index_in(experts, rank); }
+
+std::vector<WorldSize> valid_world_sizes(const TopologyRequest& request, int nodes) {
+  const int t = request.tensor_parallel, experts = request.experts_per_node * nodes;
+  std::vector<WorldSize> sizes = {{1, "all roles in one process"}};
+  if (experts >= t && experts > 1)
+    sizes.push_back({experts, fmt::format("the first {} expert ranks hold the trunk", t)});
+  sizes.push_back({t + experts, "trunk ranks, then expert ranks"});
+  sizes.push_back({t + experts + 1, "rank 0 schedules only, then trunk ranks, then expert ranks"});
+  return sizes;
+}
 
 std::string Topology::role_name() const {
   std::string name = is_scheduler() ? "scheduler" : "";

@@ -38,6 +38,12 @@ struct TopologyRequest {
 //   T + P*nodes + 1   rank 0 is scheduler only, then the trunk, then expert ranks
 //   P*nodes >= T      every rank is an expert rank, the first T are the trunk too
 // With P absent the ranks beyond the trunk are expert ranks; N == T then means that the trunk ranks are both.
+struct WorldSize {
+  int ranks = 1;
+  std::string roles;  // "all roles in one process"
+};
+std::vector<WorldSize> valid_world_sizes(const TopologyRequest& request, int nodes);  // P present
+
 // Throws Error(kExitUsage) saying what is valid.
 Topology plan_topology(const TopologyRequest& request, int rank, std::span<const int> node_of);
 

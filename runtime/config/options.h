@@ -23,7 +23,8 @@ enum class Group : uint8_t { model, endpoint, scheduling, ranks, experts };
 
 // Where an option's value goes; monostate: nothing reads it.
 using Field = std::variant<std::monostate, bool RunConfig::*, int RunConfig::*, std::optional<int> RunConfig::*,
-                           double RunConfig::*, std::string RunConfig::*, std::vector<int> RunConfig::*>;
+                           double RunConfig::*, std::optional<double> RunConfig::*, std::string RunConfig::*,
+                           std::vector<int> RunConfig::*>;
 
 // One option, from which --help, the command line, YAML keys and /get_server_info come.
 struct Option {

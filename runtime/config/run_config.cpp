@@ -29,19 +29,19 @@ std::vector<Setting> last_of_each(std::vector<Setting> settings) {
 }
 
 // Stores one setting; returns what is wrong with it, or "".
-std::string apply(RunConfig& config, const Setting& setting) {
+std::string apply(RunConfig& config, const Setting& setting, Intent intent) {
   const auto& [option, value, where] = setting;
-  switch (option->status) {
-    case Status::no_meaning:
-      config.warnings.push_back(fmt::format("{}: {} has no effect: {}", where, option->name, option->reason));
-      return "";
-    case Status::not_built:
-      if (asks_for_nothing(*option, value)) return "";
-      return fmt::format("{}: {}: asked for '{}', but {}", where, option->name, value, option->reason);
-    case Status::active: break;
+  if (option->status == Status::no_meaning) {
+    config.warnings.push_back(fmt::format("{}: {} has no effect: {}", where, option->name, option->reason));
+    return "";
   }
-  if (contains(option->later, value))
-    return fmt::format("{}: {}: asked for '{}', but {}", where, option->name, value, option->reason);
+  const bool not_built = option->status == Status::not_built;
+  if (not_built && asks_for_nothing(*option, value)) return "";
+  if (not_built || contains(option->later, value)) {
+    if (intent == Intent::run)
+      return fmt::format("{}: {}: asked for '{}', but {}", where, option->name, value, option->reason);
+    config.warnings.push_back(fmt::format("{}: {} {}: {}", where, option->name, value, option->reason));
+  }
   if (const auto expected = assign(config, *option, value))
     return fmt::format("{}: {}: expected {}, found '{}'", where, option->name, *expected, value);
   return "";
@@ -75,7 +75,7 @@ RunConfig parse_run_config(int argc, char** argv) {
   return parse_run_config(arguments);
 }
 
-RunConfig parse_run_config(std::span<const std::string> arguments) {
+RunConfig parse_run_config(std::span<const std::string> arguments, Intent intent) {
   CommandLine command_line = read_command_line(arguments);
   std::vector<Setting> settings;
   if (!command_line.config.empty()) settings = read_yaml(command_line.config);
@@ -84,7 +84,7 @@ RunConfig parse_run_config(std::span<const std::string> arguments) {
   RunConfig config;
   std::vector<std::string> problems;
   for (const Setting& setting : last_of_each(std::move(settings)))
-    if (std::string problem = apply(config, setting); !problem.empty()) problems.push_back(std::move(problem));
+    if (std::string problem = apply(config, setting, intent); !problem.empty()) problems.push_back(std::move(problem));
   if (problems.empty()) problems = conflicts(config);
   if (!problems.empty()) fail_with(problems);
   fill_defaults(config);
@@ -95,7 +95,8 @@ std::string to_json(const RunConfig& config) {
   const auto value_of = [&](auto field) -> nlohmann::json {
     if constexpr (std::is_same_v<decltype(field), std::monostate>) {
       return nullptr;
-    } else if constexpr (std::is_same_v<decltype(field), std::optional<int> RunConfig::*>) {
+    } else if constexpr (std::is_same_v<decltype(field), std::optional<int> RunConfig::*> ||
+                         std::is_same_v<decltype(field), std::optional<double> RunConfig::*>) {
       return config.*field ? nlohmann::json(*(config.*field)) : nlohmann::json();
     } else {
       return config.*field;

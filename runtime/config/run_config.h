@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -39,16 +40,22 @@ struct RunConfig {
   std::string kt_method = "auto";
   std::string expert_layout = "hybrid";
   std::optional<int> kt_num_gpu_experts;
+  std::optional<double> kt_gpu_experts_ratio;
+  std::string hot_weights = "bank";  // bank, model
+  std::optional<int> kt_gpu_prefill_token_threshold;
   double request_timeout_s = 0.0;  // 0: none but the client's own
   double step_timeout_s = 60.0, drain_timeout_s = 30.0;
 
   std::vector<std::string> warnings;  // one line per accepted option that has no meaning here, with the reason
 };
 
+// A plan describes what this program cannot run yet: options that are not built are taken with a line in `warnings`.
+enum class Intent : uint8_t { run, plan };
+
 // Reads the command line (argv[0] is the command's name) and the YAML file that its --config names. Throws
 // Error(kExitUsage) with one line for everything that is wrong: where it was asked for, what was expected and found.
 RunConfig parse_run_config(int argc, char** argv);
-RunConfig parse_run_config(std::span<const std::string> arguments);  // without argv[0]
+RunConfig parse_run_config(std::span<const std::string> arguments, Intent intent = Intent::run);  // without argv[0]
 
 std::string run_config_help();                 // all options in groups, for --help
 std::string to_json(const RunConfig& config);  // an object, option names with underscores, keys and secrets masked

@@ -52,14 +52,19 @@ Expected store(RunConfig& config, const Option&, bool RunConfig::*field, std::st
 }
 
 template <class Int>  // int or std::optional<int>
-Expected store(RunConfig& config, const Option& option, Int RunConfig::*field, std::string_view text) {
+requires std::is_same_v<Int, int> || std::is_same_v<Int, std::optional<int>> Expected store(RunConfig& config,
+                                                                                            const Option& option,
+                                                                                            Int RunConfig::*field,
+                                                                                            std::string_view text) {
   const auto value = parse_in_range<int>(option, text);
   if (!value) return fmt::format("a whole number from {} to {}", option.min, option.max);
   config.*field = *value;
   return std::nullopt;
 }
 
-Expected store(RunConfig& config, const Option& option, double RunConfig::*field, std::string_view text) {
+template <class Double>  // double or std::optional<double>
+requires std::is_same_v<Double, double> || std::is_same_v<Double, std::optional<double>> Expected
+store(RunConfig& config, const Option& option, Double RunConfig::*field, std::string_view text) {
   const auto value = parse_in_range<double>(option, text);
   if (!value) return fmt::format("a number from {} to {}", option.min, option.max);
   config.*field = *value;
@@ -80,7 +85,8 @@ Expected store(RunConfig& config, const Option& option, std::vector<int> RunConf
 
 // An empty text is refused: it is what an unset shell variable leaves, and an empty key would open the door.
 Expected store(RunConfig& config, const Option& option, std::string RunConfig::*field, std::string_view text) {
-  if (!option.words.empty() && !contains(option.words, text)) return expected_words(option, text);
+  if (!option.words.empty() && !contains(option.words, text) && !contains(option.later, text))
+    return expected_words(option, text);
   if (text.empty()) return "a text that is not empty";
   config.*field = text;
   return std::nullopt;

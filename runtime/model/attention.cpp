@@ -75,6 +75,10 @@ void finish_query(Trunk& t, const Task& task, int query, int group, const Softma
 
 }  // namespace
 
+size_t attention_room_bytes(const AttentionSpec& attention, int threads, int context) {
+  return span_room_bytes(threads, ceil_div(context, kKvSpan), kQueriesPerTask, attention.head_dim);
+}
+
 void mix_attention(Trunk& t, int layer, const StepPlan& plan) {
   const AttentionSpec& a = t.config.attention;
   const AttentionWeights& w = t.weights.layers[layer].attention;

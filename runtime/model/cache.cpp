@@ -43,10 +43,11 @@ std::vector<int64_t> cache_places(const StepPlan& plan) {
   return places;
 }
 
-size_t StateCache::bytes(const ModelConfig& config, const TrunkShare& share, CacheLimits limits) {
+StateCache::Bytes StateCache::bytes(const ModelConfig& config, const TrunkShare& share, CacheLimits limits) {
   const Sizes s = sizes_of(config, share, limits);
-  return s.attention_layers * s.page_elements * sizeof(bf16) +
-         s.delta_layers * static_cast<size_t>(limits.slots + limits.snapshots) * (s.history + s.state) * sizeof(float);
+  const size_t slots = static_cast<size_t>(limits.slots + limits.snapshots);
+  return {.pages = s.attention_layers * s.page_elements * sizeof(bf16),
+          .states = s.delta_layers * slots * (s.history + s.state) * sizeof(float)};
 }
 
 StateCache::StateCache(const ModelConfig& config, const TrunkShare& share, CacheLimits limits, ThreadPool& pool,
@@ -61,9 +62,9 @@ StateCache::StateCache(const ModelConfig& config, const TrunkShare& share, Cache
   layer_page_elements_ = s.page_elements;
   history_ = s.history;
   state_ = s.state;
-  pages_ = Buffer(attention_layers_ * s.page_elements * sizeof(bf16), numa_node, pool);
-  states_ = Buffer(static_cast<size_t>(delta_layers_) * (slots_ + snapshots_) * (history_ + state_) * sizeof(float),
-                   numa_node, pool);
+  const Bytes b = bytes(config, share, limits);
+  pages_ = Buffer(b.pages, numa_node, pool);
+  states_ = Buffer(b.states, numa_node, pool);
 }
 
 bf16* StateCache::pages(int layer, int kv_head) const {

@@ -28,7 +28,10 @@ std::vector<int64_t> cache_places(const StepPlan& plan);
 // Snapshots are further slots that no sequence runs in.
 class StateCache {
  public:
-  static size_t bytes(const ModelConfig& config, const TrunkShare& share, CacheLimits limits);
+  struct Bytes {
+    size_t pages = 0, states = 0;
+  };
+  static Bytes bytes(const ModelConfig& config, const TrunkShare& share, CacheLimits limits);
   StateCache(const ModelConfig& config, const TrunkShare& share, CacheLimits limits, ThreadPool& pool, int numa_node);
 
   // Pages of one key-value head of this rank, or of the latents; page b is at + b * page_stride().

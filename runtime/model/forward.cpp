@@ -136,10 +136,16 @@ StepStrides step_strides(const ModelConfig& c, const TrunkShare& share) {
           .logits = round_up(share.vocab.size(), kPanel)};
 }
 
-size_t step_bytes(const ModelConfig& config, const TrunkShare& share, TrunkLimits limits) {
+size_t step_bytes(const ModelConfig& config, const TrunkShare& share, TrunkLimits limits, int threads, int context) {
   const StepBytes b = bytes_of(step_strides(config, share), limits);
-  return b.x + b.h + b.y + b.fused + b.mixed + b.gated + b.gates + b.conv + b.activations + b.router + b.logits +
-         (config.mla.heads ? mla_room_bytes(config, share, limits.max_rows) : 0);
+  size_t bytes = 0;
+  for (size_t size : {b.x, b.h, b.y, b.fused, b.mixed, b.gated, b.gates, b.conv, b.activations, b.router, b.logits})
+    bytes += Buffer::footprint(size);
+  const size_t angles = config.rope().dims * sizeof(float),
+               routed = config.moe.top_k * (sizeof(int32_t) + sizeof(float));
+  bytes += static_cast<size_t>(limits.max_rows) * (angles + routed + sizeof(float));
+  return bytes + (config.mla.heads ? mla_room_bytes(config, share, limits.max_rows, threads, context)
+                                   : attention_room_bytes(config.attention, threads, context));
 }
 
 const float* forward(Trunk& t, const StepPlan& plan) {

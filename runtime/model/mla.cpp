@@ -43,6 +43,10 @@ SlotSizes slot_sizes(const MlaSpec& m) {
           .scores = static_cast<size_t>(std::max({attend, static_cast<int64_t>(kAbsorbRows) * m.kv_rank, index})),
           .weights = static_cast<size_t>(std::max(attend, static_cast<int64_t>(kAbsorbRows) * m.nope_dim))};
 }
+size_t slot_bytes(const MlaSpec& m) {
+  const SlotSizes s = slot_sizes(m);
+  return s.packed * sizeof(bf16) + s.scores * sizeof(float) + s.weights * sizeof(bf16);
+}
 
 struct Slot {
   bf16* packed;   // cached rows of one span as a matrix
@@ -413,10 +417,17 @@ RoomBytes room_bytes(const ModelConfig& config, const TrunkShare& share, int max
 
 }  // namespace
 
-size_t mla_room_bytes(const ModelConfig& config, const TrunkShare& share, int max_rows) {
+size_t mla_room_bytes(const ModelConfig& config, const TrunkShare& share, int max_rows, int threads, int context) {
+  const MlaSpec& m = config.mla;
   const RoomBytes b = room_bytes(config, share, max_rows);
-  return b.down + b.q_latent + b.q + b.query + b.mixed + b.values + b.out + b.index_q + b.index_q16 + b.keys +
-         b.index_scores;
+  size_t bytes = 0;
+  for (size_t size :
+       {b.down, b.q_latent, b.q, b.query, b.mixed, b.values, b.out, b.index_q, b.index_q16, b.keys, b.index_scores})
+    bytes += Buffer::footprint(size);
+  const size_t ranks = m.indexer ? static_cast<size_t>(context) * sizeof(uint32_t) : 0;
+  const int keys = m.indexer ? std::min(context, m.indexer->top_k) : context;
+  return bytes + static_cast<size_t>(threads) * (Buffer::footprint(slot_bytes(m)) + ranks) +
+         span_room_bytes(threads, ceil_div(keys, kKvSpan), kRunQueries, m.kv_rank);
 }
 
 MlaRoom::MlaRoom(const ModelConfig& config, const TrunkShare& share, int max_rows, ThreadPool& pool, int numa_node) {
@@ -438,9 +449,7 @@ MlaRoom::MlaRoom(const ModelConfig& config, const TrunkShare& share, int max_row
   index_q16 = make(b.index_q16);
   keys = make(b.keys);
   index_scores = make(b.index_scores);
-  const SlotSizes s = slot_sizes(config.mla);
-  for (int i = 0; i < pool.size(); ++i)
-    slots.push_back(make(s.packed * sizeof(bf16) + s.scores * sizeof(float) + s.weights * sizeof(bf16)));
+  for (int i = 0; i < pool.size(); ++i) slots.push_back(make(slot_bytes(config.mla)));
   ranks.resize(static_cast<size_t>(pool.size()));
 }
 

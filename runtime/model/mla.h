@@ -37,6 +37,7 @@ struct MlaRoom {
   std::vector<Buffer> slots;                 // see Slot in mla.cpp
   std::vector<std::vector<uint32_t>> ranks;  // of top_keys
 };
-size_t mla_room_bytes(const ModelConfig& config, const TrunkShare& share, int max_rows);  // without the threads' slots
+// What mix_mla takes for sequences of up to `context` tokens: an MlaRoom, and its part of the trunk's SpanRoom.
+size_t mla_room_bytes(const ModelConfig& config, const TrunkShare& share, int max_rows, int threads, int context);
 
 }  // namespace kt

@@ -238,16 +238,19 @@ void make_expert_room(Trunk& t, int numa_node) {
     t.late = Buffer(static_cast<size_t>(t.limits.max_rows * t.stride.y) * sizeof(double), numa_node, t.kernels.pool);
 }
 
-size_t expert_room_bytes(const ModelConfig& c, const TrunkShare& share, TrunkLimits limits, bool has_bank) {
+ExpertRoomBytes expert_room_bytes(const ModelConfig& c, const TrunkShare& share, TrunkLimits limits, bool has_bank) {
   const int columns = inter_part(c.moe.inter, share.index, share.count).size();
-  const size_t pairs = static_cast<size_t>(limits.max_rows) * c.moe.top_k;
-  size_t bytes = 5 * pairs * sizeof(int32_t) + HotExperts::bytes(c, limits.expert_format, columns, limits.hot_experts);
-  if (limits.layerwise)
-    bytes += 2 * HotExperts::bytes(c, limits.expert_format, columns, fetch_batch(c, limits.expert_format));
+  const auto weights = [&](int64_t slots) {
+    return Buffer::footprint(HotExperts::bytes(c, limits.expert_format, columns, slots));
+  };
+  ExpertRoomBytes bytes{.hot = weights(limits.hot_experts)};
+  if (limits.layerwise) bytes.stream = 2 * weights(fetch_batch(c, limits.expert_format));
+  bytes.scratch = 5 * static_cast<size_t>(limits.max_rows) * c.moe.top_k * sizeof(int32_t);
   if (limits.hot_experts || limits.layerwise)
-    bytes += ExpertRunner::bytes(c.moe, c.hidden, columns, limits.expert_format, limits.max_rows);
+    bytes.scratch += ExpertRunner::bytes(c.moe, c.hidden, columns, limits.expert_format, limits.max_rows);
   if (has_bank && limits.max_deferred)
-    bytes += static_cast<size_t>(limits.max_rows * round_up(c.hidden, kPanel)) * sizeof(double);
+    bytes.scratch +=
+        Buffer::footprint(static_cast<size_t>(limits.max_rows * round_up(c.hidden, kPanel)) * sizeof(double));
   return bytes;
 }
 

@@ -96,6 +96,8 @@ void Packing::add(PackedMatrix* target, std::vector<RowRun> rows, int64_t first_
   int64_t n = 0;
   for (const RowRun& r : rows) n += r.count;
   *target = planned(rows, n, first_column, columns, slice);
+  stored_ += stored_bytes(target->format, n, columns);
+  elements_ += static_cast<size_t>(n * columns);
   jobs_.push_back({target, std::move(rows), first_column, columns, bytes_, 0, 1});
   bytes_ += target->bytes();
 }
@@ -103,6 +105,8 @@ void Packing::add(PackedMatrix* target, std::vector<RowRun> rows, int64_t first_
 void Packing::add_pair(PackedMatrix* target, RowRun gate, RowRun up) {
   const int columns = static_cast<int>(gate.shape.back());
   *target = planned({gate, up}, 2 * round_up(gate.count, 2 * kPanel), 0, columns, 0);
+  stored_ += stored_bytes(target->format, gate.count + up.count, columns);
+  elements_ += static_cast<size_t>((gate.count + up.count) * columns);
   jobs_.push_back({target, {std::move(gate)}, 0, columns, bytes_, 0, 2});
   jobs_.push_back({target, {std::move(up)}, 0, columns, bytes_, 1, 2});
   bytes_ += target->bytes();
@@ -274,6 +278,16 @@ void Packing::pack_int4(const Job& job, int panel, std::byte* out) const {
     }
   });
   RawInt4Format::pack(words.data(), row_bytes, scales.data(), groups, count, m, out);
+}
+
+size_t stored_bytes(Format format, int64_t rows, int64_t columns) {
+  const int64_t elements = rows * columns;
+  switch (format) {
+    case Format::BF16: return static_cast<size_t>(2 * elements);
+    case Format::FP8: return static_cast<size_t>(elements + 4 * ceil_div(rows, 128) * ceil_div(columns, 128));
+    case Format::RAWINT4: return static_cast<size_t>(elements / 2 + 2 * rows * ceil_div(columns, kTileK));
+    default: fail(kExitModel, "{} is not a checkpoint's format", info(format).name);
+  }
 }
 
 std::vector<float> read_floats(const Checkpoint& checkpoint, const std::string& name, std::vector<int64_t> shape) {

@@ -37,6 +37,8 @@ class Packing {
   void add_pair(PackedMatrix* target, RowRun gate, RowRun up);
 
   size_t bytes() const { return bytes_; }
+  size_t stored() const { return stored_; }      // bytes in the checkpoint's files
+  size_t elements() const { return elements_; }  // weights, without padding
 
   // Checks every tensor (there, of that shape and type) before anything is allocated, then allocates on the NUMA node
   // (-1: any) and packs, with a progress line now and then: "loading <what>: 12.0 of 88.2 GB, 2.15 GB/s, 35 s left".
@@ -63,8 +65,11 @@ class Packing {
   const Checkpoint& checkpoint_;
   QuantSpec quant_;
   std::vector<Job> jobs_;
-  size_t bytes_ = 0;
+  size_t bytes_ = 0, stored_ = 0, elements_ = 0;
 };
+
+// Bytes of a (rows, columns) matrix in a checkpoint's files, with its scales: float32 ones for FP8 blocks of 128 x 128.
+size_t stored_bytes(Format format, int64_t rows, int64_t columns);
 
 // A small tensor as float32. Accepts F32, BF16 and F16.
 std::vector<float> read_floats(const Checkpoint& checkpoint, const std::string& name, std::vector<int64_t> shape);

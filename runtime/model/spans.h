@@ -29,6 +29,12 @@ struct SpanRoom {
   std::vector<float> values;
 };
 
+// The most bytes that a SpanRoom grows to, for sequences of up to `spans` spans.
+inline size_t span_room_bytes(int threads, int64_t spans, int most, int n) {
+  const int64_t parts = std::max<int64_t>(2 * threads, (2 * threads - 1) * spans);
+  return static_cast<size_t>(parts * most) * (sizeof(SoftmaxState) + static_cast<size_t>(n) * sizeof(float));
+}
+
 // Attention of all runs (of at most `most` queries, values of n elements), span by span in ascending order:
 //   attend(run, span, slot, states, values) computes one span's states [queries] and values (queries, n),
 //   finish(run, states, values) gets them merged.

@@ -30,8 +30,10 @@ struct TrunkLimits {
   bool layerwise = false;   // steps may bring the cold experts here
   int max_deferred = 0;     // of a token's experts, those of least weight, added one MoE layer later
 };
-// Bytes that make_trunk takes for a step's memory.
-size_t step_bytes(const ModelConfig& config, const TrunkShare& share, TrunkLimits limits);
+// Bytes of a step's memory: what make_trunk takes and what steps grow to with sequences of up to `context` tokens,
+// without local experts and messages.
+size_t step_bytes(const ModelConfig& config, const TrunkShare& share, TrunkLimits limits, int threads, int context);
+size_t attention_room_bytes(const AttentionSpec& attention, int threads, int context);  // of that, mix_attention's
 
 // Elements from one row to the next of a step's buffers; those of inputs are padded to tiles, of outputs to panels.
 struct StepStrides {
@@ -106,7 +108,13 @@ void moe(Trunk& t, int layer, int rows);
 
 // What moe needs between layers.
 void make_expert_room(Trunk& t, int numa_node);
-size_t expert_room_bytes(const ModelConfig& config, const TrunkShare& share, TrunkLimits limits, bool has_bank);
+struct ExpertRoomBytes {
+  size_t hot = 0;      // their weights
+  size_t stream = 0;   // weights on their way in layerwise steps
+  size_t scratch = 0;  // ids, activations, deferred sums
+};
+ExpertRoomBytes expert_room_bytes(const ModelConfig& config, const TrunkShare& share, TrunkLimits limits,
+                                  bool has_bank);
 // Between steps: gives hot experts up and brings others from the banks, on all trunk ranks alike.
 void move_experts(Trunk& t, std::span<const ExpertMove> moves);
 

@@ -1,5 +1,6 @@
 #include "runtime/model/weights.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "runtime/base/error.h"
@@ -123,12 +124,9 @@ struct LayerLoader {
 
 std::string layer_prefix(const Arch& arch, size_t layer) { return fmt::format("{}layers.{}.", arch.prefix, layer); }
 
-}  // namespace
-
-TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config,
-                        const TrunkShare& share, ThreadPool& pool, int numa_node) {
-  TrunkWeights t;
-  Packing packing(checkpoint, config.quant);
+// Everything but the packed matrices' data: what they will be is in `packing`.
+void plan_trunk(TrunkWeights& t, Packing& packing, const Checkpoint& checkpoint, const Arch& arch,
+                const ModelConfig& config, const TrunkShare& share) {
   t.layers.resize(config.layers.size());
   for (size_t i = 0; i < t.layers.size(); ++i) {
     LayerWeights& w = t.layers[i];
@@ -164,6 +162,37 @@ TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const Mo
               0, config.hidden);
   std::vector<std::byte> scratch;
   checkpoint.rows(t.embedding, Shape{config.vocab, config.hidden}, 0, 0, scratch);
+}
+
+size_t mla_layers(const ModelConfig& config) {
+  return static_cast<size_t>(
+      std::count_if(config.layers.begin(), config.layers.end(), [](LayerSpec l) { return l.mixer == Mixer::mla; }));
+}
+
+}  // namespace
+
+TrunkSize trunk_size(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config,
+                     const TrunkShare& share) {
+  TrunkWeights t;
+  Packing packing(checkpoint, config.quant);
+  plan_trunk(t, packing, checkpoint, arch, config, share);
+  const MlaSpec& m = config.mla;
+  const int64_t up = static_cast<int64_t>(share.heads.size()) * (m.nope_dim + m.value_dim);
+  const size_t layers = mla_layers(config);
+  const size_t kv_b =
+      stored_bytes(config.quant.stored == Stored::fp8_block ? Format::FP8 : Format::BF16, up, m.kv_rank);
+  const size_t embedding = config.tied_head ? 0 : stored_bytes(Format::BF16, config.vocab, config.hidden);
+  return {
+      .resident = Buffer::footprint(packing.bytes()) + Buffer::footprint(layers * absorbed_bytes(config.mla, share)),
+      .stored = packing.stored() + layers * kv_b + embedding,
+      .elements = packing.elements() + layers * static_cast<size_t>(up * m.kv_rank)};
+}
+
+TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config,
+                        const TrunkShare& share, ThreadPool& pool, int numa_node) {
+  TrunkWeights t;
+  Packing packing(checkpoint, config.quant);
+  plan_trunk(t, packing, checkpoint, arch, config, share);
   t.storage = packing.load(pool, numa_node, "trunk");
   std::vector<AbsorbedLayer> absorbed;
   for (size_t i = 0; i < t.layers.size(); ++i)

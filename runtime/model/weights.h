@@ -49,6 +49,15 @@ struct TrunkWeights {
   Buffer storage, absorbed;
 };
 
+// A trunk rank's part: bytes in memory, packed; bytes in the checkpoint's files, those of the embedding and of tensors
+// that all ranks share included; weights that a token is multiplied with. Asks the checkpoint for formats and norms,
+// but takes no memory.
+struct TrunkSize {
+  size_t resident = 0, stored = 0, elements = 0;
+};
+TrunkSize trunk_size(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config,
+                     const TrunkShare& share);
+
 // Load this rank's part; throw Error(kExitModel) naming the tensor. The result may be moved: views point into storage.
 TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config,
                         const TrunkShare& share, ThreadPool& pool, int numa_node);

@@ -1,0 +1,78 @@
+#include "runtime/plan/ranks.h"
+
+#include <algorithm>
+
+#include "runtime/placement/placement.h"
+
+namespace kt {
+namespace {
+
+Format stored_format(Stored stored) {
+  switch (stored) {
+    case Stored::fp8_block: return Format::FP8;
+    case Stored::int4_group: return Format::RAWINT4;
+    case Stored::bf16: break;
+  }
+  return Format::BF16;
+}
+
+// The bank's format is either the checkpoint's or one that `ktmpi convert` wrote, whose files hold the packed matrices.
+size_t expert_file_bytes(const ModelConfig& config, Format format) {
+  if (info(format).int8_activations) return bank_bytes(config, format, Range{0, config.moe.inter});
+  return static_cast<size_t>(moe_layer_count(config)) * config.moe.experts * 3 *
+         stored_bytes(format, config.moe.inter, config.hidden);
+}
+
+}  // namespace
+
+TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const ModelConfig& config, Format bank) {
+  return {.max_rows = max_step_rows(engine),
+          .max_logit_rows = engine.max_logit_rows,
+          .expert_format = run.hot_weights == "model" ? stored_format(config.quant.stored) : bank,
+          .hot_experts =
+              hot_budget(run.kt_num_gpu_experts, run.kt_gpu_experts_ratio, moe_layer_count(config), config.moe.experts),
+          .layerwise = run.kt_gpu_prefill_token_threshold.value_or(0) > 0};
+}
+
+Deployment make_deployment(const LoadedConfig& model, const Checkpoint& weights, const Topology& topology,
+                           Format experts) {
+  const ModelConfig& config = model.config;
+  Deployment d{.model = model, .topology = topology, .experts = experts};
+  const int count = static_cast<int>(topology.trunk.size());
+  for (int i = 0; i < count; ++i) {
+    d.shares.push_back(trunk_share(config, i, count));
+    d.trunk.push_back(trunk_size(weights, model.arch, config, d.shares.back()));
+  }
+  d.trunk_files = trunk_size(weights, model.arch, config, trunk_share(config, 0, 1)).stored;
+  d.expert_files = expert_file_bytes(config, experts);
+  return d;
+}
+
+std::vector<RankPlan> plan_ranks(const RunConfig& run, const Deployment& d) {
+  const ModelConfig& config = d.model.config;
+  const EngineConfig engine = engine_config(run, config);
+  const std::vector<ExpertShare> banks = expert_shares(config.moe.inter, d.topology.group_of);
+  std::vector<RankPlan> ranks;
+  Topology topology = d.topology;
+  for (int r = 0; r < topology.world; ++r) {
+    topology.rank = r;
+    const int trunk = topology.trunk_index(), expert = topology.expert_index();
+    const ExpertShare bank = expert < 0 ? ExpertShare() : banks[static_cast<size_t>(expert)];
+    const MemoryRequest request{.config = config,
+                                .trunk = trunk < 0 ? nullptr : &d.shares[static_cast<size_t>(trunk)],
+                                .trunk_weights = trunk < 0 ? 0 : d.trunk[static_cast<size_t>(trunk)].resident,
+                                .bank = bank,
+                                .experts = d.experts,
+                                .cache = cache_limits(engine),
+                                .limits = trunk_limits(run, engine, config, d.experts),
+                                .gpu_trunk = d.gpu_trunk,
+                                .trunk_ranks = static_cast<int>(topology.trunk.size()),
+                                .threads = trunk < 0 ? d.expert_threads : d.trunk_threads,
+                                .context = longest_sequence(engine),
+                                .scheduler = r == 0};
+    ranks.push_back({r, topology.node_of[static_cast<size_t>(r)], topology.role_name(), plan_memory(request), bank});
+  }
+  return ranks;
+}
+
+}  // namespace kt

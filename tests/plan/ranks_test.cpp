@@ -1,0 +1,149 @@
+#include "runtime/plan/ranks.h"
+
+#include <gtest/gtest.h>
+
+#include "runtime/checkpoint/dummy.h"
+#include "runtime/plan/fit.h"
+#include "tests/plan/releases.h"
+
+namespace kt {
+namespace {
+
+// Options of the published set-ups; memory of their machines.
+struct Published {
+  LoadedConfig model;
+  RunConfig run;
+  Format experts;
+  Hardware hardware{.numa_nodes = 2, .memory_gb = 2000, .gpus = 1, .gpu_memory_gb = 48};
+  int trunks = 1;
+
+  Deployment deployment() const {
+    const Topology topology =
+        plan_topology({.tensor_parallel = trunks, .experts_per_node = 2}, 0, std::vector<int>(trunks + 2, 0));
+    Deployment d = make_deployment(model, *dummy_checkpoint({}), topology, experts);
+    d.gpu_trunk = true;
+    d.trunk_threads = 0;
+    return d;
+  }
+  std::vector<RankPlan> ranks() const { return plan_ranks(run, deployment()); }
+  bool fits(const RunConfig& changed) const {
+    const Deployment d = deployment();
+    return find_shortages(plan_ranks(changed, d), d, hardware).empty();
+  }
+};
+
+Published deepseek() {
+  Published p{.model = loaded(deepseek_v32()), .experts = Format::AMXINT4};
+  p.run.kt_num_gpu_experts = 1;
+  p.run.hot_weights = "model";
+  p.run.chunked_prefill_size = 4096;
+  p.run.max_running_requests = 32;
+  p.run.max_total_tokens = 40000;
+  return p;
+}
+
+Published kimi(int gpus, int hot, int tokens, int chunk) {
+  Published p{.model = loaded(kimi_k2_thinking()), .experts = Format::RAWINT4, .trunks = gpus};
+  p.hardware.gpus = gpus;
+  p.run.kt_num_gpu_experts = hot;
+  p.run.kt_gpu_prefill_token_threshold = 400;
+  p.run.max_total_tokens = tokens;
+  p.run.chunked_prefill_size = chunk;
+  return p;
+}
+
+double gb(size_t bytes) { return static_cast<double>(bytes) / 1e9; }
+
+TEST(PlanRanks, DeepseekV32TakesTheVramAndRamOfItsPublishedSetUp) {
+  const std::vector<RankPlan> ranks = deepseek().ranks();
+
+  size_t memory = 0;
+  for (const RankPlan& r : ranks) memory += r.memory.in_memory();
+  EXPECT_NEAR(gb(ranks[0].memory.on_device()), 27.0, 2.7);
+  EXPECT_NEAR(gb(memory), 350.0, 35.0);
+}
+
+TEST(PlanRanks, AKimiLayerSlotHasThePublishedSize) {
+  const std::vector<RankPlan> ranks = kimi(1, 0, 30000, 30000).ranks();
+
+  EXPECT_NEAR(gb(ranks[0].memory.layer_slots) / kLayerSlots, 9.51, 0.01);
+  EXPECT_NEAR(gb(kimi(4, 0, 30000, 30000).ranks()[3].memory.layer_slots) / kLayerSlots, 9.51 / 4, 0.01);
+}
+
+TEST(PlanRanks, TheRecommendedKimiSetUpsFitTheirGpus) {
+  const struct {
+    int gpus, hot, tokens, chunk;
+  } table[] = {{1, 0, 30000, 30000}, {2, 8, 65536, 65536}, {4, 30, 80000, 65536}, {8, 80, 100000, 65536}};
+  for (const auto& row : table) {
+    const Published p = kimi(row.gpus, row.hot, row.tokens, row.chunk);
+
+    EXPECT_TRUE(p.fits(p.run)) << row.gpus << " GPUs: " << describe(p.ranks()[0].memory);
+  }
+}
+
+TEST(PlanRanks, MoreTokensThanRecommendedAreRefusedWithTheOptionsToLower) {
+  const Published p = kimi(1, 0, 32768, 32768);
+  const auto fits = [&](const RunConfig& run) { return p.fits(run); };
+
+  ASSERT_FALSE(fits(p.run));
+  const Remedies remedies = find_remedies(p.run, p.model.config, fits);
+
+  ASSERT_FALSE(remedies.together);
+  std::vector<std::string> names;
+  for (const Remedy& r : remedies.options) {
+    names.push_back(r.option);
+    RunConfig changed = p.run;
+    const int value = std::stoi(r.value);
+    if (r.option == "max-total-tokens") changed.max_total_tokens = value;
+    if (r.option == "chunked-prefill-size") changed.chunked_prefill_size = value;
+    if (r.option == "kt-gpu-prefill-token-threshold") changed.kt_gpu_prefill_token_threshold = value;
+    EXPECT_TRUE(fits(changed)) << r.option << ' ' << value;
+    if (r.option == "max-total-tokens") changed.max_total_tokens = value + 64;
+    if (r.option == "chunked-prefill-size") changed.chunked_prefill_size = value + 64;
+    EXPECT_TRUE(value == 0 || !fits(changed)) << r.option << ' ' << value << " is not the largest that fits";
+  }
+  EXPECT_EQ(names,
+            (std::vector<std::string>{"chunked-prefill-size", "max-total-tokens", "kt-gpu-prefill-token-threshold"}));
+}
+
+TEST(PlanRanks, FilesToReadHaveThePublishedSizes) {
+  const auto files = [](const LoadedConfig& model, Format experts) {
+    const Topology topology = plan_topology({}, 0, std::vector<int>{0});
+    const Deployment d = make_deployment(model, *dummy_checkpoint({}), topology, experts);
+    return gb(d.trunk_files + d.expert_files);
+  };
+
+  EXPECT_NEAR(files(loaded(qwen3_coder_next(true)), Format::FP8), 80.4, 0.8);
+  EXPECT_NEAR(files(loaded(qwen3_coder_next(false)), Format::BF16), 159.0, 3.0);
+  EXPECT_NEAR(files(loaded(kimi_k2_thinking()), Format::RAWINT4), 594.0, 6.0);
+}
+
+TEST(PlanRanks, SharesOfTheTrunkAddUpToTheWhole) {
+  const LoadedConfig model = loaded(qwen3_coder_next(true));
+  const auto weights = [&](int trunks) {
+    const Topology topology = plan_topology({.tensor_parallel = trunks}, 0, std::vector<int>(trunks + 1, 0));
+    size_t sum = 0;
+    for (const TrunkSize& size : make_deployment(model, *dummy_checkpoint({}), topology, Format::FP8).trunk)
+      sum += size.elements;
+    return static_cast<double>(sum);
+  };
+  // What is on every rank: routers, and keys and values beyond the number of their heads.
+  const double routers = 48.0 * 513 * 2048;
+  EXPECT_NEAR(weights(2), weights(1) + routers, 1.0);
+}
+
+TEST(PlanRanks, OnlyAskedForPurposesTakeMemory) {
+  Published p = kimi(1, 0, 30000, 30000);
+  p.run.kt_gpu_prefill_token_threshold.reset();
+  const std::vector<RankPlan> ranks = p.ranks();
+
+  EXPECT_EQ(ranks[0].memory.layer_slots, 0u);
+  EXPECT_EQ(ranks[0].memory.hot_experts, 0u);
+  EXPECT_EQ(ranks[0].memory.states, 0u);
+  EXPECT_EQ(ranks[0].memory.experts, 0u);
+  EXPECT_EQ(ranks[1].memory.on_device(), 0u);
+  EXPECT_GT(ranks[1].memory.experts, 0u);
+}
+
+}  // namespace
+}  // namespace kt
