@@ -1,7 +1,9 @@
 #include "runtime/serve/http.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
@@ -31,6 +33,16 @@ constexpr std::chrono::milliseconds kAcceptPause{100};  // when the process has 
 constexpr std::string_view kFull =
     "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
+// Each connection is a file, and the usual soft limit is far below max_connections. Where the hard limit is too, those
+// beyond it wait to be accepted.
+void allow_connections(size_t count) {
+  constexpr rlim_t kOtherFiles = 512;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = std::min(limit.rlim_max, std::max<rlim_t>(limit.rlim_cur, count + kOtherFiles));
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 tcp::acceptor listen_on(asio::io_context& io, const HttpConfig& config) {
   error_code ec;
   const auto found = tcp::resolver(io).resolve(config.host, std::to_string(config.port), tcp::resolver::passive, ec);
@@ -57,6 +69,7 @@ class HttpServer::Impl : public ConnectionEvents {
         workers_(static_cast<size_t>(config_.workers)),
         stop_timer_(io_) {
     port_ = acceptor_.local_endpoint().port();
+    allow_connections(config_.max_connections);
     accept();
     thread_ = std::thread([this, name = log_name()] {
       set_log_name(name);

@@ -98,6 +98,8 @@ RequestReader::State RequestReader::read_head(std::string& bytes) {
   const auto field = [&](auto name) { return text(fields[name]); };
   if (fields.version() == 11 && fields.count(http::field::host) != 1)
     return fail(400, "a request needs exactly one Host header");
+  if (field(http::field::content_length).find_first_not_of("0123456789") != std::string::npos)
+    return fail(400, "Content-Length is not one number");
   const std::string encoding = field(http::field::transfer_encoding);
   if (fields.count(http::field::transfer_encoding) > 0 &&
       (!boost::beast::iequals(encoding, "chunked") || fields.version() == 10))
