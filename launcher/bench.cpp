@@ -18,6 +18,7 @@ struct Benchmark {
 };
 constexpr Benchmark kBenchmarks[] = {
     {"kernels", bench_kernels_command, "expert layers of one shape and format, against the hardware's limits"},
+    {"step", bench_step_command, "prefill and decode on the ranks that serve would use, and where the time goes"},
     {"serve", bench_serve_command, "a running server under load: latencies and throughput"},
 };
 

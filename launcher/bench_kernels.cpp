@@ -14,6 +14,7 @@
 #include "kernels/buffer.h"
 #include "kernels/context.h"
 #include "launcher/commands.h"
+#include "launcher/machine_limits.h"
 #include "runtime/base/error.h"
 #include "runtime/model/experts.h"
 
@@ -83,38 +84,6 @@ Options parse(int argc, char** argv, bool* help) {
       o.experts < o.top_k || o.threads < 1)
     fail(kExitUsage, "bench kernels: hidden and inter must be multiples of 32, 1 <= topk <= experts, threads >= 1");
   return o;
-}
-
-// The best of several ways to read memory that fits in no cache, all threads at once. GB/s.
-double measure_dram(ThreadPool& pool, const Ops& ops, const Buffer& memory) {
-  double best = 0.0;
-  const int64_t parts = pool.size();
-  const size_t part = std::min<size_t>(memory.size() / static_cast<size_t>(parts), 1ull << 30) / 4096 * 4096;
-  for (int repeat = 0; repeat < 5; ++repeat)
-    for (int streams : {1, 4, 8}) {
-      std::vector<uint64_t> sums(static_cast<size_t>(parts));
-      const auto start = Clock::now();
-      pool.run(parts, [&](int64_t i) {
-        sums[static_cast<size_t>(i)] = ops.read(memory.bytes() + static_cast<size_t>(i) * part, part, streams);
-      });
-      best = std::max(best, static_cast<double>(part) * static_cast<double>(parts) / seconds_since(start) / 1e9);
-    }
-  return best;
-}
-
-// GFLOP/s or GOP/s of all threads, from registers.
-double measure_peak(ThreadPool& pool, const Ops& ops, bool int8) {
-  int64_t rounds = 1 << 14;
-  double best = 0.0;
-  for (int repeat = 0; repeat < 12; ++repeat) {
-    std::vector<double> done(static_cast<size_t>(pool.size()));
-    const auto start = Clock::now();
-    pool.run(pool.size(), [&](int64_t i) { done[static_cast<size_t>(i)] = ops.multiply(int8, rounds); });
-    const double seconds = seconds_since(start);
-    if (seconds < 0.02) rounds *= 4;
-    best = std::max(best, std::accumulate(done.begin(), done.end(), 0.0) / seconds / 1e9);
-  }
-  return best;
 }
 
 // A layer of experts with distinct memory. The values are arbitrary but finite.

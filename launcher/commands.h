@@ -17,5 +17,6 @@ int version_command(int argc, char** argv);
 int bench_command(int argc, char** argv);  // finds one of:
 int bench_kernels_command(int argc, char** argv);
 int bench_serve_command(int argc, char** argv);
+int bench_step_command(int argc, char** argv);
 
 }  // namespace kt

@@ -28,7 +28,7 @@ constexpr Command kCommands[] = {
     {"template", template_command, "render conversations into prompts, JSON Lines in and out"},
     {"parse", parse_command, "split answers into reasoning, text and tool calls, JSON Lines in and out"},
     {"placement", placement_command, "show how experts were used, and what each placement strategy makes of it"},
-    {"bench", bench_command, "measure: kernels, serve"},
+    {"bench", bench_command, "measure: kernels, step, serve"},
     {"version", version_command, "say what this program was built with and which kernels run here"},
 };
 

@@ -19,7 +19,8 @@ enum class Tag : int {
   logits = 5,
   report = 6,
   weights = 7,
-  late = 8
+  late = 8,
+  clock = 9
 };
 
 // A rank's way to the other ranks. One thread at a time may use it (the rank's step thread).

@@ -94,6 +94,7 @@ class StepEngine final : public Engine {
     EngineStats stats = stats_;
     stats.waiting += static_cast<int>(inbox_.size());
     stats.draining = draining_;
+    stats.step_totals = runner_.totals();
     if (open_ > 0) stats.step_age_s = std::chrono::duration<double>(Clock::now() - last_progress_).count();
     return stats;
   }

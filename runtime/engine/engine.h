@@ -46,6 +46,7 @@ struct EngineStats {
   double last_generation_throughput = 0.0;  // tokens/s of recent decode steps
   double step_age_s = 0.0;                  // since the last finished step while work is waiting; 0 when idle
   bool draining = false;
+  std::vector<StepTotals> step_totals = {};  // by rank
 };
 
 // Rank 0's loop over steps: takes requests, asks the scheduler for a batch, runs it on the ranks, samples, emits.

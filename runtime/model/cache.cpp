@@ -1,5 +1,6 @@
 #include "runtime/model/cache.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace kt {
@@ -79,6 +80,19 @@ float* StateCache::slot_state(int delta_layer, int slot) const {
 
 void StateCache::clear_slot(int slot) const {
   for (int i = 0; i < delta_layers_; ++i) std::memset(slot_state(i, slot), 0, (history_ + state_) * sizeof(float));
+}
+
+void StateCache::fill_arbitrary(ThreadPool& pool) const {
+  auto* words = pages_.as<uint64_t>();
+  const int64_t count = static_cast<int64_t>(pages_.size() / sizeof(uint64_t));
+  constexpr int64_t kWords = 1 << 16;
+  pool.run(ceil_div(count, kWords), [&](int64_t part) {
+    uint64_t state = static_cast<uint64_t>(part) * 0x9e3779b97f4a7c15u + 1;  // Marsaglia, "Xorshift RNGs", 2003
+    for (int64_t i = part * kWords; i < std::min(count, (part + 1) * kWords); ++i) {
+      state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+      words[i] = (state & 0x80ff80ff80ff80ffu) | 0x3f003f003f003f00u;  // bf16 of +-0.5 to +-2
+    }
+  });
 }
 
 void StateCache::copy_slot(int from, int to) const {

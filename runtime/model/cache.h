@@ -44,6 +44,8 @@ class StateCache {
   int snapshot_slot(int snapshot) const { return slots_ + snapshot; }
   void clear_slot(int slot) const;
   void copy_slot(int from, int to) const;
+  // Small arbitrary numbers in all pages, so that a benchmark has long contexts that nobody computed.
+  void fill_arbitrary(ThreadPool& pool) const;
 
  private:
   float* slot_state(int delta_layer, int slot) const;

@@ -9,12 +9,22 @@
 namespace kt {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kAskInterval = std::chrono::seconds(2);  // for the clocks of other ranks
+
+// Control messages that are no step: nothing means leave, one byte that rank 0 wants the clock's totals.
+constexpr std::byte kTell[1] = {};
+
+bool is_trunk(const Topology& topology, int rank) {
+  return std::find(topology.trunk.begin(), topology.trunk.end(), rank) != topology.trunk.end();
+}
+
 // Every trunk rank tells every expert rank that is none itself.
-void dismiss_experts(Trunk& t) {
-  encode_leave(t.outbox);
+void tell_experts(Trunk& t, Ask what) {
+  encode_notice(what, t.outbox);
   for (int rank : t.topology.experts)
-    if (std::find(t.topology.trunk.begin(), t.topology.trunk.end(), rank) == t.topology.trunk.end())
-      t.transport.send(rank, Tag::rows, t.outbox);
+    if (!is_trunk(t.topology, rank)) t.transport.send(rank, Tag::rows, t.outbox);
   t.transport.finish_sends();
 }
 
@@ -22,7 +32,12 @@ void dismiss_experts(Trunk& t) {
 
 ClusterRunner::ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk,
                              std::vector<StepObserver*> observers)
-    : transport_(transport), topology_(topology), config_(config), trunk_(trunk), observers_(std::move(observers)) {}
+    : transport_(transport),
+      topology_(topology),
+      config_(config),
+      trunk_(trunk),
+      observers_(std::move(observers)),
+      totals_(static_cast<size_t>(topology.world)) {}
 
 // The first trunk rank's; it comes from another rank only when rank 0 just schedules.
 StepReport ClusterRunner::report() {
@@ -57,14 +72,43 @@ std::span<const float> ClusterRunner::run(const StepPlan& asked) {
     }
   const StepReport seen = report();
   for (StepObserver* o : observers_) o->after(plan, seen);
+  if (Clock::now() - asked_ >= kAskInterval) ask_clocks();
+  note_own_clock();
   return {logits_.data(), rows * vocab};
+}
+
+void ClusterRunner::note_own_clock() {
+  if (!trunk_) return;
+  const std::lock_guard lock(totals_mutex_);
+  totals_[static_cast<size_t>(topology_.rank)] = trunk_->clock.totals();
+}
+
+void ClusterRunner::ask_clocks() {
+  for (int rank : topology_.trunk)
+    if (rank != topology_.rank) transport_.send(rank, Tag::control, kTell);
+  if (trunk_) tell_experts(*trunk_, Ask::clock);
+  for (int rank = 0; rank < topology_.world; ++rank) {
+    if (rank == topology_.rank) continue;
+    transport_.receive(rank, Tag::clock, room_);
+    const StepTotals totals = decode_step_totals(room_);
+    const std::lock_guard lock(totals_mutex_);
+    totals_[static_cast<size_t>(rank)] = totals;
+  }
+  transport_.finish_sends();
+  note_own_clock();
+  asked_ = Clock::now();
+}
+
+std::vector<StepTotals> ClusterRunner::totals() const {
+  const std::lock_guard lock(totals_mutex_);
+  return totals_;
 }
 
 void ClusterRunner::dismiss() {
   for (int rank : topology_.trunk)
     if (rank != topology_.rank) transport_.send(rank, Tag::control, {});
   transport_.finish_sends();
-  if (trunk_) dismiss_experts(*trunk_);
+  if (trunk_) tell_experts(*trunk_, Ask::leave);
 }
 
 void serve_trunk(Trunk& t) {
@@ -72,7 +116,12 @@ void serve_trunk(Trunk& t) {
   std::vector<float> packed;
   for (;;) {
     t.transport.receive(0, Tag::control, message);
-    if (message.empty()) return dismiss_experts(t);
+    if (message.empty()) return tell_experts(t, Ask::leave);
+    if (message.size() == std::size(kTell)) {
+      t.transport.send(0, Tag::clock, encode(t.clock.totals()));
+      tell_experts(t, Ask::clock);
+      continue;
+    }
     const StepPlan plan = decode_step_plan(message);
     const float* logits = forward(t, plan);
     const bool reports = t.share.index == 0;  // and is not rank 0: that one runs its part in ClusterRunner

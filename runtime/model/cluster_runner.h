@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+#include <mutex>
 #include <vector>
 
 #include "runtime/model/trunk.h"
@@ -16,10 +18,16 @@ class ClusterRunner final : public StepRunner {
 
   int vocab() const override { return config_.vocab; }
   std::span<const float> run(const StepPlan& plan) override;
+  // Own ones up to the last step, those of others at most two seconds older.
+  std::vector<StepTotals> totals() const override;
+  // Brings those of all ranks up to date; between steps, on the thread that runs them.
+  void ask_clocks();
   // Lets the other ranks leave; nothing may run afterwards.
   void dismiss();
 
  private:
+  void note_own_clock();
+
   Transport& transport_;
   const Topology& topology_;
   const ModelConfig& config_;
@@ -29,6 +37,9 @@ class ClusterRunner final : public StepRunner {
   std::vector<StepObserver*> observers_;
   std::vector<float> logits_;
   std::vector<std::byte> room_;
+  std::vector<StepTotals> totals_;  // by rank
+  mutable std::mutex totals_mutex_;
+  std::chrono::steady_clock::time_point asked_;  // when other ranks last told theirs
 };
 
 // The life of a trunk rank that is not rank 0: steps as rank 0 sends them, until it is dismissed.

@@ -9,7 +9,7 @@ namespace {
 
 struct Header {
   Ask ask = Ask::leave;
-  int32_t layer = 0, rows = 0, top_k = 0, hidden = 0, late = 0;
+  int32_t layer = 0, phase = 0, rows = 0, top_k = 0, hidden = 0, late = 0;
 };
 size_t message_bytes(const Header& h) {
   const size_t rows = static_cast<size_t>(h.rows), pairs = rows * static_cast<size_t>(h.top_k);
@@ -38,10 +38,12 @@ class Writer {
 
 }  // namespace
 
-void encode_rows(int layer, std::span<const int32_t> rows, const Routing& now, const Routing& late, const Rows& x,
-                 int hidden, std::vector<std::byte>& room) {
+void encode_rows(int layer, Phase phase, std::span<const int32_t> rows, const Routing& now, const Routing& late,
+                 const Rows& x, int hidden, std::vector<std::byte>& room) {
   const size_t top_k = static_cast<size_t>(now.top_k);
-  Writer w({Ask::compute, layer, static_cast<int32_t>(rows.size()), now.top_k, hidden, late.rows > 0}, room);
+  Writer w({Ask::compute, layer, static_cast<int32_t>(phase), static_cast<int32_t>(rows.size()), now.top_k, hidden,
+            late.rows > 0},
+           room);
   for (int32_t r : rows) w.put(&now.ids[r * top_k], top_k);
   if (late.rows)
     for (int32_t r : rows) w.put(&late.ids[r * top_k], top_k);
@@ -54,12 +56,13 @@ void encode_weights(int layer, std::span<const int32_t> experts, std::vector<std
   w.put(experts.data(), experts.size());
 }
 
-void encode_leave(std::vector<std::byte>& room) { Writer({.ask = Ask::leave}, room); }
+void encode_notice(Ask ask, std::vector<std::byte>& room) { Writer({.ask = ask}, room); }
 
 DispatchMessage decode_dispatch(std::span<const std::byte> message, int experts) {
   Header h;
   if (message.size() >= sizeof h) std::memcpy(&h, message.data(), sizeof h);
-  if (message.size() < sizeof h || h.rows < 0 || h.top_k < 0 || h.hidden < 0 || message.size() != message_bytes(h))
+  if (message.size() < sizeof h || h.phase < 0 || h.phase >= kPhases || h.rows < 0 || h.top_k < 0 || h.hidden < 0 ||
+      message.size() != message_bytes(h))
     fail(kExitPeerLost, "expert rows: a message of {} bytes for {} rows of {} with {} experts each does not add up",
          message.size(), h.rows, h.hidden, h.top_k);
   const std::byte* at = message.data() + sizeof h;
@@ -70,7 +73,11 @@ DispatchMessage decode_dispatch(std::span<const std::byte> message, int experts)
       if (id < -1 || id >= experts) fail(kExitPeerLost, "expert rows: expert {} of {}", id, experts);
     return ids;
   };
-  DispatchMessage d{.ask = h.ask, .layer = h.layer, .hidden = h.hidden, .has_late = h.late != 0};
+  DispatchMessage d{.ask = h.ask,
+                    .layer = h.layer,
+                    .phase = static_cast<Phase>(h.phase),
+                    .hidden = h.hidden,
+                    .has_late = h.late != 0};
   const size_t rows = static_cast<size_t>(h.rows), pairs = rows * static_cast<size_t>(h.top_k);
   if (h.ask != Ask::compute) {
     d.experts = take_ids(rows);

@@ -30,6 +30,7 @@ struct ExpertRank {
   std::vector<double> sums = std::vector<double>(static_cast<size_t>(max_rows) * ldo);
   std::vector<double> results = std::vector<double>(static_cast<size_t>(max_rows) * config.hidden);
   std::vector<double> late_results = {};  // made when something is deferred first
+  StepClock clock = {};
 };
 
 // All trunk ranks ask the same at the same point.
@@ -41,10 +42,20 @@ void receive_asks(ExpertRank& r) {
     const DispatchMessage& first = r.messages.front();
     if (m.ask != first.ask || m.layer != first.layer)
       fail(kExitPeerLost, "trunk ranks are at different points: layers {} and {}", first.layer, m.layer);
-    if (m.ask != Ask::leave && (m.layer < 0 || m.layer >= static_cast<int>(r.bank.moe_index.size()) ||
-                                r.bank.moe_index[static_cast<size_t>(m.layer)] < 0))
+    if ((m.ask == Ask::compute || m.ask == Ask::weights) &&
+        (m.layer < 0 || m.layer >= static_cast<int>(r.bank.moe_index.size()) ||
+         r.bank.moe_index[static_cast<size_t>(m.layer)] < 0))
       fail(kExitPeerLost, "layer {} has no experts", m.layer);
   }
+}
+
+// Called when the asks are there. Before a step's first layer there may just have been nothing to do.
+void start_layer(ExpertRank& r) {
+  const DispatchMessage& first = r.messages.front();
+  if (r.bank.moe_index[static_cast<size_t>(first.layer)] > 0) return r.clock.lap(StepPart::wait);
+  int rows = 0;
+  for (const DispatchMessage& m : r.messages) rows += m.now.rows;
+  r.clock.begin(first.phase, rows);
 }
 
 // The rows of all trunk ranks as one batch; returns how many.
@@ -96,15 +107,19 @@ void send_sums(ExpertRank& r, Tag tag, const std::vector<double>& sums) {
 
 // Deferred experts are computed after the answer, while the trunk goes on to the next layer.
 void compute(ExpertRank& r) {
+  start_layer(r);
   const int rows = gather_rows(r);
   const bool late = std::any_of(r.messages.begin(), r.messages.end(), [](const auto& m) { return m.has_late; });
   run_experts(r, r.now, rows, r.results);
+  r.clock.lap(StepPart::experts, r.runner.traffic());
   r.transport.finish_sends();  // the late sums of the layer before, which the trunk takes before these
   send_sums(r, Tag::results, r.results);
   r.transport.finish_sends();
+  r.clock.lap(StepPart::other);
   if (!late) return;
   run_experts(r, r.late, rows, r.late_results);
   send_sums(r, Tag::late, r.late_results);
+  r.clock.lap(StepPart::experts, r.runner.traffic());
 }
 
 void send_weights(ExpertRank& r) {
@@ -124,6 +139,11 @@ void send_weights(ExpertRank& r) {
   r.transport.finish_sends();
 }
 
+void tell_clock(ExpertRank& r) {
+  r.transport.send(0, Tag::clock, encode(r.clock.totals()));
+  r.transport.finish_sends();
+}
+
 }  // namespace
 
 void serve_experts(Transport& transport, const Topology& topology, const KernelContext& kernels,
@@ -134,6 +154,7 @@ void serve_experts(Transport& transport, const Topology& topology, const KernelC
     switch (r.messages[0].ask) {
       case Ask::compute: compute(r); break;
       case Ask::weights: send_weights(r); break;
+      case Ask::clock: tell_clock(r); break;
       case Ask::leave: return;
     }
   }

@@ -72,12 +72,14 @@ void ExpertRunner::quantize_activations(const Ops& ops, const Group& g, int begi
 
 void ExpertRunner::run(const KernelContext& k, const FfnWeights* experts, const Rows& rows, const Routing& routing,
                        double* out, int64_t ldo) {
+  traffic_ = 0.0;
   if (!columns_ || !routing.rows) return;
   group(routing);
   if (groups_.empty()) return;
+  const FfnWeights& any = experts[groups_.front().expert];
+  traffic_ = static_cast<double>(groups_.size()) * static_cast<double>(any.gate_up.bytes() + any.down.bytes());
   const int64_t ldh = round_up(columns_, kTileK);
   const int groups = static_cast<int>(groups_.size());
-  const FfnWeights& any = experts[groups_.front().expert];
   const int group_tiles = int8_ ? any.down.group_tiles : 1;
   const Rows x = int8_ ? quantized(k, rows, routing.rows, any.gate_up.group_tiles) : rows;
 

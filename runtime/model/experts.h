@@ -27,6 +27,8 @@ class ExpertRunner {
   // (rows, ldo) float64, multiples of the grid. `experts` is one layer of a bank.
   void run(const KernelContext& k, const FfnWeights* experts, const Rows& x, const Routing& routing, double* out,
            int64_t ldo);
+  // Bytes of the experts that the last run touched.
+  double traffic() const { return traffic_; }
 
  private:
   struct Group {
@@ -38,6 +40,7 @@ class ExpertRunner {
 
   MoeSpec spec_;
   int hidden_, columns_;
+  double traffic_ = 0.0;
   bool int8_;                      // rows and activations are quantised for the kernels
   std::vector<Group> groups_;      // experts with rows, ascending
   std::vector<int> fill_;          // per expert

@@ -4,6 +4,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/model/rope.h"
+#include "runtime/model/traffic.h"
 #include "runtime/model/trunk.h"
 
 namespace kt {
@@ -86,6 +87,16 @@ void begin_step(Trunk& t, const StepPlan& plan) {
   });
 }
 
+// What the clock calls a mixer.
+StepPart part_of(Mixer mixer) {
+  switch (mixer) {
+    case Mixer::attention: return StepPart::attention;
+    case Mixer::mla: return StepPart::mla;
+    case Mixer::delta_net: break;
+  }
+  return StepPart::delta_net;
+}
+
 // h = norm(x), y = 0.
 void begin_sublayer(Trunk& t, const std::vector<float>& norm, int rows) {
   t.kernels.split(rows, 1, [&](int begin, int end) {
@@ -95,11 +106,13 @@ void begin_sublayer(Trunk& t, const std::vector<float>& norm, int rows) {
     std::memset(t.y.as<double>() + begin * t.stride.y, 0,
                 static_cast<size_t>(end - begin) * t.stride.y * sizeof(double));
   });
+  t.clock.lap(StepPart::other);
 }
 
 // x += the sum of y over the trunk ranks; the same bits on each of them, for any number of ranks.
 void end_sublayer(Trunk& t, int rows) {
   all_reduce_sum(t.transport, t.topology.trunk, {t.y.as<double>(), static_cast<size_t>(rows * t.stride.y)});
+  t.clock.lap(StepPart::reduce);
   t.kernels.split(rows, 1, [&](int begin, int end) {
     for (int r = begin; r < end; ++r) {
       float* x = t.x.as<float>() + r * t.stride.h;
@@ -107,6 +120,7 @@ void end_sublayer(Trunk& t, int rows) {
       for (int i = 0; i < t.config.hidden; ++i) x[i] += static_cast<float>(y[i]);
     }
   });
+  t.clock.lap(StepPart::other);
 }
 
 const float* head(Trunk& t, const StepPlan& plan) {
@@ -119,6 +133,7 @@ const float* head(Trunk& t, const StepPlan& plan) {
   }
   if (out && t.share.vocab.size())
     t.kernels.matmul(t.normed(out), t.weights.head, t.logits.as<float>(), t.stride.logits);
+  t.clock.lap(StepPart::head, out ? static_cast<double>(t.weights.head.bytes()) : 0.0);
   return t.logits.as<float>();
 }
 
@@ -153,6 +168,7 @@ const float* forward(Trunk& t, const StepPlan& plan) {
   if (rows > t.limits.max_rows || plan.logit_rows() > t.limits.max_logit_rows)
     fail(kExitPeerLost, "step {}: {} rows and {} logits exceed the planned {} and {}", plan.step, rows,
          plan.logit_rows(), t.limits.max_rows, t.limits.max_logit_rows);
+  t.clock.begin(phase_of(plan), rows);
   begin_step(t, plan);
   for (int layer = 0; layer < static_cast<int>(t.config.layers.size()); ++layer) {
     const LayerWeights& w = t.weights.layers[layer];
@@ -163,6 +179,7 @@ const float* forward(Trunk& t, const StepPlan& plan) {
       case Mixer::mla: mix_mla(t, layer, plan); break;
       case Mixer::delta_net: mix_delta_net(t, layer, plan); break;
     }
+    t.clock.lap(part_of(t.config.layers[layer].mixer), mixer_traffic(t, layer, plan));
     end_sublayer(t, rows);
 
     begin_sublayer(t, w.ffn_norm, rows);

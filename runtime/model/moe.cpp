@@ -5,7 +5,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/model/expert_fetch.h"
-#include "runtime/model/trunk.h"
+#include "runtime/model/traffic.h"
 
 namespace kt {
 namespace {
@@ -129,10 +129,12 @@ void run_own(Trunk& t, int layer, const Assignment& a, int rows) {
       for (int64_t i = begin * t.stride.y; i < end * t.stride.y; ++i) t.y.as<double>()[i] += t.late.as<double>()[i];
     });
   t.local_experts->run(t.kernels, experts, t.normed(rows), of_own_bank(t, a.cold), t.y.as<double>(), t.stride.y);
+  t.clock.lap(StepPart::experts, t.local_experts->traffic());
   t.late_rows = a.late.rows > 0;
   if (!t.late_rows) return;
   std::memset(t.late.bytes(), 0, bytes);
   t.local_experts->run(t.kernels, experts, t.normed(rows), of_own_bank(t, a.late), t.late.as<double>(), t.stride.y);
+  t.clock.lap(StepPart::experts, t.local_experts->traffic());
 }
 
 // The experts that the rows want come here, batch by batch: one is computed while the next is on its way.
@@ -158,30 +160,39 @@ void run_streamed(Trunk& t, int layer, const Routing& cold) {
     Routing routing = cold;
     routing.ids = {t.group_ids.data(), cold.ids.size()};
     t.hot_runner->run(t.kernels, here.layer(layer), t.normed(cold.rows), routing, t.y.as<double>(), t.stride.y);
+    t.clock.lap(StepPart::experts, t.hot_runner->traffic());
     for (int32_t e : batch) here.give_up(layer, e);
     batch = next.get();
+    t.clock.lap(StepPart::wait);
   }
 }
 
 }  // namespace
 
 void dense_ffn(Trunk& t, int layer, int rows) {
-  add_ffn(t, t.weights.layers[layer].dense, t.config.dense_inter, rows, nullptr);
+  const FfnWeights& w = t.weights.layers[layer].dense;
+  add_ffn(t, w, t.config.dense_inter, rows, nullptr);
+  t.clock.lap(StepPart::dense, ffn_traffic(w));
 }
 
 void moe(Trunk& t, int layer, int rows) {
   const MoeSpec& spec = t.config.moe;
+  const LayerWeights& w = t.weights.layers[layer];
   const Routing routing = route(t, layer, rows);
   note(t.report, layer, spec.experts, routing);
   const Assignment a = assign(t, layer, routing);
   const Range share = part_of(rows, t.share.index, t.share.count);
 
   if (!t.layerwise) send_rows(t, layer, a.cold, a.late, share.begin, share.end);
-  if (spec.shared_inter)
-    add_ffn(t, t.weights.layers[layer].shared, spec.shared_inter, rows,
-            spec.shared_gate ? t.shared_gate.data() : nullptr);
-  if (a.hot.rows)
+  t.clock.lap(StepPart::router, static_cast<double>(w.router.bytes()));
+  if (spec.shared_inter) {
+    add_ffn(t, w.shared, spec.shared_inter, rows, spec.shared_gate ? t.shared_gate.data() : nullptr);
+    t.clock.lap(StepPart::shared, ffn_traffic(w.shared));
+  }
+  if (a.hot.rows) {
     t.hot_runner->run(t.kernels, t.hot->layer(layer), t.normed(rows), a.hot, t.y.as<double>(), t.stride.y);
+    t.clock.lap(StepPart::experts, t.hot_runner->traffic());
+  }
   if (t.layerwise) return run_streamed(t, layer, a.cold);
   if (t.local_experts) run_own(t, layer, a, rows);
   receive_sums(t);

@@ -30,6 +30,7 @@ bool wants(const Routing& routing, int row) {
 void receive_and_add(Trunk& t, int rank, Tag tag, const std::vector<int32_t>& rows) {
   if (rows.empty()) return;
   t.transport.receive(rank, tag, t.inbox);
+  t.clock.lap(StepPart::wait);
   const size_t expected = rows.size() * static_cast<size_t>(t.config.hidden) * sizeof(double);
   if (t.inbox.size() != expected)
     fail(kExitPeerLost, "rank {} returned {} bytes of expert sums instead of {}", rank, t.inbox.size(), expected);
@@ -57,7 +58,8 @@ void send_rows(Trunk& t, int layer, const Routing& all_now, const Routing& all_l
       any_late |= deferred;
       if (deferred || wants(now, r)) g.rows.push_back(r);
     }
-    encode_rows(layer, g.rows, now, any_late ? late : Routing{}, t.normed(end), t.config.hidden, g.outbox);
+    encode_rows(layer, t.clock.phase(), g.rows, now, any_late ? late : Routing{}, t.normed(end), t.config.hidden,
+                g.outbox);
     for (int rank : g.ranks) t.transport.send(rank, Tag::rows, g.outbox);
     g.sent_late = any_late;
   }
@@ -72,6 +74,7 @@ void receive_sums(Trunk& t) {
     g.late_rows = g.sent_late ? g.rows : std::vector<int32_t>();
   }
   t.transport.finish_sends();
+  t.clock.lap(StepPart::other);
 }
 
 }  // namespace kt

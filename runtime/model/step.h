@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "runtime/model/orders.h"
+#include "runtime/model/step_clock.h"
 
 namespace kt {
 
@@ -52,6 +53,8 @@ class StepRunner {
   virtual int vocab() const = 0;
   // Logits (plan.logit_rows(), vocab), f32, row-major, in the order of the slices; valid until the next call.
   virtual std::span<const float> run(const StepPlan& plan) = 0;
+  // What every rank's time went into, by rank; empty if nobody counts. Any thread may ask.
+  virtual std::vector<StepTotals> totals() const { return {}; }
 };
 
 }  // namespace kt

@@ -16,6 +16,7 @@
 #include "runtime/model/remote_experts.h"
 #include "runtime/model/spans.h"
 #include "runtime/model/step.h"
+#include "runtime/model/step_clock.h"
 #include "runtime/model/weights.h"
 
 namespace kt {
@@ -87,6 +88,8 @@ struct Trunk {
   std::vector<int32_t> hot_ids, cold_ids, late_ids, group_ids, group_late_ids;  // of a layer's routing
   Buffer late;             // f64 sums of this rank's own deferred experts, like y
   bool late_rows = false;  // it has some, of the MoE layer before
+
+  StepClock clock;
 
   Rows normed(int rows) const { return {.data = h.as<bf16>(), .stride = stride.h, .count = rows}; }
 };

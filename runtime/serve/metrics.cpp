@@ -60,6 +60,41 @@ void single(std::string& out, std::string_view name, std::string_view help, cons
   series(out, name, "", histogram);
 }
 
+// Calls write(rank, phase, totals) for what each rank has done steps of.
+template <class Write>
+void for_each_phase(const std::vector<StepTotals>& by_rank, const Write& write) {
+  for (size_t rank = 0; rank < by_rank.size(); ++rank)
+    for (int p = 0; p < kPhases; ++p)
+      if (const PhaseTotals& totals = by_rank[rank][static_cast<size_t>(p)]; totals.steps > 0)
+        write(rank, name_of(static_cast<Phase>(p)), totals);
+}
+
+// What the ranks' time went into.
+void write_steps(const std::vector<StepTotals>& by_rank, std::string& out) {
+  header(out, "steps_total", "counter", "Steps of a rank; prefill steps compute prompts");
+  for_each_phase(by_rank, [&](size_t rank, std::string_view phase, const PhaseTotals& totals) {
+    line(out, "ktmpi_steps_total{{rank=\"{}\",phase=\"{}\"}} {}", rank, phase, totals.steps);
+  });
+  header(out, "step_rows_total", "counter", "Tokens in those steps");
+  for_each_phase(by_rank, [&](size_t rank, std::string_view phase, const PhaseTotals& totals) {
+    line(out, "ktmpi_step_rows_total{{rank=\"{}\",phase=\"{}\"}} {}", rank, phase, totals.rows);
+  });
+  const auto parts = [&](std::string_view metric, double PartTotal::*value) {
+    for_each_phase(by_rank, [&](size_t rank, std::string_view phase, const PhaseTotals& totals) {
+      for (int i = 0; i < kStepParts; ++i) {
+        const StepPartName name = name_of(static_cast<StepPart>(i));
+        if (const double x = totals.parts[static_cast<size_t>(i)].*value; x > 0.0)
+          line(out, "ktmpi_{}{{rank=\"{}\",phase=\"{}\",part=\"{}\",layer=\"{}\"}} {}", metric, rank, phase, name.part,
+               name.layer, x);
+      }
+    });
+  };
+  header(out, "step_seconds_total", "counter", "Time of a rank in steps by what it went into");
+  parts("step_seconds_total", &PartTotal::seconds);
+  header(out, "step_bytes_total", "counter", "Weights and cached rows that this touched, once for each step");
+  parts("step_bytes_total", &PartTotal::bytes);
+}
+
 }  // namespace
 
 std::string to_prometheus(const Metrics& metrics, const EngineStats& stats, std::string_view version,
@@ -97,6 +132,7 @@ std::string to_prometheus(const Metrics& metrics, const EngineStats& stats, std:
          stats.retracted_total);
   single(out, "http_slow_readers_dropped_total", "counter", "Streams whose client did not read",
          metrics.dropped_slow_readers);
+  write_steps(stats.step_totals, out);
   header(out, "requests_total", "counter", "Requests for text by HTTP status and finish reason");
   for (const auto& [labels, count] : metrics.requests)
     line(out, "ktmpi_requests_total{{code=\"{}\",finish_reason=\"{}\"}} {}", labels.first, labels.second, count);

@@ -81,6 +81,7 @@ class FakeEngine : public Engine {
     bool hold = false;         // takes requests and says nothing
     size_t text_per_step = 0;  // > 0: emissions of so many bytes, without end
     double step_age_s = 0;
+    std::vector<StepTotals> step_totals = {};
   };
 
   explicit FakeEngine(Options options) : options_(options), thread_([this](std::stop_token stop) { run(stop); }) {}
@@ -113,6 +114,7 @@ class FakeEngine : public Engine {
     stats.kv_tokens_used = 250;
     stats.step_age_s = options_.step_age_s;
     stats.draining = draining_;
+    stats.step_totals = options_.step_totals;
     return stats;
   }
   void drain() override {

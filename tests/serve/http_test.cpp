@@ -250,6 +250,25 @@ TEST(Http, MetricsCountWhatHappened) {
   EXPECT_NE(text.find("ktmpi_build_info{version=\"0.1.0\",model_name=\"fake/model\"} 1\n"), text.npos);
 }
 
+TEST(Http, MetricsSayWhatTheTimeOfEachRankWentInto) {
+  StepTotals expert_rank;
+  PhaseTotals& decode = expert_rank[static_cast<size_t>(Phase::decode)];
+  decode.steps = 3;
+  decode.rows = 12;
+  decode[StepPart::experts] = {.seconds = 0.5, .bytes = 4096.0};
+  decode[StepPart::wait].seconds = 0.25;
+  const Running running(on_any_port(), {.step_totals = {StepTotals(), expert_rank}});
+
+  const std::string text = running.ask(get("/metrics"));
+  const auto has = [&](const char* line) { return text.find(std::string("\nktmpi_") + line + "\n") != text.npos; };
+  EXPECT_TRUE(has("steps_total{rank=\"1\",phase=\"decode\"} 3")) << text;
+  EXPECT_TRUE(has("step_rows_total{rank=\"1\",phase=\"decode\"} 12"));
+  EXPECT_TRUE(has("step_seconds_total{rank=\"1\",phase=\"decode\",part=\"experts\",layer=\"moe\"} 0.5"));
+  EXPECT_TRUE(has("step_seconds_total{rank=\"1\",phase=\"decode\",part=\"wait\",layer=\"moe\"} 0.25"));
+  EXPECT_TRUE(has("step_bytes_total{rank=\"1\",phase=\"decode\",part=\"experts\",layer=\"moe\"} 4096"));
+  EXPECT_EQ(text.find("phase=\"prefill\""), text.npos) << "parts without time are not listed";
+}
+
 TEST(Http, HealthTellsOfAStuckEngineAndOfDraining) {
   {
     const Running stuck(on_any_port(), {.step_age_s = 100});

@@ -1,0 +1,314 @@
+// `ktmpi bench step`: prefill and decode through the engine and the ranks of `ktmpi serve`, without HTTP. One JSON line
+// for each measurement, with what every rank's time went into.
+
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <cmath>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "launcher/commands.h"
+#include "launcher/machine_limits.h"
+#include "launcher/step_timing.h"
+#include "runtime/base/log.h"
+#include "runtime/model/traffic.h"
+
+namespace kt {
+namespace {
+
+namespace po = boost::program_options;
+using Json = nlohmann::ordered_json;
+
+constexpr std::string_view kSummary =
+    "Usage: mpirun -np N ktmpi bench step --model DIR [OPTION ...] > lines.jsonl\n\n"
+    "Times prefill and decode on the ranks that `ktmpi serve` would use, and takes all of its options. With\n"
+    "--load-format dummy a folder that holds config.json is enough.";
+
+struct Settings {
+  std::string prompt_list, context_list;
+  std::vector<int> prompts, contexts;
+  int decode = 16, batch = 1, layers = 0, experts = 0;
+  bool no_indexer = false;
+  std::vector<std::string> rest;  // the options of serve
+
+  int longest() const {
+    int most = 0;
+    for (const std::vector<int>& list : {prompts, contexts})
+      for (int n : list) most = std::max(most, n);
+    return most;
+  }
+};
+
+po::options_description describe(Settings& s) {
+  po::options_description options;
+  options.add_options()("prompt", po::value(&s.prompt_list)->value_name("N,..."),
+                        "prompts of so many random tokens; with neither list: 64,2048");
+  options.add_options()("context", po::value(&s.context_list)->value_name("N,..."),
+                        "decode at so many tokens of context, whose cache holds arbitrary numbers");
+  options.add_options()("decode", po::value(&s.decode)->value_name("N")->default_value(s.decode),
+                        "decode steps of each measurement");
+  options.add_options()("batch", po::value(&s.batch)->value_name("N")->default_value(s.batch), "sequences at a time");
+  options.add_options()("layers", po::value(&s.layers)->value_name("N"),
+                        "only so many layers, the first and the last ones; with load-format dummy");
+  options.add_options()("experts", po::value(&s.experts)->value_name("N"),
+                        "only so many routed experts of a layer, likewise");
+  options.add_options()("no-indexer", po::bool_switch(&s.no_indexer),
+                        "let a model with sparse attention attend to all keys");
+  return options;
+}
+
+std::vector<int> numbers(const char* option, const std::string& list) {
+  std::vector<int> result;
+  std::istringstream words(list);
+  for (std::string word; std::getline(words, word, ',');) {
+    const bool digits = !word.empty() && word.size() < 9 && word.find_first_not_of("0123456789") == std::string::npos;
+    if (!digits || std::stoi(word) < 1)
+      fail(kExitUsage, "{}: expected numbers of at least 1, comma-separated, found '{}'", option, word);
+    result.push_back(std::stoi(word));
+  }
+  return result;
+}
+
+void check(Settings& s) {
+  s.prompts = numbers("prompt", s.prompt_list);
+  s.contexts = numbers("context", s.context_list);
+  if (s.prompts.empty() && s.contexts.empty()) s.prompts = {64, 2048};
+  for (int prompt : s.prompts)
+    if (prompt < 2) fail(kExitUsage, "prompt 1: one token is a decode step; expected at least 2");
+  const auto at_least = [](const char* name, int value, int least) {
+    if (value < least) fail(kExitUsage, "{}: expected at least {}, found {}", name, least, value);
+  };
+  at_least("decode", s.decode, 1);
+  at_least("batch", s.batch, 1);
+  at_least("layers", s.layers, 0);
+  at_least("experts", s.experts, 0);
+}
+
+// Nothing when help was asked for, which is then printed. What is no option of its own is one of serve's.
+std::optional<Settings> read_settings(int argc, char** argv) {
+  std::optional<Settings> settings(std::in_place);
+  po::options_description options = describe(*settings);
+  options.add_options()("help,h", "print this text");
+  po::variables_map values;
+  try {
+    const auto style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
+    const po::parsed_options parsed =
+        po::command_line_parser(argc, argv).options(options).style(style).allow_unregistered().run();
+    po::store(parsed, values);
+    po::notify(values);
+    settings->rest = po::collect_unrecognized(parsed.options, po::include_positional);
+  } catch (const po::error& error) {
+    fail(kExitUsage, "bench step: {}; ktmpi bench step --help lists the options", error.what());
+  }
+  if (values.count("help")) {
+    std::ostringstream help;
+    help << options;
+    fmt::print("{}\n\nOptions:\n{}\nktmpi serve --help lists the others.\n", kSummary, help.str());
+    return std::nullopt;
+  }
+  check(*settings);
+  return settings;
+}
+
+// What the measurements need of the engine, where the options do not say it.
+RunConfig run_config(const Settings& s) {
+  RunConfig run = parse_run_config(s.rest);
+  run.disable_radix_cache = true;
+  if (!run.max_running_requests) run.max_running_requests = s.batch;
+  if (!run.max_total_tokens) {
+    const int64_t tokens = cache_tokens(s.batch, s.longest(), s.decode);
+    if (tokens > 1 << 30) fail(kExitUsage, "batch {} of {} tokens is more than a cache can hold", s.batch, s.longest());
+    run.max_total_tokens = static_cast<int>(tokens);
+  }
+  return run;
+}
+
+void cut_model(const Settings& s, const RunConfig& run, ModelConfig& model) {
+  if ((s.layers || s.experts) && run.load_format != "dummy")
+    fail(kExitUsage, "layers and experts: a checkpoint has as many as it has; expected load-format dummy");
+  if (const int layers = static_cast<int>(model.layers.size()); s.layers > layers)
+    fail(kExitUsage, "layers {}: the model has {}", s.layers, layers);
+  if (s.layers) model.layers.erase(model.layers.begin() + 1, model.layers.end() - (s.layers - 1));
+  if (s.no_indexer && !model.mla.indexer) fail(kExitUsage, "no-indexer: {} has none", model.architecture);
+  if (s.no_indexer) model.mla.indexer.reset();
+  if (!s.experts) return;
+  const SigmoidSpec groups = model.moe.sigmoid.value_or(SigmoidSpec{});
+  if (s.experts % groups.groups != 0 || s.experts / groups.groups * groups.kept_groups < model.moe.top_k)
+    fail(kExitUsage, "experts {}: expected a multiple of {}, at least {} of them in {} of {} groups", s.experts,
+         groups.groups, model.moe.top_k, groups.kept_groups, groups.groups);
+  model.moe.experts = s.experts;
+}
+
+// Checks what only rank 0 asks for, before any memory is taken.
+void check_fits(const Settings& s, const JobRank& job) {
+  const int64_t needed = cache_tokens(s.batch, s.longest(), s.decode);
+  const int64_t there = int64_t{job.engine.kv_blocks} * kBlockTokens;
+  if (s.batch > job.engine.max_running_requests)
+    fail(kExitUsage, "batch {}: max-running-requests is {}", s.batch, job.engine.max_running_requests);
+  if (needed > there || s.longest() + s.decode + 1 > job.engine.context_length)
+    fail(kExitUsage, "batch {} of {} + {} tokens: the cache has room for {}, the model for {} each", s.batch,
+         s.longest(), s.decode + 1, there, job.engine.context_length);
+}
+
+// GB/s of every rank's threads, all of them reading at once.
+std::vector<double> dram_limits(JobRank& job) {
+  constexpr size_t kBytesOfMachine = 1ull << 30;
+  const auto ranks_here = std::count(job.topology.node_of.begin(), job.topology.node_of.end(),
+                                     job.topology.node_of[static_cast<size_t>(job.rank())]);
+  const Buffer memory(kBytesOfMachine / static_cast<size_t>(ranks_here), job.cores.numa_node, *job.pool);
+  job.transport.barrier();
+  const double mine = measure_dram(*job.pool, *job.ops, memory);
+  std::vector<double> all;
+  for (const std::string& rate : all_gather(job.transport, fmt::format("{}", mine))) all.push_back(std::stod(rate));
+  return all;
+}
+
+double rounded(double x, double to = 1e4) { return std::round(x * to) / to; }
+
+double median(std::vector<double> v) {
+  if (v.empty()) return 0.0;
+  std::nth_element(v.begin(), v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2), v.end());
+  return v[v.size() / 2];
+}
+
+// The parts of one rank's time in all steps of a phase, `divisor` of them taken together.
+Json parts_of(const PhaseTotals& totals, double divisor, double dram_gbps) {
+  Json parts = Json::array();
+  for (int p = 0; p < kStepParts; ++p) {
+    const PartTotal& total = totals.parts[static_cast<size_t>(p)];
+    if (total.seconds <= 0.0) continue;
+    const StepPartName name = name_of(static_cast<StepPart>(p));
+    Json part = {{"part", name.part}, {"layer", name.layer}, {"ms", rounded(total.seconds / divisor * 1e3)}};
+    if (total.bytes > 0.0) {
+      const double gbps = total.bytes / total.seconds / 1e9;
+      part["mb"] = rounded(total.bytes / divisor / 1e6);
+      part["gbps"] = rounded(gbps, 100);
+      part["fraction_of_dram"] = rounded(gbps / dram_gbps, 1000);
+    }
+    parts.push_back(std::move(part));
+  }
+  return parts;
+}
+
+// Prefill counts whole prompts, decode one step.
+Json ranks_of(const JobRank& job, const StepTiming& timing, Phase phase, const std::vector<double>& dram) {
+  Json ranks = Json::array();
+  Topology topology = job.topology;
+  for (int r = 0; r < topology.world; ++r) {
+    topology.rank = r;
+    const PhaseTotals& totals = timing.by_rank[static_cast<size_t>(r)][static_cast<size_t>(phase)];
+    const double divisor = phase == Phase::decode ? std::max<double>(1.0, static_cast<double>(totals.steps)) : 1.0;
+    ranks.push_back({{"rank", r},
+                     {"role", topology.role_name()},
+                     {"dram_gbps", rounded(dram[static_cast<size_t>(r)], 100)},
+                     {"wait_ms", rounded(totals[StepPart::wait].seconds / divisor * 1e3)},
+                     {"parts", parts_of(totals, divisor, dram[static_cast<size_t>(r)])}});
+  }
+  return ranks;
+}
+
+class Report {
+ public:
+  Report(const Settings& settings, const JobRank& job, std::vector<double> dram)
+      : settings_(settings), job_(job), dram_(std::move(dram)) {}
+
+  void prefill(int prompt, const StepTiming& timing) const {
+    Json line = head("prefill", prompt);
+    line["chunk"] = job_.engine.chunked_prefill_size;
+    line["ttft_ms"] = rounded(timing.prefill_s * 1e3, 1e3);
+    line["tokens_per_s"] = rounded(settings_.batch * prompt / timing.prefill_s, 100);
+    print(std::move(line), timing, Phase::prefill);
+  }
+
+  // `measured`: whether the context was computed; else the cache holds arbitrary numbers.
+  void decode(int context, const StepTiming& timing, bool measured) const {
+    const double step = median(timing.decode_s);
+    Json line = head("decode", context);
+    line["context_computed"] = measured;
+    line["steps"] = timing.decode_s.size();
+    line["ms_per_token"] = rounded(step * 1e3);
+    line["tokens_per_s"] = rounded(settings_.batch / step, 100);
+    if (const MlaSpec& mla = job_.model().mla; mla.heads && mla.indexer) {
+      const double layers = static_cast<double>(job_.model().layers.size()) * settings_.batch;
+      const SparseTraffic traffic = sparse_traffic(mla, {.first = context, .count = 1});
+      line["picked_rows_mb"] = rounded(layers * traffic.rows / 1e6);
+      line["index_keys_mb"] = rounded(layers * traffic.index_keys / 1e6);
+    }
+    print(std::move(line), timing, Phase::decode);
+  }
+
+ private:
+  Json head(const char* phase, int tokens) const {
+    const ModelConfig& model = job_.model();
+    Json line = {{"phase", phase}};
+    line[std::string_view(phase) == "prefill" ? "prompt" : "context"] = tokens;
+    line.update(Json{{"batch", settings_.batch},
+                     {"model", job_.run.served_model_name},
+                     {"layers", model.layers.size()},
+                     {"experts", model.moe.experts},
+                     {"indexer", model.mla.indexer.has_value()},
+                     {"method", info(job_.experts->source.format).name},
+                     {"ranks_total", job_.topology.world},
+                     {"threads", job_.cores.threads},
+                     {"kernels", job_.ops->name}});
+    return line;
+  }
+
+  void print(Json line, const StepTiming& timing, Phase phase) const {
+    line["ranks"] = ranks_of(job_, timing, phase, dram_);
+    fmt::print("{}\n", line.dump());
+    if (std::fflush(stdout) != 0) fail(kExitTryAgain, "stdout: a line could not be written");
+  }
+
+  const Settings& settings_;
+  const JobRank& job_;
+  std::vector<double> dram_;
+};
+
+void measure(const Settings& s, const JobRank& job, ClusterRunner& runner, const Report& report) {
+  for (int prompt : s.prompts) {
+    log("prompt {}", prompt);
+    time_prompts(job, runner, s.batch, std::min(prompt, kBlockTokens), 1);  // warms up
+    const StepTiming timing = time_prompts(job, runner, s.batch, prompt, s.decode);
+    report.prefill(prompt, timing);
+    report.decode(prompt, timing, true);
+  }
+  for (int context : s.contexts) {
+    log("context {}", context);
+    report.decode(context, time_contexts(job, runner, s.batch, context, s.decode), false);
+  }
+}
+
+int bench_step(const Settings& settings, const RunConfig& run, Transport& transport) {
+  JobRank job{run, transport};
+  const auto edit = [&](LoadedConfig& loaded) { cut_model(settings, run, loaded.config); };
+  if (!set_up(
+          job, [&] { check_fits(settings, job); }, edit))
+    return job.exit_code;
+  std::vector<double> dram = dram_limits(job);
+  if (job.cache && !settings.contexts.empty()) job.cache->fill_arbitrary(*job.pool);
+  if (job.rank() != 0) {
+    follow(job);
+    return kExitOk;
+  }
+  ClusterRunner runner(transport, job.topology, job.model(), job.trunk ? &*job.trunk : nullptr);
+  measure(settings, job, runner, Report(settings, job, std::move(dram)));
+  runner.dismiss();
+  return kExitOk;
+}
+
+}  // namespace
+
+int bench_step_command(int argc, char** argv) {
+  const std::optional<Settings> settings = read_settings(argc, argv);
+  if (!settings) return kExitOk;
+  const RunConfig run = run_config(*settings);
+  const std::unique_ptr<Transport> transport = make_transport(run, &argc, &argv);
+  return live(*transport, [&] { return bench_step(*settings, run, *transport); });
+}
+
+}  // namespace kt
