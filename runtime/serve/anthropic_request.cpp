@@ -3,12 +3,11 @@
 #include <fmt/format.h>
 
 #include "runtime/serve/errors.h"
+#include "runtime/serve/messages.h"
 #include "runtime/text/json_exact.h"
 
 namespace kt {
 namespace {
-
-constexpr std::string_view kBilling = "x-anthropic-billing-header:";
 
 std::string at(const std::string& path, size_t index) { return fmt::format("{}[{}]", path, index); }
 
@@ -52,12 +51,6 @@ std::string read_text(const Json& content, const std::string& path) {
     append_line(text, require_string(block, "text"), i == 0);
   }
   return text;
-}
-
-std::string without_billing(std::string text) {
-  if (!text.starts_with(kBilling)) return text;
-  const size_t end = text.find('\n');
-  return end == text.npos ? "" : text.substr(end + 1);
 }
 
 std::string read_system(const Json& system) {

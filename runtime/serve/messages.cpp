@@ -27,7 +27,7 @@ std::string read_role(const Fields& message) {
                                message.path("role"), role));
 }
 
-std::string join_parts(const Json& parts, const std::string& path) {
+std::string join_parts(const Json& parts, const std::string& path, bool of_system) {
   std::string text;
   for (size_t i = 0; i < parts.size(); ++i) {
     const Fields part(parts[i], at(path, i));
@@ -37,7 +37,7 @@ std::string join_parts(const Json& parts, const std::string& path) {
       throw BadRequest(part.path("type"),
                        fmt::format("{}: this server reads text only, found \"{}\"", part.path("type"), type));
     if (!part.read("text", piece)) throw BadRequest(part.path("text"), part.path("text") + ": is required");
-    text += piece;
+    text += of_system ? without_billing(std::move(piece)) : piece;
   }
   return text;
 }
@@ -49,7 +49,10 @@ std::string read_content(const Fields& message, const std::string& role) {
     if (role == "user") throw BadRequest(path, path + ": a user message needs content");
     return "";
   }
-  return content->is_array() ? join_parts(*content, path) : to_string(*content, path);
+  const bool of_system = role == "system";
+  if (content->is_array()) return join_parts(*content, path, of_system);
+  const std::string& text = to_string(*content, path);
+  return of_system ? without_billing(text) : text;
 }
 
 // {"arguments": "{\"a\": 1}"} -> {"arguments": {"a": 1}}: templates walk over the members.
@@ -186,6 +189,12 @@ bool uses_tools(const Fields& fields) {
 }
 
 }  // namespace
+
+std::string without_billing(std::string text) {
+  if (!text.starts_with("x-anthropic-billing-header:")) return text;
+  const size_t end = text.find('\n');
+  return end == text.npos ? "" : text.substr(end + 1);
+}
 
 void check_tools(const Fields& fields) {
   const Json* tools = fields.find("tools");

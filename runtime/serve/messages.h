@@ -29,6 +29,10 @@ struct Chat {
 // model's form. Everything else of a message reaches the template as it is.
 Chat render_chat(const Fields& fields, const ServedModel& model);
 
+// A text of a system message without the line of Anthropic's clients that has a new number in every request: it stands
+// at the beginning and would part every prompt from what is cached. Routers between the dialects pass it on.
+std::string without_billing(std::string text);
+
 // OpenAI's list in `tools`: functions, each with a name. Throws BadRequest.
 void check_tools(const Fields& fields);
 

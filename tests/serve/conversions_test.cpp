@@ -194,6 +194,20 @@ TEST(Chat, NormalisesMessagesBeforeRendering) {
   EXPECT_NE(prompt_of(job).find("tool:r;assistant:"), std::string::npos);
 }
 
+TEST(Chat, KeepsTheBillingLineOutOfThePrompt) {
+  const auto prompt = [](const std::string& system) {
+    return prompt_of(job_of(parse_chat(R"({"messages": [{"role": "system", "content": )" + system +
+                                           R"(}, {"role": "user", "content": "x-anthropic-billing-header: a"}]})",
+                                       fake_model())));
+  };
+  const std::string plain = prompt(R"("Be brief.")");
+  EXPECT_NE(plain.find("user:x-anthropic-billing-header: a"), plain.npos) << "only the system's is not the user's";
+  EXPECT_EQ(prompt(R"("x-anthropic-billing-header: cch=1;\nBe brief.")"), plain);
+  EXPECT_EQ(prompt(R"([{"type": "text", "text": "x-anthropic-billing-header: cch=2;"},
+                       {"type": "text", "text": "Be brief."}])"),
+            plain);
+}
+
 TEST(Chat, ToolsAreRenderedUnlessForbidden) {
   const std::string tools = R"(, "tools": [{"type": "function", "function": {"name": "f"}}])";
   const Job with_tools = chat(tools);
