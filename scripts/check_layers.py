@@ -49,6 +49,7 @@ LIBRARIES = {
     "Python.h": ["runtime/text"],
     "pcre2.h": ["runtime/text"],
     "unicode/": ["runtime/text"],
+    "xgrammar/": ["runtime/text/grammar.cpp"],
     "histedit.h": ["launcher/line_input.cpp"],
     "png.h": ["launcher/heat_map.cpp"],
     "zip.h": ["runtime/placement/zip_archive.cpp"],
