@@ -268,12 +268,14 @@ class StepEngine final : public Engine {
       return;
     }
     if (generation.complete()) return end(entry, {Finish::Kind::length, {}, {}});  // no token was wanted
-    const std::optional<int32_t> token =
-        sampler_.sample(logits, generation.sampling(), generation.sampler(), generation.made(), next);
+    const std::optional<int32_t> token = sampler_.sample(logits, generation.sampling(), generation.sampler(),
+                                                         generation.made(), next, generation.allowed());
     if (!token) {
-      return end(
-          entry,
-          {Finish::Kind::error, {}, fmt::format("The model's logits at position {} are not numbers.", position)});
+      return end(entry, {Finish::Kind::error,
+                         {},
+                         fmt::format("No token can follow at position {}: the model's logits are not numbers, "
+                                     "or the grammar admits none.",
+                                     position)});
     }
     scheduler_.append(entry->first, *token);
     ++generated_;

@@ -16,15 +16,17 @@ Generation::Generation(const GenerateRequest& request, OnEmission on_emission, c
       top_logprobs_(request.top_logprobs),
       max_new_tokens_(max_new_tokens),
       prompt_tokens_(static_cast<int>(request.input_ids.size())) {
-  if (sampling_.ignore_eos) return;
-  stop_ids_.assign(eos.begin(), eos.end());
-  stop_ids_.insert(stop_ids_.end(), sampling_.stop_token_ids.begin(), sampling_.stop_token_ids.end());
+  if (request.grammar) grammar_.emplace(request.grammar);
+  if (grammar_ || !sampling_.ignore_eos) stop_ids_.assign(eos.begin(), eos.end());
+  if (!sampling_.ignore_eos)
+    stop_ids_.insert(stop_ids_.end(), sampling_.stop_token_ids.begin(), sampling_.stop_token_ids.end());
   std::sort(stop_ids_.begin(), stop_ids_.end());
 }
 
 bool Generation::add_token(TokenLogprob token) {
   ++made_;
   count_output(sampler_, sampling_, token.id);
+  if (grammar_) grammar_->accept(token.id);
   const bool hidden = (stops(token.id) && !sampling_.no_stop_trim) ||
                       (sampling_.skip_special_tokens && tokenizer_.is_special(token.id));
   std::string text = hidden ? "" : text_.push(tokenizer_.bytes(token.id));

@@ -9,6 +9,7 @@
 #include "runtime/engine/answer_text.h"
 #include "runtime/engine/request.h"
 #include "runtime/engine/sampler.h"
+#include "runtime/text/grammar.h"
 #include "runtime/text/tokenizer.h"
 
 namespace kt {
@@ -22,6 +23,7 @@ class Generation {
 
   const SamplingParams& sampling() const { return sampling_; }
   const SamplerState& sampler() const { return sampler_; }
+  std::span<const uint32_t> allowed() { return grammar_ ? grammar_->allowed() : std::span<const uint32_t>(); }
   bool wants_logprobs() const { return return_logprob_; }
   int top_logprobs() const { return top_logprobs_; }
   int made() const { return made_; }
@@ -43,6 +45,7 @@ class Generation {
 
   SamplingParams sampling_;
   SamplerState sampler_;
+  std::optional<GrammarWalk> grammar_;
   OnEmission on_emission_;
   const Tokenizer& tokenizer_;
   std::vector<int32_t> stop_ids_;  // sorted

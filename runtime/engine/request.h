@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -10,9 +11,11 @@
 
 namespace kt {
 
+class Grammar;  // runtime/text/grammar.h
+
 // How the next token is chosen. Ranges are checked where a request enters (serve/); the sampler trusts them.
-// Order on the logits of one step, as SGLang does it: penalties, min_new_tokens, logit_bias, temperature, softmax,
-// top_k, top_p, min_p, draw. temperature < 1e-6 is greedy.
+// Order on the logits of one step, as SGLang does it: penalties, min_new_tokens, grammar, logit_bias, temperature,
+// softmax, top_k, top_p, min_p, draw. temperature < 1e-6 is greedy.
 struct SamplingParams {
   float temperature = 1.0f;
   float top_p = 1.0f;
@@ -27,12 +30,13 @@ struct SamplingParams {
   int min_new_tokens = 0;
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;
-  bool ignore_eos = false;  // also ignores stop_token_ids
+  bool ignore_eos = false;  // also ignores stop_token_ids; the end of a grammar's text is no matter of choice
   bool skip_special_tokens = true;
   bool no_stop_trim = false;  // keep the matched stop string in the text
 };
 
-// One sampled or given token with the natural-log probability the model gave it (raw logits, no temperature).
+// One sampled or given token with the natural-log probability the model gave it (raw logits: no temperature, no
+// penalties, no grammar, so that `top` may list tokens that the answer could not have).
 struct TokenLogprob {
   int32_t id = 0;
   float logprob = 0.0f;
@@ -43,6 +47,7 @@ struct GenerateRequest {
   std::string rid;  // unique; the client's, or made by the server
   std::vector<int32_t> input_ids;
   SamplingParams sampling;
+  std::shared_ptr<const Grammar> grammar;  // what the answer's text must match; stops may cut it. Null: anything
   bool return_logprob = false;
   int top_logprobs = 0;
   int logprob_start = -1;  // first prompt position whose logprob is wanted; -1: none

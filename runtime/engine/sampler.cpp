@@ -46,6 +46,19 @@ std::optional<float> largest_of(std::span<const float> values) {
   return largest;
 }
 
+bool is_allowed(std::span<const uint32_t> allowed, size_t id) { return (allowed[id / 32] >> (id % 32)) & 1; }
+
+// A grammar allows some of these tokens and no others.
+bool only_allows(std::span<const uint32_t> allowed, std::span<const int32_t> tokens) {
+  if (allowed.empty()) return false;
+  std::vector<uint32_t> others(allowed.begin(), allowed.end());
+  for (const int32_t id : tokens) {
+    const size_t bit = static_cast<size_t>(id);
+    if (id >= 0 && bit / 32 < others.size()) others[bit / 32] &= ~(uint32_t{1} << (bit % 32));
+  }
+  return std::all_of(others.begin(), others.end(), [](uint32_t word) { return word == 0; });
+}
+
 }  // namespace
 
 SamplerState make_sampler_state(const GenerateRequest& request, std::span<const int32_t> eos, uint64_t fresh_seed) {
@@ -70,8 +83,9 @@ double uniform(uint64_t seed, uint64_t position) {
 }
 
 std::optional<int32_t> Sampler::sample(std::span<const float> logits, const SamplingParams& params,
-                                       const SamplerState& state, int made, uint64_t position) {
-  const std::span<const float> row = adjusted(logits.first(static_cast<size_t>(known_)), params, state, made);
+                                       const SamplerState& state, int made, uint64_t position,
+                                       std::span<const uint32_t> allowed) {
+  const std::span<const float> row = adjusted(logits.first(static_cast<size_t>(known_)), params, state, made, allowed);
   const std::optional<float> largest = largest_of(row);
   if (!largest) return std::nullopt;
   if (params.temperature < kGreedyTemperature || params.top_k == 1) {
@@ -84,9 +98,10 @@ std::optional<int32_t> Sampler::sample(std::span<const float> logits, const Samp
 
 // The edits touch few ids, so most rows are used where they lie.
 std::span<const float> Sampler::adjusted(std::span<const float> logits, const SamplingParams& params,
-                                         const SamplerState& state, int made) {
-  const bool ban = made < params.min_new_tokens && !state.banned.empty();
-  if (state.seen.empty() && state.output_counts.empty() && !ban && params.logit_bias.empty()) return logits;
+                                         const SamplerState& state, int made, std::span<const uint32_t> allowed) {
+  const bool ban = made < params.min_new_tokens && !state.banned.empty() && !only_allows(allowed, state.banned);
+  const bool as_they_are = state.seen.empty() && state.output_counts.empty() && !ban && params.logit_bias.empty();
+  if (as_they_are && allowed.empty()) return logits;
   scratch_.assign(logits.begin(), logits.end());
   const auto edit = [&](int32_t id, auto change) {
     if (id >= 0 && id < known_) change(scratch_[static_cast<size_t>(id)]);
@@ -100,6 +115,11 @@ std::span<const float> Sampler::adjusted(std::span<const float> logits, const Sa
   }
   if (ban) {
     for (const int32_t id : state.banned) edit(id, [](float& x) { x = kLowest; });
+  }
+  if (!allowed.empty()) {
+    for (size_t id = 0; id < scratch_.size(); ++id) {
+      if (!is_allowed(allowed, id)) scratch_[id] = kLowest;
+    }
   }
   for (const auto& [id, bias] : params.logit_bias) edit(id, [b = bias](float& x) { x += b; });
   return scratch_;

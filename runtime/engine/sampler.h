@@ -35,12 +35,14 @@ class Sampler {
 
   // The token at `position` of the sequence, of which `made` output tokens are there. Nothing if a logit is NaN or
   // +infinity or all are -infinity: then the model, not the request, is broken.
+  //   allowed       of a grammar, bit id % 32 of word id / 32: others are not chosen; empty: all may be. min_new_tokens
+  //                 bans no token that is the only one allowed
   //   greedy        largest logit, the lowest id among equals
   //   repetition    before frequency and presence penalty, then min_new_tokens, then logit_bias
   //   top_p         a token stays if the mass before it is at most top_p, on the probabilities before top_k
   //   min_p         a token stays if it has at least min_p times the largest probability
   std::optional<int32_t> sample(std::span<const float> logits, const SamplingParams& params, const SamplerState& state,
-                                int made, uint64_t position);
+                                int made, uint64_t position, std::span<const uint32_t> allowed = {});
 
   // Of the raw logits, over the whole row, summed in float64 in order of the ids.
   TokenLogprob logprob(std::span<const float> logits, int32_t id, int top);
@@ -52,7 +54,7 @@ class Sampler {
   };
 
   std::span<const float> adjusted(std::span<const float> logits, const SamplingParams& params,
-                                  const SamplerState& state, int made);
+                                  const SamplerState& state, int made, std::span<const uint32_t> allowed);
   int32_t draw_from_all(std::span<const float> logits, float largest, double temperature, double u) const;
   int32_t draw_from_best(std::span<const float> logits, float largest, const SamplingParams& params, double u);
   void gather(std::span<const float> logits, float threshold);

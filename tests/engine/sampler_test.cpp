@@ -104,6 +104,34 @@ TEST(Sampler, BansWhatEndsTheAnswerUntilMinNewTokens) {
   EXPECT_EQ(greedy({9, 8, 1}, 3, request.sampling, state, 2), 0);
 }
 
+TEST(Sampler, ChoosesAmongWhatIsAllowedWhateverTheBias) {
+  const std::vector<uint32_t> allowed = {0b0110};
+  SamplingParams params;
+  params.temperature = 0.0f;
+  EXPECT_EQ(Sampler(4).sample(std::vector<float>{9, 1, 2, 8}, params, {}, 0, 0, allowed), 2);
+  params.logit_bias = {{0, 100.0f}, {1, 5.0f}};
+  EXPECT_EQ(Sampler(4).sample(std::vector<float>{9, 1, 2, 8}, params, {}, 0, 0, allowed), 1);
+  params.temperature = 2.0f;
+  for (uint64_t position = 0; position < 100; ++position) {
+    const auto token = Sampler(4).sample(std::vector<float>{9, 1, 2, 8}, params, {}, 0, position, allowed);
+    EXPECT_TRUE(token == 1 || token == 2) << *token;
+  }
+  EXPECT_EQ(Sampler(4).sample(std::vector<float>{9, 1, 2, 8}, params, {}, 0, 0, std::vector<uint32_t>{0}),
+            std::nullopt);
+}
+
+TEST(Sampler, LiftsTheBanOfEndsWhereNothingElseIsAllowed) {
+  GenerateRequest request;
+  request.sampling.min_new_tokens = 2;
+  request.sampling.temperature = 0.0f;
+  const std::vector<int32_t> eos = {0};
+  const SamplerState state = make_sampler_state(request, eos, 0);
+  const std::vector<float> logits = {1, 2, 3};
+
+  EXPECT_EQ(Sampler(3).sample(logits, request.sampling, state, 0, 0, std::vector<uint32_t>{0b001}), 0);
+  EXPECT_EQ(Sampler(3).sample(logits, request.sampling, state, 0, 0, std::vector<uint32_t>{0b011}), 1);
+}
+
 TEST(Sampler, AddsTheBiasAndIgnoresIdsOutside) {
   SamplingParams params;
   params.logit_bias = {{0, 5.0f}, {-3, 100.0f}, {70, 100.0f}};
