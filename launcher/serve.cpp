@@ -16,6 +16,7 @@
 #include "runtime/serve/http.h"
 #include "runtime/serve/key_file.h"
 #include "runtime/text/chat_template.h"
+#include "runtime/text/grammar.h"
 #include "runtime/text/output_parser.h"
 #include "runtime/text/tokenizer.h"
 
@@ -115,9 +116,10 @@ void write_url_file(const std::string& path, const std::string& url) {
 
 // Everything of a rank between start and end of the job.
 int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
-  std::optional<HttpServer> http;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
+  std::optional<GrammarCompiler> grammars;
+  std::optional<HttpServer> http;  // ends before what it refers to
   OutputParserOptions formats;
   const auto front = [&] {
     formats = output_formats(run);
@@ -149,6 +151,8 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
   }
 
   const ModelConfig& model = job.model();
+  if (!model.eos.empty())
+    grammars.emplace(*tokenizer, model.eos, std::vector{ReasoningParser::kOpen, ReasoningParser::kClose});
   ClusterRunner runner(transport, job.topology, model, job.trunk ? &*job.trunk : nullptr);
   const std::unique_ptr<Engine> engine = make_engine(job.engine, runner, *tokenizer);
   Watch watch(signals, *engine, *http, transport, run);
@@ -164,6 +168,8 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
                         .chat_template = chat_template.get(),
                         .reasoning = formats.reasoning,
                         .tools = formats.tools,
+                        .compile_grammar = grammars ? [&](const std::string& tag) { return grammars->compile(tag); }
+                                                    : CompileGrammar(),
                         .defaults = job.loaded->sampling,
                         .ranks = served_ranks(job.topology),
                         .server_info_json = to_json(run)});

@@ -8,7 +8,7 @@
 namespace kt {
 
 AnswerReader::AnswerReader(const Chat& chat)
-    : parser_(chat.output), format_(chat.output.tools), calls_before_(chat.calls) {}
+    : parser_(chat.output), format_(chat.call_ids), calls_before_(chat.calls) {}
 
 OutputPieces AnswerReader::read(const Emission& emission) {
   OutputPieces pieces = parser_.push(emission.text);

@@ -181,11 +181,6 @@ SamplingParams read_message_sampling(const Fields& fields, const ServedModel& mo
 
 Job read_job(const Json& body, const ServedModel& model) {
   const Fields fields(body);
-  for (const char* path : {"output_format", "output_config"}) {
-    const Json* config = fields.find(path);
-    if (config && (config->contains("format") || std::string_view(path) == "output_format"))
-      throw BadRequest(path, fmt::format("{}: this server cannot bind answers to a schema; leave it out", path));
-  }
   std::string name = model.name;
   fields.read("model", name, kMaxModelNameBytes);
   Job job{.id = random_id(), .prompt_param = "messages", .dialect = Dialect::anthropic};
@@ -203,6 +198,7 @@ Job read_job(const Json& body, const ServedModel& model) {
     throw BadRequest("messages", fmt::format("prompt is too long: {} tokens > {} maximum", prompt_tokens,
                                              std::max(0, model.max_context - 1)));
   job.requests.push_back(std::move(generate));
+  order_grammar(chat.format, model, 0, job);
   job.answer = std::make_unique<MessageAnswer>(job.id, std::move(name), job.stream, chat, prompt_tokens);
   return job;
 }

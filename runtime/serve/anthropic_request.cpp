@@ -178,6 +178,13 @@ Json read_tool_choice(const Fields& choice) {
                    fmt::format("{}: \"{}\" is none of auto, any, tool, none", choice.path("type"), type));
 }
 
+// {"type": "json_schema", "schema": ...}, where the API has it now or where it was first.
+const Json* read_output_format(const Fields& request) {
+  if (const Json* format = request.find("output_format")) return format;
+  const Json* config = request.find("output_config");
+  return config ? Fields(*config, "output_config").find("format") : nullptr;
+}
+
 }  // namespace
 
 Json to_chat_request(const Fields& request) {
@@ -187,6 +194,13 @@ Json to_chat_request(const Fields& request) {
   if (request.find("tools")) chat["tools"] = read_tools(require_list(request, "tools"));
   if (const Json* choice = request.find("tool_choice"))
     chat["tool_choice"] = read_tool_choice(Fields(*choice, "tool_choice"));
+  bool one_call = false;
+  if (const Json* choice = request.find("tool_choice"))
+    Fields(*choice, "tool_choice").read("disable_parallel_tool_use", one_call);
+  if (one_call) chat["parallel_tool_calls"] = false;
+  if (const Json* format = read_output_format(request))
+    chat["response_format"] = {{"type", require_string(Fields(*format, "output_format"), "type")},
+                               {"schema", require(Fields(*format, "output_format"), "schema")}};
   if (const Json* thinking = request.find("thinking")) {
     const std::string& type = require_string(Fields(*thinking, "thinking"), "type");
     if (type == "enabled" || type == "disabled") chat["reasoning"] = {{"enabled", type == "enabled"}};

@@ -131,6 +131,7 @@ class NativeAnswer : public Answer {
 struct NativeSampling {
   SamplingParams params;
   int n = 1;
+  std::optional<AnswerFormat> format;
 };
 
 NativeSampling read_native_sampling(const Json* value, const std::string& path, int vocab) {
@@ -147,6 +148,7 @@ NativeSampling read_native_sampling(const Json* value, const std::string& path, 
   fields.read("min_new_tokens", sampling.params.min_new_tokens, 0);
   fields.read("n", sampling.n, 1, kMaxChoices);
   check_token_limits(fields, "min_new_tokens", sampling.params);
+  sampling.format = read_answer_format(fields);
   return sampling;
 }
 
@@ -224,7 +226,9 @@ Job read_generate(const Json& body, const ServedModel& model) {
         throw BadRequest("logprob_start_len", fmt::format("logprob_start_len: {} is beyond the prompt's {} tokens",
                                                           options.logprob_start, prompts[i].size()));
     }
+    const size_t first = job.requests.size();
     append_choices(generate, sampling.n, job.requests);
+    order_grammar(sampling.format, model, first, job);
   }
   if (job.requests.size() > 1) options.list = true;
   job.id = job.requests.front().rid;

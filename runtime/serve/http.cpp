@@ -19,6 +19,7 @@
 #include "runtime/base/log.h"
 #include "runtime/serve/connection.h"
 #include "runtime/serve/exchange.h"
+#include "runtime/serve/grammar_desk.h"
 #include "runtime/serve/metrics.h"
 #include "runtime/serve/routes.h"
 
@@ -67,6 +68,7 @@ class HttpServer::Impl : public ConnectionEvents {
       : config_(std::move(given)),
         acceptor_(listen_on(io_, config_)),
         workers_(static_cast<size_t>(config_.workers)),
+        grammar_desk_(io_, config_.grammar_threads, config_.grammar_timeout_s),
         stop_timer_(io_) {
     port_ = acceptor_.local_endpoint().port();
     allow_connections(config_.max_connections);
@@ -104,6 +106,7 @@ class HttpServer::Impl : public ConnectionEvents {
     asio::post(io_, [this] { begin_stop(); });
     thread_.join();
     workers_.join();
+    grammar_desk_.join();
   }
 
   std::optional<HttpResponse> on_head(const HttpRequest& request) override {
@@ -189,7 +192,14 @@ class HttpServer::Impl : public ConnectionEvents {
       abort(*command);
       return connection->respond({.body = "{}"});
     }
-    start_exchange(route, std::move(connection), std::move(std::get<Job>(outcome)));
+    Job job = std::move(std::get<Job>(outcome));
+    if (job.grammars.empty()) return start_exchange(route, std::move(connection), std::move(job));
+    grammar_desk_.prepare(service_.model.compile_grammar, std::move(job),
+                          [this, &route, connection = std::move(connection)](OrError<Job> prepared) {
+                            if (const ApiError* error = std::get_if<ApiError>(&prepared))
+                              return conclude(route, connection, error_response(*error, route.dialect));
+                            conclude(route, connection, std::move(std::get<Job>(prepared)));
+                          });
   }
 
   void start_exchange(const Route& route, std::shared_ptr<Connection> connection, Job job) {
@@ -231,6 +241,7 @@ class HttpServer::Impl : public ConnectionEvents {
     stopping_ = true;
     error_code ignored;
     acceptor_.close(ignored);
+    grammar_desk_.stop();
     const auto open = connections_;  // closing takes them out of the set
     for (const auto& connection : open) connection->close_when_done();
     if (connections_.empty()) return;
@@ -248,6 +259,7 @@ class HttpServer::Impl : public ConnectionEvents {
   asio::io_context io_{1};
   tcp::acceptor acceptor_;
   asio::thread_pool workers_;
+  GrammarDesk grammar_desk_;
   asio::steady_timer stop_timer_;  // also the pause of accept_later
   std::unordered_set<std::shared_ptr<Connection>> connections_;
   std::unordered_set<std::shared_ptr<Exchange>> exchanges_;

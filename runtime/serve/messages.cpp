@@ -115,17 +115,30 @@ Json read_messages(const Fields& fields) {
   return messages;
 }
 
-// "none", "auto" (also for null). Choices that force a call need constrained decoding.
-std::string read_tool_choice(const Fields& fields) {
+struct ToolChoice {
+  enum class Kind : uint8_t { automatic, none, required } kind = Kind::automatic;
+  std::string name;  // required: of the only function that may be called; "": any
+};
+
+// "auto" (also for null), "none", "required", or an object that names a function, as the API or as SDKs write it.
+ToolChoice read_tool_choice(const Fields& fields) {
+  using enum ToolChoice::Kind;
   const Json* choice = fields.find("tool_choice");
-  if (!choice) return "auto";
+  if (!choice) return {};
   const std::string path = fields.path("tool_choice");
-  const std::string word = choice->is_object() ? "a named function" : to_string(*choice, path);
-  if (word == "none" || word == "auto") return word;
-  if (word == "required" || choice->is_object())
-    throw BadRequest(path,
-                     fmt::format("{}: this server cannot force a call ({}); use \"auto\" or \"none\"", path, word),
-                     "unsupported");
+  if (choice->is_object()) {
+    const Fields given(*choice, path);
+    const Json* function = given.find("function");
+    std::string name;
+    if (!(function ? Fields(*function, given.path("function")) : given).read("name", name) || name.empty())
+      throw BadRequest(path,
+                       fmt::format("{}: expected {{\"type\": \"function\", \"function\": {{\"name\": ...}}}}", path));
+    return {required, name};
+  }
+  const std::string& word = to_string(*choice, path);
+  if (word == "auto") return {};
+  if (word == "none") return {none, ""};
+  if (word == "required") return {required, ""};
   throw BadRequest(path, fmt::format("{}: \"{}\" is none of none, auto, required", path, word));
 }
 
@@ -181,11 +194,34 @@ void write_arguments(Json& messages) {
   }
 }
 
-// There are tools, and tool_choice is not "none".
-bool uses_tools(const Fields& fields) {
-  const bool allowed = read_tool_choice(fields) != "none";
+bool has_tools(const Fields& fields) {
   const Json* tools = fields.find("tools");
-  return allowed && tools && tools->is_array() && !tools->empty();
+  return tools && tools->is_array() && !tools->empty();
+}
+
+// The calls that the client demands, in the one form that every model can be held to, whatever its own is.
+AnswerFormat forced_calls(const Fields& fields, const ToolChoice& choice) {
+  const std::string path = fields.path("tool_choice");
+  if (!has_tools(fields)) throw BadRequest(path, path + ": there are no tools to call");
+  const Json& tools = *fields.find("tools");
+  const bool known = choice.name.empty() || std::any_of(tools.begin(), tools.end(), [&](const Json& tool) {
+                       return tool["function"]["name"] == choice.name;
+                     });
+  if (!known) throw BadRequest(path, fmt::format("Tool '{}' not found in tools list.", choice.name));
+  bool parallel = true;
+  fields.read("parallel_tool_calls", parallel);
+  return {calls_format(tools, choice.name, !choice.name.empty() || !parallel), path};
+}
+
+std::optional<AnswerFormat> read_format(const Fields& fields, const ToolChoice& choice) {
+  const std::optional<AnswerFormat> answer = read_answer_format(fields);
+  const bool forced = choice.kind == ToolChoice::Kind::required;
+  if (answer && has_tools(fields) && choice.kind != ToolChoice::Kind::none)
+    throw BadRequest(answer->param,
+                     fmt::format("{}: leaves no room for tool calls; with tools it needs \"tool_choice\": "
+                                 "\"none\"",
+                                 answer->param));
+  return forced ? forced_calls(fields, choice) : answer;
 }
 
 }  // namespace
@@ -230,7 +266,10 @@ Chat render_chat(const Fields& fields, const ServedModel& model) {
   Json messages = read_messages(fields);
   check_tools(fields);
   Chat chat;
-  chat.with_tools = uses_tools(fields);
+  const ToolChoice choice = read_tool_choice(fields);
+  const bool forced = choice.kind == ToolChoice::Kind::required;
+  chat.with_tools = has_tools(fields) && choice.kind != ToolChoice::Kind::none;
+  chat.format = read_format(fields, choice);
   const std::string tools = chat.with_tools ? dump_exact(*fields.find("tools")) : "";
   const Json kwargs = read_kwargs(fields);
 
@@ -241,6 +280,8 @@ Chat render_chat(const Fields& fields, const ServedModel& model) {
     const Json& last = messages.back();
     if (last["role"] != "assistant")
       throw BadRequest("continue_final_message", "continue_final_message: the last message must be the assistant's");
+    if (chat.format)
+      throw BadRequest(chat.format->param, chat.format->param + ": an answer that is begun cannot be held to a form");
     chat.output.continued = last["content"].get<std::string>();
     messages.erase(messages.size() - 1);
   }
@@ -251,16 +292,20 @@ Chat render_chat(const Fields& fields, const ServedModel& model) {
     throw BadRequest("messages", fmt::format("the chat template refuses these messages: {}", e.what()));
   }
 
+  // Calls are found behind reasoning only where it is told apart.
   bool separate = true;
   fields.read("separate_reasoning", separate);
   fields.read("stream_reasoning", chat.output.stream_reasoning);
-  if (separate && model.reasoning) {
+  const bool reasons = model.reasoning && starts_in_reasoning(*model.reasoning, chat.prompt, kwargs);
+  if (model.reasoning && (separate || forced)) {
     chat.output.reasoning = model.reasoning;
-    chat.output.in_reasoning = starts_in_reasoning(*model.reasoning, chat.prompt, kwargs);
+    chat.output.in_reasoning = reasons;
   }
-  if (chat.with_tools && model.tools) {
-    chat.output.tools = model.tools;
+  if (chat.format && reasons) chat.format->format = behind_reasoning(std::move(chat.format->format));
+  chat.output.tools = forced ? find_tool_format("json_array") : chat.with_tools ? model.tools : nullptr;
+  if (chat.output.tools) {
     chat.output.tool_list = *fields.find("tools");
+    chat.call_ids = model.tools ? model.tools : chat.output.tools;
   }
   chat.prompt += chat.output.continued.value_or("");
   return chat;

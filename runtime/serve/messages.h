@@ -1,7 +1,9 @@
 #pragma once
 
+#include <optional>
 #include <string>
 
+#include "runtime/serve/answer_format.h"
 #include "runtime/serve/fields.h"
 #include "runtime/serve/json.h"
 #include "runtime/serve/service.h"
@@ -15,14 +17,17 @@ inline constexpr size_t kMaxTemplateOptions = 128;
 // A conversation made ready for the model.
 struct Chat {
   std::string prompt;
-  OutputParserOptions output;  // how the answer is to be read
-  int calls = 0;               // tool calls in the conversation
-  bool with_tools = false;     // tools are in the prompt
+  OutputParserOptions output;            // how the answer is to be read
+  int calls = 0;                         // tool calls in the conversation
+  bool with_tools = false;               // tools are in the prompt
+  const ToolFormat* call_ids = nullptr;  // whose ids tool calls get; set when calls are read
+  std::optional<AnswerFormat> format;    // of the whole answer
 };
 
-// Reads `messages`, `tools`, `tool_choice`, `chat_template_kwargs` (also as `kwargs`), `add_generation_prompt`,
-// `reasoning_effort`, `reasoning`, `continue_final_message`, `separate_reasoning` and `stream_reasoning`, and renders
-// the prompt with the model's template. Throws BadRequest, also for what the template refuses.
+// Reads `messages`, `tools`, `tool_choice`, `parallel_tool_calls`, `response_format` and what else demands a form of
+// the answer, `chat_template_kwargs` (also as `kwargs`), `add_generation_prompt`, `reasoning_effort`, `reasoning`,
+// `continue_final_message`, `separate_reasoning` and `stream_reasoning`, and renders the prompt with the model's
+// template. Throws BadRequest, also for what the template refuses.
 //
 // Before rendering: roles in lower case, developer becomes system; text parts are joined and content null becomes
 // ""; arguments of tool calls become objects, or JSON texts where the template takes those; ids of calls get the

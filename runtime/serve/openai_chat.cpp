@@ -216,6 +216,7 @@ Job read_chat(const Json& body, const ServedModel& model) {
 
   Job job{.id = request.id, .prompt_param = "messages", .stream = request.stream};
   append_choices(generate, request.n, job.requests);
+  order_grammar(chat.format, model, 0, job);
   const int prompt_tokens = static_cast<int>(generate.input_ids.size());
   job.answer = std::make_unique<ChatAnswer>(std::move(request), chat, prompt_tokens, *model.tokenizer);
   return job;

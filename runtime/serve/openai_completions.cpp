@@ -225,6 +225,7 @@ Job read_completions(const Json& body, const ServedModel& model) {
     generate.input_ids = request.prompts[i].ids;
     append_choices(generate, request.n, job.requests);
   }
+  order_grammar(read_answer_format(fields), model, 0, job);
   job.answer = std::make_unique<CompletionsAnswer>(std::move(request), *model.tokenizer);
   return job;
 }

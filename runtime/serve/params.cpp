@@ -116,21 +116,21 @@ void check_token_limits(const Fields& fields, std::string_view min_name, const S
 }
 
 void refuse_unsupported(const Fields& fields) {
-  for (const char* name :
-       {"regex", "ebnf", "json_schema", "structural_tag", "stop_regex", "guided_json", "guided_regex", "guided_choice",
-        "guided_grammar", "structured_outputs", "custom_logit_processor", "functions"}) {
+  for (const char* name : {"stop_regex", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
+                           "structured_outputs", "custom_logit_processor", "functions"}) {
     if (fields.find(name))
       throw BadRequest(fields.path(name),
                        fmt::format("{}: this server cannot do that; leave it out", fields.path(name)), "unsupported");
   }
-  const Json* format = fields.find("response_format");
+}
+
+void order_grammar(const std::optional<AnswerFormat>& format, const ServedModel& model, size_t first, Job& job) {
   if (!format) return;
-  std::string type;
-  Fields(*format, fields.path("response_format")).read("type", type);
-  if (type != "text")
-    throw BadRequest(fields.path("response_format"),
-                     fmt::format("response_format: this server knows only {{\"type\": \"text\"}}, found \"{}\"", type),
+  if (!model.compile_grammar)
+    throw BadRequest(format->param,
+                     fmt::format("{}: this model names no token that ends an answer; leave it out", format->param),
                      "unsupported");
+  job.grammars.push_back({to_structural_tag(format->format), format->param, first, job.requests.size() - first});
 }
 
 void append_choices(const GenerateRequest& request, int n, std::vector<GenerateRequest>& out) {

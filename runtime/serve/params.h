@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "runtime/engine/request.h"
+#include "runtime/serve/answer_format.h"
 #include "runtime/serve/fields.h"
 #include "runtime/serve/service.h"
 
@@ -36,12 +37,15 @@ void read_seed(const Fields& fields, std::string_view name, std::optional<uint64
 // min_tokens <= max_tokens, after both were read.
 void check_token_limits(const Fields& fields, std::string_view min_name, const SamplingParams& sampling);
 
-// What a request for structured output and the like would silently lose is refused by name.
+// What a request would silently lose is refused by name.
 void refuse_unsupported(const Fields& fields);
 
 // n copies of `request`, one per choice. With a seed the choices draw from seed, seed + 1, ...: the same seed would
 // give the same text n times. Each copy's rid is that of the request, from the second on with "-1", "-2", ...
 void append_choices(const GenerateRequest& request, int n, std::vector<GenerateRequest>& out);
+
+// Orders `format`, if there is one, for the job's requests from `first` on. Throws BadRequest when the model cannot.
+void order_grammar(const std::optional<AnswerFormat>& format, const ServedModel& model, size_t first, Job& job);
 
 // A token list of a client: not empty, every id below vocab.
 std::vector<int32_t> read_token_ids(const Json& value, const std::string& path, int vocab);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,6 +21,9 @@
 
 namespace kt {
 
+// What GrammarCompiler::compile does: slow, throws GrammarError, may be called by several threads.
+using CompileGrammar = std::function<std::shared_ptr<const Grammar>(const std::string& structural_tag)>;
+
 // A process of the job, for those who look after it.
 struct ServedRank {
   int node = 0;
@@ -38,6 +42,7 @@ struct ServedModel {
   const ChatTemplate* chat_template = nullptr;  // null: the model has none, chats are refused
   const ReasoningFormat* reasoning = nullptr;   // null: reasoning stays in the content
   const ToolFormat* tools = nullptr;            // null: tool calls stay in the content
+  CompileGrammar compile_grammar;               // empty: no form of answers can be demanded
   SamplingDefaults defaults;
   std::vector<ServedRank> ranks;
   std::string server_info_json = "{}";  // an object: all options of the run
@@ -65,6 +70,8 @@ struct HttpConfig {
   double max_step_age_s = 60;         // /health says 503 when work waits and no step ended for so long
   double stop_timeout_s = 2;          // stop() lets answers leave for so long
   int workers = 2;                    // threads that parse, render and tokenise
+  int grammar_threads = 2;            // threads that compile grammars
+  double grammar_timeout_s = 10;      // a large schema over 250,000 tokens takes seconds
   bool log_requests = false;          // one line for each request for text: sizes and times, nothing of what it says
 };
 
@@ -96,11 +103,19 @@ class Answer {
   virtual std::string finish() = 0;  // after the last emission of every choice: last events, or the whole body
 };
 
+// What the answers of some of a job's requests must match; compiled before they go to the engine.
+struct GrammarOrder {
+  std::string structural_tag;   // see runtime/text/grammar.h
+  std::string param;            // the field that demands it
+  size_t first = 0, count = 0;  // of the job's requests
+};
+
 // A request for text, checked and tokenised: what the engine is to do and who writes the answer.
 struct Job {
   std::string id;
   std::string prompt_param;               // the field to name when the prompt does not fit
   std::vector<GenerateRequest> requests;  // in order of the answer's choices
+  std::vector<GrammarOrder> grammars;     // of those; their requests' `grammar` is not set yet
   std::unique_ptr<Answer> answer;
   bool stream = false;
   double deadline_s = 0;  // 0: none; after it the request fails with 503, even if the engine hangs

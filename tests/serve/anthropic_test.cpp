@@ -215,8 +215,10 @@ TEST(Messages, MistakesAreNamed) {
   EXPECT_TRUE(
       message(body(R"(, "tools": [{"type": "web_search_20250305", "name": "w"}])")).starts_with("tools[0].type:"));
   EXPECT_TRUE(message(body(R"(, "tools": [{"name": "f"}])")).starts_with("tools[0].input_schema: is required"));
-  EXPECT_TRUE(message(body(kTools + R"(, "tool_choice": {"type": "any"})")).starts_with("tool_choice:"));
-  EXPECT_TRUE(message(body(R"(, "output_config": {"format": {"type": "json_schema"}})")).starts_with("output_config:"));
+  EXPECT_EQ(message(body(R"(, "tool_choice": {"type": "any"})")), "tool_choice: there are no tools to call");
+  EXPECT_TRUE(message(body(kTools + R"(, "tool_choice": {"type": "tool", "name": "no"})")).starts_with("Tool 'no'"));
+  EXPECT_EQ(message(body(R"(, "output_config": {"format": {"type": "json_schema"}})")),
+            "output_format.schema: is required");
   EXPECT_EQ(message(turn('"' + std::string(600, 'x') + '"')), "prompt is too long: 616 tokens > 511 maximum");
 }
 

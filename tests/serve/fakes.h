@@ -13,6 +13,7 @@
 
 #include "runtime/engine/engine.h"
 #include "runtime/serve/service.h"
+#include "runtime/text/grammar.h"
 
 namespace kt {
 
@@ -71,7 +72,13 @@ inline std::vector<int32_t> fake_answer(const std::vector<int32_t>& prompt) {
           prompt.end() - static_cast<ptrdiff_t>(kEnd.size())};
 }
 
-// Answers token by token, one a step, then "<eos>". Logprobs are made of the position, exact in binary.
+inline std::shared_ptr<const Grammar> fake_grammar(const std::string& structural_tag) {
+  static GrammarCompiler compiler(FakeTokenizer(), {kFakeEos}, {});
+  return compiler.compile(structural_tag);
+}
+
+// Answers token by token, one a step, then "<eos>"; leaves out tokens that a grammar does not allow. Logprobs are made
+// of the position, exact in binary.
 class FakeEngine : public Engine {
  public:
   struct Options {
@@ -95,7 +102,14 @@ class FakeEngine : public Engine {
       return Rejection{400, "the input is longer than the model's context length"};
     seen_.push_back(request);
     std::vector<int32_t> answer = fake_answer(request.input_ids);
-    running_[++last_id_] = {std::move(request), std::move(on_emission), std::move(answer), 0, false, {}, Clock::now()};
+    std::optional<GrammarWalk> walk;
+    if (request.grammar) walk.emplace(request.grammar);
+    running_[++last_id_] = {.request = std::move(request),
+                            .on_emission = std::move(on_emission),
+                            .answer = std::move(answer),
+                            .grammar = std::move(walk),
+                            .text = {},
+                            .arrival = Clock::now()};
     return last_id_;
   }
   void abort(uint64_t id) override {
@@ -157,6 +171,8 @@ class FakeEngine : public Engine {
     GenerateRequest request;
     OnEmission on_emission;
     std::vector<int32_t> answer;
+    std::optional<GrammarWalk> grammar;
+    size_t said = 0;  // of the answer
     int made = 0;
     bool aborted = false;
     Utf8Stream text;
@@ -167,6 +183,14 @@ class FakeEngine : public Engine {
     TokenLogprob made{id, -0.125f * static_cast<float>(position + 1), {}};
     for (int i = 0; i < top; ++i) made.top.emplace_back((id + i) % 256, made.logprob - static_cast<float>(i));
     return made;
+  }
+
+  static int32_t next_token(Running& running) {
+    while (running.said < running.answer.size()) {
+      const int32_t id = running.answer[running.said++];
+      if (!running.grammar || running.grammar->accept(id)) return id;
+    }
+    return kFakeEos;
   }
 
   bool step(Running& running) {
@@ -190,12 +214,14 @@ class FakeEngine : public Engine {
         for (int i = request.logprob_start; i < prompt_size; ++i)
           emission.prompt.push_back(logprob(request.input_ids[static_cast<size_t>(i)], i, request.top_logprobs));
       }
-      const bool end = running.made == static_cast<int>(running.answer.size());
-      const int32_t id = end ? kFakeEos : running.answer[static_cast<size_t>(running.made)];
+      const int32_t id = next_token(running);
+      const bool end = id == kFakeEos;
       emission.tokens.push_back(logprob(id, running.made, request.top_logprobs));
       if (!end) emission.text = running.text.push(tokenizer_.bytes(id));
       emission.completion_tokens = ++running.made;
       if (end) emission.finish = Finish{Finish::Kind::stop, kFakeEos, ""};
+      if (end && running.grammar && !running.grammar->accept(kFakeEos))
+        emission.finish = Finish{Finish::Kind::length, {}, ""};  // it wants more
       if (!end && running.made == request.sampling.max_new_tokens)
         emission.finish = Finish{Finish::Kind::length, {}, ""};
       if (emission.finish) emission.text += running.text.flush();
@@ -227,6 +253,7 @@ inline ServedModel fake_model() {
   model.vocab = kFakeVocab;
   model.eos = {kFakeEos};
   model.tokenizer = &tokenizer;
+  model.compile_grammar = fake_grammar;
   model.chat_template = &chat_template;
   model.server_info_json = R"({"port": 30000})";
   return model;

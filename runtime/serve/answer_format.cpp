@@ -1,0 +1,152 @@
+#include "runtime/serve/answer_format.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "runtime/serve/answer_schema.h"
+#include "runtime/serve/errors.h"
+#include "runtime/text/reasoning_parser.h"
+
+namespace kt {
+namespace {
+
+int depth_of(const Json& value) {
+  int depth = 0;
+  for (const Json& inner : value) {
+    if (inner.is_structured()) depth = std::max(depth, depth_of(inner));
+  }
+  return depth + 1;
+}
+
+void check_size(const Json& value, const std::string& path) {
+  const size_t bytes = value.is_string() ? value.get_ref<const std::string&>().size() : dump(value).size();
+  if (bytes > kMaxFormatBytes)
+    throw BadRequest(path, fmt::format("{}: {} bytes are more than the limit of {}", path, bytes, kMaxFormatBytes));
+  if (value.is_structured() && depth_of(value) > kMaxFormatDepth)
+    throw BadRequest(path, fmt::format("{}: nested deeper than {} levels", path, kMaxFormatDepth));
+}
+
+// JSON that a client may also have put into a string.
+Json to_object(const Json& value, const std::string& path) {
+  check_size(value, path);
+  if (!value.is_string()) {
+    Fields(value, path);
+    return value;
+  }
+  const Json parsed = Json::parse(value.get_ref<const std::string&>(), nullptr, /*allow_exceptions=*/false);
+  if (!parsed.is_object()) throw BadRequest(path, fmt::format("{}: expected an object or its JSON text", path));
+  check_size(parsed, path);
+  return parsed;
+}
+
+Json schema_format(const Json& schema, const std::string& path) {
+  return {{"type", "json_schema"}, {"json_schema", checked_schema(to_object(schema, path), path)}};
+}
+
+Json text_format(std::string_view type, std::string_view member, const Json& value, const std::string& path) {
+  const std::string& text = to_string(value, path);
+  check_size(value, path);
+  return {{"type", type}, {member, text}};
+}
+
+// {"format": ...}, or the older {"structures": [{"begin", "schema", "end"}], "triggers": [...]}.
+Json tag_format(const Json& value, const std::string& path) {
+  const Json tag = to_object(value, path);
+  const Fields fields(tag, path);
+  if (const Json* format = fields.find("format")) return *format;
+  const Json *structures = fields.find("structures"), *triggers = fields.find("triggers");
+  if (!structures || !structures->is_array() || !triggers)
+    throw BadRequest(path, fmt::format("{}: expected \"format\", or \"structures\" and \"triggers\"", path));
+  Json tags = Json::array();
+  for (size_t i = 0; i < structures->size(); ++i) {
+    const std::string at = fmt::format("{}.structures[{}]", path, i);
+    const Fields structure((*structures)[i], at);
+    std::string begin, end;
+    const Json* schema = structure.find("schema");
+    if (!structure.read("begin", begin) || !structure.read("end", end) || !schema)
+      throw BadRequest(at, at + ": expected \"begin\", \"schema\" and \"end\"");
+    tags.push_back(
+        {{"type", "tag"}, {"begin", begin}, {"content", schema_format(*schema, at + ".schema")}, {"end", end}});
+  }
+  return {{"type", "triggered_tags"}, {"triggers", *triggers}, {"tags", std::move(tags)}};
+}
+
+std::optional<Json> read_response_format(const Json& value) {
+  const Fields fields(value, "response_format");
+  std::string type;
+  if (!fields.read("type", type)) throw BadRequest("response_format.type", "response_format.type: is required");
+  if (type == "text") return std::nullopt;
+  if (type == "json_object")
+    return schema_format({{"type", "object"}, {"additionalProperties", true}}, "response_format");
+  if (type == "structural_tag") return tag_format(value, "response_format");
+  if (type != "json_schema")
+    throw BadRequest(
+        "response_format.type",
+        fmt::format("response_format.type: \"{}\" is none of text, json_object, json_schema, structural_tag", type));
+  const Json* inner = fields.find("json_schema");
+  const Json* schema = inner ? Fields(*inner, "response_format.json_schema").find("schema") : fields.find("schema");
+  const std::string path = inner ? "response_format.json_schema.schema" : "response_format.schema";
+  if (!schema) throw BadRequest(path, path + ": is required");
+  return schema_format(*schema, path);
+}
+
+std::string name_of(const Json& tool) { return tool["function"]["name"].get<std::string>(); }
+
+}  // namespace
+
+std::optional<AnswerFormat> read_answer_format(const Fields& fields) {
+  std::optional<AnswerFormat> found;
+  const auto take = [&](const char* name, auto read) {
+    const Json* value = fields.find(name);
+    if (!value) return;
+    const std::string path = fields.path(name);
+    std::optional<Json> format = read(*value, path);
+    if (!format) return;
+    if (found) throw BadRequest(path, fmt::format("{} and {}: an answer can have only one form", found->param, path));
+    found = {std::move(*format), path};
+  };
+  using Read = std::optional<Json>;
+  take("response_format", [](const Json& v, const std::string&) { return read_response_format(v); });
+  take("json_schema", [](const Json& v, const std::string& path) -> Read { return schema_format(v, path); });
+  take("regex", [](const Json& v, const std::string& p) -> Read { return text_format("regex", "pattern", v, p); });
+  take("ebnf", [](const Json& v, const std::string& p) -> Read { return text_format("grammar", "grammar", v, p); });
+  take("structural_tag", [](const Json& v, const std::string& path) -> Read { return tag_format(v, path); });
+  return found;
+}
+
+// A tag for each function rather than one schema for the array: the references inside `parameters` stay what they are.
+Json calls_format(const Json& tools, const std::string& name, bool one_call) {
+  Json calls = Json::array();
+  for (size_t i = 0; i < tools.size(); ++i) {
+    if (!name.empty() && name_of(tools[i]) != name) continue;
+    const std::string path = fmt::format("tools[{}].function.parameters", i);
+    const auto given = tools[i]["function"].find("parameters");
+    const bool none = given == tools[i]["function"].end() || given->is_null() || given->empty();
+    Json parameters = none ? Json{{"type", "object"}, {"properties", Json::object()}} : *given;
+    if (!parameters.contains("type")) parameters["type"] = "object";
+    calls.push_back({{"type", "tag"},
+                     {"begin", fmt::format("{{\"name\": {}, \"parameters\": ", dump(Json(name_of(tools[i]))))},
+                     {"content", schema_format(parameters, path)},
+                     {"end", "}"}});
+  }
+  const auto text = [](const char* value) { return Json{{"type", "const_string"}, {"value", value}}; };
+  const Json list = {{"type", "tags_with_separator"},
+                     {"tags", std::move(calls)},
+                     {"separator", ", "},
+                     {"at_least_one", true},
+                     {"stop_after_first", one_call}};
+  return {{"type", "sequence"}, {"elements", Json::array({text("["), list, text("]")})}};
+}
+
+Json behind_reasoning(Json format) {
+  const Json reasoning = {
+      {"type", "tag"}, {"begin", ""}, {"content", {{"type", "any_text"}}}, {"end", ReasoningParser::kClose}};
+  const Json gap = {{"type", "regex"}, {"pattern", "\\n{0,2}"}};
+  return {{"type", "sequence"}, {"elements", Json::array({reasoning, gap, std::move(format)})}};
+}
+
+std::string to_structural_tag(const Json& format) { return dump({{"type", "structural_tag"}, {"format", format}}); }
+
+}  // namespace kt

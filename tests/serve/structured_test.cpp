@@ -1,0 +1,217 @@
+// Answers in a form that the client demands: what is asked of the engine, and what becomes of its answers.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "runtime/serve/anthropic.h"
+#include "runtime/serve/generate.h"
+#include "runtime/serve/openai_chat.h"
+#include "runtime/serve/openai_completions.h"
+#include "tests/serve/support.h"
+
+namespace kt {
+namespace {
+
+constexpr std::string_view kTools = R"(, "tools": [
+    {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "required": ["a"],
+      "properties": {"a": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "integer"}}}}},
+    {"type": "function", "function": {"name": "stop now"}}])";
+constexpr std::string_view kRain =
+    R"({"type": "object", "properties": {"rain": {"type": "boolean"}}, "required": ["rain"]})";
+
+Job chat(std::string_view members, const ServedModel& model = fake_model()) {
+  return job_of(parse_chat(fmt::format(R"({{"messages": [{{"role": "user", "content": "hi"}}]{}}})", members), model));
+}
+
+ServedModel model_with(std::string_view tools, std::string_view reasoning) {
+  ServedModel model = fake_model();
+  model.tools = find_tool_format(tools);
+  model.reasoning = find_reasoning_format(reasoning);
+  return model;
+}
+
+// May a whole answer to the job be this text?
+bool admits(const Job& job, std::string_view text, size_t order = 0) {
+  GrammarWalk walk(fake_grammar(job.grammars.at(order).structural_tag));
+  for (const char c : text) {
+    if (!walk.accept(static_cast<unsigned char>(c))) return false;
+  }
+  return walk.accept(kFakeEos);
+}
+
+TEST(Structured, ReadsEveryWayToDemandAForm) {
+  const std::string rain(kRain);
+  const Json as_text = rain;
+  for (const std::string& member :
+       {R"("response_format": {"type": "json_schema", "json_schema": {"name": "r", "strict": true, "schema": )" + rain +
+            "}}",
+        R"("response_format": {"type": "json_schema", "schema": )" + rain + "}", R"("json_schema": )" + rain,
+        R"("json_schema": )" + as_text.dump(), std::string(R"("regex": "\\{\"rain\": (true|false)\\}")"),
+        std::string(R"("ebnf": "root ::= \"{\\\"rain\\\": \" (\"true\" | \"false\") \"}\"")"),
+        R"("structural_tag": {"type": "structural_tag", "format": {"type": "json_schema", "json_schema": )" + rain +
+            "}}"}) {
+    SCOPED_TRACE(member);
+    const Job job = chat(", " + member);
+    ASSERT_EQ(job.grammars.size(), 1u);
+    EXPECT_TRUE(admits(job, R"({"rain": true})"));
+    EXPECT_FALSE(admits(job, R"({"rain": 1})"));
+    EXPECT_FALSE(admits(job, "It rains."));
+  }
+}
+
+TEST(Structured, DemandsNothingOfPlainText) {
+  EXPECT_TRUE(chat("").grammars.empty());
+  EXPECT_TRUE(chat(R"(, "response_format": {"type": "text"})").grammars.empty());
+  EXPECT_TRUE(chat(R"(, "response_format": null, "regex": null)").grammars.empty());
+}
+
+TEST(Structured, TakesAnyObjectForJsonObject) {
+  const Job job = chat(R"(, "response_format": {"type": "json_object"})");
+  EXPECT_TRUE(admits(job, R"({"a": [1, {"b": null}], "c": "d"})"));
+  EXPECT_TRUE(admits(job, "{}"));
+  EXPECT_FALSE(admits(job, "[1]"));
+  EXPECT_FALSE(admits(job, R"({"a": })"));
+}
+
+// As OpenAI's strict mode has it; but a schema that says nothing about members means any.
+TEST(Structured, AdmitsTheMembersThatTheSchemaSpeaksOf) {
+  const Job closed = chat(fmt::format(R"(, "json_schema": {})", kRain));
+  EXPECT_FALSE(admits(closed, R"({"rain": true, "snow": true})"));
+  const Job open = chat(
+      R"(, "json_schema": {"type": "object", "properties": {"any": {"type": "object"}, "all": {"type": "array"}}})");
+  EXPECT_TRUE(admits(open, R"({"any": {"snow": 1}, "all": [1, "b"]})"));
+  EXPECT_FALSE(admits(open, R"({"snow": 1})"));
+}
+
+TEST(Structured, OrdersOneGrammarForAllChoices) {
+  const Job job = chat(R"(, "n": 3, "regex": "a")");
+  ASSERT_EQ(job.grammars.size(), 1u);
+  EXPECT_EQ(job.grammars[0].first, 0u);
+  EXPECT_EQ(job.grammars[0].count, 3u);
+  EXPECT_EQ(job.grammars[0].param, "regex");
+}
+
+TEST(Structured, CompletionsAndGenerateHaveItToo) {
+  const Job completion = job_of(parse_completions(R"({"prompt": ["a", "b"], "regex": "x+"})", fake_model()));
+  EXPECT_TRUE(admits(completion, "xx"));
+  EXPECT_EQ(completion.grammars[0].count, 2u);
+
+  const Job native = job_of(parse_generate(
+      R"({"text": ["a", "b", "c"], "sampling_params": [{}, {"n": 2, "ebnf": "root ::= \"y\""}, {"regex": "z"}]})",
+      fake_model()));
+  ASSERT_EQ(native.grammars.size(), 2u);
+  EXPECT_EQ(native.grammars[0].first, 1u);
+  EXPECT_EQ(native.grammars[0].count, 2u);
+  EXPECT_TRUE(admits(native, "y", 0));
+  EXPECT_EQ(native.grammars[1].first, 3u);
+  EXPECT_TRUE(admits(native, "z", 1));
+}
+
+TEST(Structured, BeginsBehindTheReasoning) {
+  const std::string members = fmt::format(R"(, "json_schema": {})", kRain);
+  const ServedModel model = model_with("qwen3_coder", "qwen3");
+  const Job job = chat(members, model);
+  EXPECT_TRUE(admits(job, "Rain? {\"rain\"</think>\n\n{\"rain\": true}"));
+  EXPECT_TRUE(admits(job, R"(</think>{"rain": false})"));
+  EXPECT_FALSE(admits(job, R"({"rain": true})"));
+  EXPECT_FALSE(admits(job, "Rain?</think>It rains."));
+
+  const Job at_once = chat(members + R"(, "chat_template_kwargs": {"enable_thinking": false})", model);
+  EXPECT_TRUE(admits(at_once, R"({"rain": true})"));
+}
+
+TEST(Structured, IsRefusedWhereNoTokenEndsAnAnswer) {
+  ServedModel model = fake_model();
+  model.compile_grammar = nullptr;
+  const auto parsed = parse_chat(R"({"messages": [{"role": "user", "content": "hi"}], "regex": "a"})", model);
+  ASSERT_TRUE(std::holds_alternative<ApiError>(parsed));
+  EXPECT_EQ(std::get<ApiError>(parsed).param, "regex");
+}
+
+TEST(ForcedCalls, AreAnArrayOfCallsOfTheTools) {
+  const Job job = chat(std::string(kTools) + R"(, "tool_choice": "required")");
+  EXPECT_TRUE(admits(job, R"([{"name": "add", "parameters": {"a": 5}}])"));
+  EXPECT_TRUE(admits(job, R"([{"name": "stop now", "parameters": {}}, {"name": "add", "parameters": {"a": -1}}])"));
+  EXPECT_FALSE(admits(job, "[]"));
+  EXPECT_FALSE(admits(job, R"([{"name": "add", "parameters": {}}])"));
+  EXPECT_FALSE(admits(job, R"([{"name": "sub", "parameters": {"a": 5}}])"));
+}
+
+TEST(ForcedCalls, AreOneWhenTheClientWantsOneOrNamesIt) {
+  const std::string one = R"([{"name": "add", "parameters": {"a": 5}}])";
+  const std::string two = R"([{"name": "add", "parameters": {"a": 5}}, {"name": "add", "parameters": {"a": 6}}])";
+  const std::string other = R"([{"name": "stop now", "parameters": {}}])";
+  const Job single = chat(std::string(kTools) + R"(, "tool_choice": "required", "parallel_tool_calls": false)");
+  EXPECT_TRUE(admits(single, one));
+  EXPECT_TRUE(admits(single, other));
+  EXPECT_FALSE(admits(single, two));
+  for (const char* choice : {R"({"type": "function", "function": {"name": "add"}})", R"({"name": "add"})"}) {
+    const Job named = chat(std::string(kTools) + R"(, "tool_choice": )" + choice);
+    EXPECT_TRUE(admits(named, one));
+    EXPECT_FALSE(admits(named, two));
+    EXPECT_FALSE(admits(named, other));
+  }
+}
+
+TEST(ForcedCalls, ComeAsToolCallsInTheFormOfTheModelsIds) {
+  constexpr std::string_view kText =
+      R"([{"name": "add", "parameters": {"a": 5}}, {"name": "stop now", "parameters": {}}])";
+  for (const bool thinking : {false, true}) {
+    Job job =
+        chat(std::string(kTools) + R"(, "tool_choice": "required")", model_with("kimi_k2", thinking ? "kimi_k2" : ""));
+    const Json choice = Json::parse(play(job, (thinking ? "Hm.</think>" : "") + std::string(kText), 3))["choices"][0];
+    EXPECT_EQ(choice["finish_reason"], "tool_calls");
+    EXPECT_TRUE(choice["message"]["content"].is_null());
+    EXPECT_EQ(choice["message"]["reasoning_content"], thinking ? Json("Hm.") : Json(nullptr));
+    const Json& calls = choice["message"]["tool_calls"];
+    ASSERT_EQ(calls.size(), 2u);
+    EXPECT_EQ(calls[0]["id"], "functions.add:0");
+    EXPECT_EQ(calls[0]["function"]["name"], "add");
+    EXPECT_EQ(Json::parse(calls[0]["function"]["arguments"].get<std::string>()), Json({{"a", 5}}));
+    EXPECT_EQ(calls[1]["function"]["name"], "stop now");
+  }
+}
+
+TEST(ForcedCalls, NeedNoParserOfTheModel) {
+  Job job = chat(std::string(kTools) + R"(, "tool_choice": "required", "separate_reasoning": false)");
+  const Json choice = Json::parse(play(job, R"([{"name": "add", "parameters": {"a": 5}}])", 4))["choices"][0];
+  EXPECT_EQ(choice["finish_reason"], "tool_calls");
+  EXPECT_TRUE(choice["message"]["tool_calls"][0]["id"].get<std::string>().starts_with("call_"));
+}
+
+Job message(std::string_view members) {
+  return job_of(parse_messages(
+      fmt::format(R"({{"max_tokens": 9, "messages": [{{"role": "user", "content": "hi"}}]{}}})", members),
+      fake_model()));
+}
+
+TEST(ForcedCalls, AreAnthropicsAnyAndTool) {
+  const std::string tools = R"(, "tools": [{"name": "f", "input_schema": {"type": "object"}},
+                                           {"name": "g", "input_schema": {"type": "object"}}])";
+  const std::string f = R"({"name": "f", "parameters": {}})", g = R"({"name": "g", "parameters": {"x": 1}})";
+  const Job any = message(tools + R"(, "tool_choice": {"type": "any"})");
+  EXPECT_TRUE(admits(any, "[" + f + ", " + g + "]"));
+  const Job one = message(tools + R"(, "tool_choice": {"type": "any", "disable_parallel_tool_use": true})");
+  EXPECT_TRUE(admits(one, "[" + g + "]"));
+  EXPECT_FALSE(admits(one, "[" + f + ", " + g + "]"));
+  Job named = message(tools + R"(, "tool_choice": {"type": "tool", "name": "g"})");
+  EXPECT_FALSE(admits(named, "[" + f + "]"));
+
+  const Json answer = Json::parse(play(named, "[" + g + "]", 5));
+  EXPECT_EQ(answer["stop_reason"], "tool_use");
+  ASSERT_EQ(answer["content"].size(), 1u);
+  EXPECT_EQ(answer["content"][0]["name"], "g");
+  EXPECT_EQ(answer["content"][0]["input"], Json({{"x", 1}}));
+}
+
+TEST(Structured, ReadsAnthropicsOutputFormat) {
+  for (const char* member : {R"(, "output_format": )", R"(, "output_config": {"effort": "low", "format": )"}) {
+    const bool config = std::string_view(member).ends_with("\"format\": ");
+    const Job job =
+        message(member + fmt::format(R"({{"type": "json_schema", "schema": {}}})", kRain) + (config ? "}" : ""));
+    EXPECT_TRUE(admits(job, R"({"rain": true})"));
+    EXPECT_FALSE(admits(job, "It rains."));
+  }
+}
+
+}  // namespace
+}  // namespace kt
