@@ -12,6 +12,7 @@ int template_command(int argc, char** argv);
 int parse_command(int argc, char** argv);
 int chat_command(int argc, char** argv);
 int placement_command(int argc, char** argv);
+int plan_command(int argc, char** argv);
 int version_command(int argc, char** argv);
 
 int bench_command(int argc, char** argv);  // finds one of:

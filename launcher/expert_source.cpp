@@ -101,6 +101,14 @@ void use_checkpoint(ExpertFiles& files, const std::string& path, std::optional<F
 
 }  // namespace
 
+Format planned_format(const RunConfig& run, const ModelConfig& config) {
+  if (const std::optional<Format> method = format_named(run.kt_method)) return *method;
+  std::error_code error;
+  if (fs::is_directory(run.kt_weight_path, error))
+    if (const std::optional<PackedManifest> packed = read_manifest(run.kt_weight_path)) return packed->format;
+  return format_stored(config.quant.stored);
+}
+
 std::unique_ptr<ExpertFiles> find_experts(const RunConfig& run, const LoadedConfig& model,
                                           const Checkpoint& checkpoint) {
   auto files = std::make_unique<ExpertFiles>();

@@ -17,6 +17,10 @@ struct ExpertFiles {
   std::string warning;  // one line, or ""
   ExpertSource source;  // points into this object and at the model's checkpoint
 };
+// The experts' format in memory as far as options and config tell it, without files: kt-method, else what the folder of
+// kt-weight-path was converted to if it is there, else the checkpoint's own.
+Format planned_format(const RunConfig& run, const ModelConfig& config);
+
 // Throws Error: a method that the files do not have, a folder of another model, a folder that needs conversion.
 std::unique_ptr<ExpertFiles> find_experts(const RunConfig& run, const LoadedConfig& model,
                                           const Checkpoint& checkpoint);

@@ -27,6 +27,7 @@ constexpr Command kCommands[] = {
     {"tokenize", tokenize_command, "turn text into token ids and back, JSON Lines in and out"},
     {"template", template_command, "render conversations into prompts, JSON Lines in and out"},
     {"parse", parse_command, "split answers into reasoning, text and tool calls, JSON Lines in and out"},
+    {"plan", plan_command, "say what a set-up would take and could give, without weights or hardware"},
     {"placement", placement_command, "show how experts were used, and what each placement strategy makes of it"},
     {"bench", bench_command, "measure: kernels, step, serve"},
     {"version", version_command, "say what this program was built with and which kernels run here"},

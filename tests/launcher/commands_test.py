@@ -101,6 +101,34 @@ class Commands(unittest.TestCase):
                 self.assertIn(expected, answer.stderr)
                 self.assertEqual(answer.stdout, "")
 
+    def test_plan_needs_only_the_config_and_says_what_does_not_fit(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
+                json.dump({"architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 2048, "num_hidden_layers": 48,
+                           "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 151936,
+                           "max_position_embeddings": 40960, "num_experts": 128, "num_experts_per_tok": 8,
+                           "moe_intermediate_size": 768}, file)
+            hardware, small = os.path.join(folder, "box.yaml"), os.path.join(folder, "small.yaml")
+            for path, memory in ((hardware, 80), (small, 65)):
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(f"memory-gb: {memory}\nnuma-nodes: 2\n")
+            plan = [KTMPI, "plan", "--model", folder, "--max-total-tokens", "65536"]
+
+            fits, json_plan = run(*plan, "--hardware", hardware), run(*plan, "--hardware", hardware, "--json")
+            impossible = run(*plan, "--hardware", small)
+            world = run(*plan, "--hardware", hardware, "--kt-threadpool-count", "2", "--world", "5")
+
+        self.assertEqual(fits.returncode, 0, fits.stderr)
+        self.assertIn("\neverything fits\n", fits.stdout)
+        self.assertIn("<- this plan", fits.stdout)
+        answer = json.loads(json_plan.stdout)
+        self.assertEqual([size["ranks"] for size in answer["valid_worlds"]], [1, 2, 3, 4])
+        self.assertAlmostEqual(sum(answer["files_bytes"].values()) / 1e9, 61.1, delta=0.5)
+        self.assertEqual(impossible.returncode, 2)
+        self.assertRegex(impossible.stdout, r"machine 0 needs .* GB and has 65.00\nlower max-total-tokens to \d+ \(from 65536\)")
+        self.assertEqual(world.returncode, 2)
+        self.assertIn("valid: 3 (trunk ranks, then expert ranks)", world.stderr)
+
     def test_an_unknown_command_gets_the_nearest_one(self):
         answer = run(KTMPI, "tokenise")
 

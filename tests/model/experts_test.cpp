@@ -62,7 +62,7 @@ std::vector<double> run(const KernelContext& k, const ModelConfig& c, const Expe
                         int count) {
   const int64_t ldo = round_up(c.hidden, kPanel);
   std::vector<double> out(static_cast<size_t>(count * ldo));
-  ExpertRunner runner(c.moe, c.hidden, bank.columns.size(), bank.format, count);
+  ExpertRunner runner(c.moe, c.hidden, bank.share.columns.size(), bank.format, count);
   const size_t pair = static_cast<size_t>(first) * b.top_k, pairs = static_cast<size_t>(count) * b.top_k;
   runner.run(k, bank.layer(1, c.moe.experts), {.data = &b.x[first * b.stride], .stride = b.stride, .count = count},
              {.ids = std::span(b.ids).subspan(pair, pairs),

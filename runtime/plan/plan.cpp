@@ -1,0 +1,92 @@
+#include "runtime/plan/plan.h"
+
+#include <algorithm>
+
+#include "runtime/base/error.h"
+#include "runtime/checkpoint/dummy.h"
+
+namespace kt {
+namespace {
+
+constexpr int kMostNodes = 64;  // that are tried
+
+TopologyRequest request_of(const RunConfig& run, const Hardware& hardware, bool world_given) {
+  return {.tensor_parallel = run.tensor_parallel_size,
+          .experts_per_node = run.kt_threadpool_count.value_or(world_given ? -1 : hardware.numa_nodes),
+          .expert_layout = run.expert_layout};
+}
+
+// The machine of each rank, as a launcher would start them: trunk ranks on the first machines that have devices for
+// them, expert ranks spread evenly.
+std::vector<int> machines_of(int world, const TopologyRequest& request, const Hardware& hardware, bool gpu_trunk) {
+  const int t = request.tensor_parallel, nodes = hardware.nodes, p = request.experts_per_node;
+  const bool all_experts = world == 1 || (p < 0 ? world == t : world == p * nodes && world >= t);
+  const int scheduler = !all_experts && p >= 0 && world == t + p * nodes + 1 ? 1 : 0;
+  const int experts = all_experts ? world : world - t - scheduler;
+  const int trunks_here = gpu_trunk ? hardware.gpus : static_cast<int>(ceil_div(t, nodes));
+  if (gpu_trunk && t > nodes * hardware.gpus)
+    fail(kExitUsage, "tensor-parallel-size {}: {} machine{} with {} GPU{} each have no room for as many trunk ranks", t,
+         nodes, nodes == 1 ? "" : "s", hardware.gpus, hardware.gpus == 1 ? "" : "s");
+  std::vector<int> machines(static_cast<size_t>(scheduler), 0);
+  if (!all_experts)
+    for (int i = 0; i < t; ++i) machines.push_back(i / trunks_here);
+  for (int i = 0; i < experts; ++i) machines.push_back(static_cast<int>(static_cast<int64_t>(i) * nodes / experts));
+  return machines;
+}
+
+int threads_of(const std::optional<int>& asked, int cores, int ranks) {
+  return std::max(1, std::min(asked.value_or(cores), cores) / std::max(1, ranks));
+}
+
+Topology topology_of(const RunConfig& run, const Hardware& hardware, std::optional<int> world) {
+  const TopologyRequest request = request_of(run, hardware, world.has_value());
+  const int ranks = world.value_or(request.tensor_parallel + request.experts_per_node * hardware.nodes);
+  return plan_topology(request, 0, machines_of(ranks, request, hardware, run.device == "cuda"));
+}
+
+Deployment deploy(const RunConfig& run, const LoadedConfig& model, Format experts, const Hardware& hardware,
+                  const Topology& topology) {
+  trunk_share(model.config, 0, run.tensor_parallel_size);  // the heads divide, also in a world of one
+  const auto weights = dummy_checkpoint({.norm_plus_one = model.config.norm_plus_one});
+  Deployment d = make_deployment(model, *weights, topology, experts);
+  d.gpu_trunk = run.device == "cuda";
+  const int experts_here = static_cast<int>(ceil_div(static_cast<int64_t>(topology.experts.size()), hardware.nodes));
+  d.expert_threads = threads_of(run.kt_cpuinfer, hardware.cores, experts_here);
+  d.trunk_threads = d.gpu_trunk ? 0 : run.trunk_threads.value_or(threads_of({}, hardware.cores, experts_here + 1));
+  return d;
+}
+
+// The fewest machines with which everything fits, when options alone do not help; 0 if there are none.
+int nodes_needed(const RunConfig& run, const LoadedConfig& model, Format experts, Hardware hardware) {
+  Deployment d = deploy(run, model, experts, hardware, topology_of(run, hardware, std::nullopt));
+  for (hardware.nodes += 1; hardware.nodes <= kMostNodes; ++hardware.nodes) {
+    d.topology = topology_of(run, hardware, std::nullopt);
+    if (find_shortages(plan_ranks(run, d), d, hardware).empty()) return hardware.nodes;
+  }
+  return 0;
+}
+
+}  // namespace
+
+ClusterPlan plan_cluster(const RunConfig& run, const LoadedConfig& model, Format experts, const Hardware& hardware,
+                         std::optional<int> world) {
+  if (run.device == "cuda" && !hardware.gpus)
+    fail(kExitUsage, "device cuda: {} has no GPUs\nuse device cpu, or hardware with gpus and gpu-memory-gb",
+         hardware.name);
+  const TopologyRequest request = request_of(run, hardware, false);
+  ClusterPlan plan{.hardware = hardware,
+                   .worlds = valid_world_sizes(request, hardware.nodes),
+                   .deployment = deploy(run, model, experts, hardware, topology_of(run, hardware, world))};
+  plan.ranks = plan_ranks(run, plan.deployment);
+  plan.shortages = find_shortages(plan.ranks, plan.deployment, hardware);
+  if (!plan.shortages.empty()) {
+    plan.remedies = find_remedies(run, model.config, [&](const RunConfig& changed) {
+      return find_shortages(plan_ranks(changed, plan.deployment), plan.deployment, hardware).empty();
+    });
+    if (plan.remedies.options.empty()) plan.nodes_needed = nodes_needed(run, model, experts, hardware);
+  }
+  plan.limits = rate_limits(run, plan.deployment, hardware);
+  return plan;
+}
+
+}  // namespace kt

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/plan/fit.h"
+#include "runtime/plan/limits.h"
+
+namespace kt {
+
+// What a deployment would take and could give, from the model's config and a description of the hardware alone.
+struct ClusterPlan {
+  Hardware hardware;
+  std::vector<WorldSize> worlds;  // that are valid
+  Deployment deployment;
+  std::vector<RankPlan> ranks;
+  std::vector<Shortage> shortages;  // empty: everything fits
+  Remedies remedies;                // when it does not
+  int nodes_needed = 0;             // when options do not help: machines with which everything fits, 0 if none do
+  RateLimits limits;
+};
+// `experts`: format of the banks. `world`: number of ranks; absent: one trunk rank for each of tensor-parallel-size and
+// kt-threadpool-count (absent: one for each NUMA node) expert ranks on each machine. The plan refers to `model`.
+// Throws Error(kExitUsage) for what no hardware could run, and when there are fewer GPUs than trunk ranks.
+ClusterPlan plan_cluster(const RunConfig& run, const LoadedConfig& model, Format experts, const Hardware& hardware,
+                         std::optional<int> world);
+
+std::string to_text(const ClusterPlan& plan);  // tables, 120 columns
+nlohmann::ordered_json to_json(const ClusterPlan& plan);
+
+}  // namespace kt
