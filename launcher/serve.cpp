@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <optional>
@@ -13,6 +14,7 @@
 #include "launcher/job.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
+#include "runtime/engine/step_recorder.h"
 #include "runtime/serve/http.h"
 #include "runtime/serve/key_file.h"
 #include "runtime/text/chat_template.h"
@@ -105,6 +107,20 @@ std::vector<ServedRank> served_ranks(Topology topology) {
   return ranks;
 }
 
+RecorderConfig recorder_config(const RunConfig& run, const ModelConfig& model) {
+  const std::string& mode = run.expert_distribution_recorder_mode;
+  const char* folder = std::getenv("SGLANG_EXPERT_DISTRIBUTION_RECORDER_DIR");
+  RecorderConfig config{.hot_sets = run.record_kt_gpu_expert_distribution,
+                        .passes = run.expert_distribution_recorder_buffer_size,
+                        .folder = folder && *folder ? folder : "/tmp",
+                        .experts = model.moe.experts,
+                        .top_k = model.moe.top_k};
+  if (mode == "per_pass") config.mode = RecorderMode::per_pass;
+  if (mode == "per_token") config.mode = RecorderMode::per_token;
+  for (const LayerSpec& layer : model.layers) config.moe.push_back(layer.ffn == Ffn::moe);
+  return config;
+}
+
 void write_url_file(const std::string& path, const std::string& url) {
   if (path.empty()) return;
   const std::string part = path + ".part";
@@ -153,7 +169,9 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
   const ModelConfig& model = job.model();
   if (!model.eos.empty())
     grammars.emplace(*tokenizer, model.eos, std::vector{ReasoningParser::kOpen, ReasoningParser::kClose});
-  ClusterRunner runner(transport, job.topology, model, job.trunk ? &*job.trunk : nullptr);
+  Recorder recorder(recorder_config(run, model));
+  StepRecorder step_recorder(recorder, nullptr);
+  ClusterRunner runner(transport, job.topology, model, job.trunk ? &*job.trunk : nullptr, {&step_recorder});
   const std::unique_ptr<Engine> engine = make_engine(job.engine, runner, *tokenizer);
   Watch watch(signals, *engine, *http, transport, run);
   http->serve(*engine, {.name = run.served_model_name,
@@ -171,6 +189,7 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
                         .compile_grammar = grammars ? [&](const std::string& tag) { return grammars->compile(tag); }
                                                     : CompileGrammar(),
                         .defaults = job.loaded->sampling,
+                        .recorder = &recorder,
                         .ranks = served_ranks(job.topology),
                         .server_info_json = to_json(run)});
   write_url_file(run.url_file, http->url());

@@ -22,13 +22,16 @@ LAYERS = {
     "runtime/model": ["runtime/base", "kernels", "runtime/checkpoint", "runtime/arch/arch.h", "runtime/comm"],
     "runtime/engine": [
         "runtime/base", "kernels", "runtime/config", "runtime/checkpoint", "runtime/text", "runtime/arch",
-        "runtime/comm", "runtime/model",
+        "runtime/comm", "runtime/model", "runtime/placement/recorder.h",
+    ],
+    "runtime/serve": [
+        "runtime/base", "runtime/text", "runtime/engine/engine.h", "runtime/engine/request.h",
+        "runtime/placement/recorder.h",
     ],
     "runtime/plan": [
         "runtime/base", "kernels", "runtime/config", "runtime/checkpoint", "runtime/arch", "runtime/comm",
         "runtime/model", "runtime/placement", "runtime/engine",
     ],
-    "runtime/serve": ["runtime/base", "runtime/text", "runtime/engine/engine.h", "runtime/engine/request.h"],
     "runtime/client": ["runtime/base"],
     "launcher": ["runtime", "kernels"],
 }

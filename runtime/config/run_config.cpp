@@ -56,6 +56,8 @@ std::vector<std::string> conflicts(const RunConfig& config) {
   if (nodes > 0 && config.kt_threadpool_count.value_or(static_cast<int>(nodes)) != static_cast<int>(nodes))
     problems.push_back(fmt::format("kt-numa-nodes: expected {} numbers, one for each of kt-threadpool-count, found {}",
                                    *config.kt_threadpool_count, nodes));
+  if (config.expert_distribution_recorder_buffer_size == 0)
+    problems.push_back("expert-distribution-recorder-buffer-size: expected steps, or -1 for all, found 0");
   return problems;
 }
 

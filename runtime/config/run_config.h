@@ -44,6 +44,9 @@ struct RunConfig {
   std::string hot_weights = "bank";  // bank, model
   std::optional<int> kt_gpu_prefill_token_threshold;
   double request_timeout_s = 0.0;  // 0: none but the client's own
+  std::string expert_distribution_recorder_mode = "stat";
+  int expert_distribution_recorder_buffer_size = 1000;
+  bool record_kt_gpu_expert_distribution = false;
   double step_timeout_s = 60.0, drain_timeout_s = 30.0;
 
   std::vector<std::string> warnings;  // one line per accepted option that has no meaning here, with the reason

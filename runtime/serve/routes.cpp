@@ -15,6 +15,7 @@
 #include "runtime/serve/page.h"
 #include "runtime/serve/params.h"
 #include "runtime/serve/parse_endpoints.h"
+#include "runtime/serve/recording_endpoints.h"
 #include "runtime/serve/text_endpoints.h"
 
 namespace kt {
@@ -55,6 +56,11 @@ Outcome to_outcome(OrError<Job> parsed, const HttpRequest& request, const Servic
 Outcome to_outcome(OrError<std::string> parsed, Dialect dialect = Dialect::openai) {
   if (const ApiError* error = std::get_if<ApiError>(&parsed)) return error_response(*error, dialect);
   return HttpResponse{.body = std::move(std::get<std::string>(parsed))};
+}
+
+Outcome to_text_outcome(OrError<std::string> answer) {
+  if (const ApiError* error = std::get_if<ApiError>(&answer)) return error_response(*error);
+  return text_response(std::move(std::get<std::string>(answer)));
 }
 
 // "" when all is well.
@@ -186,6 +192,12 @@ Outcome split_reasoning(const HttpRequest& r, const Service& s) {
 }
 Outcome render_template(const HttpRequest& r, const Service& s) { return to_outcome(apply_template(r.body, s.model)); }
 
+Outcome start_record(const HttpRequest&, const Service& s) {
+  return to_text_outcome(start_recording(s.model.recorder));
+}
+Outcome stop_record(const HttpRequest&, const Service& s) { return to_text_outcome(stop_recording(s.model.recorder)); }
+Outcome dump_record(const HttpRequest&, const Service& s) { return to_text_outcome(dump_recording(s.model.recorder)); }
+
 using enum Route::Access;
 using enum Route::Where;
 
@@ -213,6 +225,9 @@ constexpr Route kRoutes[] = {
     {"/abort_request", "POST", admin, worker, true, false, abort_request},
     {"/admin/drain", "POST", admin, io, false, false, drain},
     {"/flush_cache", "GET, POST", admin, io, false, false, flush_cache},
+    {"/start_expert_distribution_record", "GET, POST", admin, worker, false, false, start_record},
+    {"/stop_expert_distribution_record", "GET, POST", admin, worker, false, false, stop_record},
+    {"/dump_expert_distribution_record", "GET, POST", admin, worker, false, false, dump_record},
     {"/health", "GET, HEAD", open, io, false, true, health},
     {"/health_generate", "GET", open, io, false, false, health_generate},
     {"/metrics", "GET, HEAD", open, io, false, false, metrics_text},

@@ -12,6 +12,7 @@
 #include "runtime/base/sampling_defaults.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/request.h"
+#include "runtime/placement/recorder.h"
 #include "runtime/serve/dialect.h"
 #include "runtime/serve/errors.h"
 #include "runtime/text/chat_template.h"
@@ -44,6 +45,7 @@ struct ServedModel {
   const ToolFormat* tools = nullptr;            // null: tool calls stay in the content
   CompileGrammar compile_grammar;               // empty: no form of answers can be demanded
   SamplingDefaults defaults;
+  Recorder* recorder = nullptr;  // null: expert use cannot be recorded
   std::vector<ServedRank> ranks;
   std::string server_info_json = "{}";  // an object: all options of the run
 };

@@ -68,6 +68,19 @@ TEST(CommandLine, ReadsEveryTypeOfValue) {
   EXPECT_EQ(config.max_running_requests, std::nullopt);
 }
 
+TEST(CommandLine, ReadsTheRecordersOptions) {
+  const RunConfig config =
+      parse({"--model", "m", "--expert-distribution-recorder-mode", "per_token",
+             "--expert-distribution-recorder-buffer-size", "-1", "--record-kt-gpu-expert-distribution"});
+
+  EXPECT_EQ(config.expert_distribution_recorder_mode, "per_token");
+  EXPECT_EQ(config.expert_distribution_recorder_buffer_size, -1);
+  EXPECT_TRUE(config.record_kt_gpu_expert_distribution);
+  EXPECT_EQ(parse({"--model", "m"}).expert_distribution_recorder_mode, "stat");
+  EXPECT_THAT(error_of({"--model", "m", "--expert-distribution-recorder-mode", "all"}), HasSubstr("per_pass"));
+  EXPECT_THAT(error_of({"--model", "m", "--expert-distribution-recorder-buffer-size", "0"}), HasSubstr("-1 for all"));
+}
+
 TEST(CommandLine, TakesUnderscoresInNamesOnly) {
   const RunConfig config = parse({"--model_path=my_model", "--served_model_name", "my_name"});
 

@@ -8,6 +8,7 @@
 #include "runtime/base/error.h"
 #include "runtime/serve/json.h"
 #include "runtime/serve/origin.h"
+#include "tests/checkpoint/temp_folder.h"
 #include "tests/serve/client.h"
 #include "tests/serve/fakes.h"
 
@@ -27,9 +28,11 @@ HttpConfig on_any_port() {
 
 // Server and engine in the order in which the program starts and stops them.
 struct Running {
-  explicit Running(HttpConfig config = on_any_port(), FakeEngine::Options options = {})
+  explicit Running(HttpConfig config = on_any_port(), FakeEngine::Options options = {}, Recorder* recorder = nullptr)
       : server(std::move(config)), engine(options) {
-    server.serve(engine, fake_model());
+    ServedModel model = fake_model();
+    model.recorder = recorder;
+    server.serve(engine, std::move(model));
   }
   ~Running() {
     engine.finish();
@@ -420,6 +423,46 @@ TEST(Http, ADisconnectAbortsWithin100ms) {
     }
     EXPECT_LT(best, 0.1) << body;
   }
+}
+
+TEST(Http, StartStopAndDumpARecording) {
+  const TempFolder folder;
+  Recorder recorder({.folder = folder.path(), .moe = {true}, .experts = 2, .top_k = 1});
+  const std::vector<int32_t> counts = {3, 4};
+  const Running running(on_any_port(), {}, &recorder);
+
+  EXPECT_EQ(status_of(running.ask(get("/dump_expert_distribution_record"))), 400);
+  const std::string start = running.ask(post("/start_expert_distribution_record", ""));
+  EXPECT_EQ(status_of(start), 200);
+  EXPECT_TRUE(start.ends_with("\r\n\r\nStart recording the expert distribution.\n"));
+  recorder.record({.counts = counts});
+  EXPECT_TRUE(
+      running.ask(get("/stop_expert_distribution_record")).ends_with("Stop recording the expert distribution.\n"));
+  EXPECT_FALSE(recorder.recording());
+  const std::string dump = running.ask(get("/dump_expert_distribution_record"));
+
+  const std::string file = std::filesystem::directory_iterator(folder.path())->path().string();
+  EXPECT_EQ(status_of(dump), 200);
+  EXPECT_TRUE(dump.ends_with("Dump expert distribution record to " + file + "\n")) << dump;
+}
+
+TEST(Http, ARecordingThatCannotBeWrittenIsAnError) {
+  const TempFolder folder;
+  folder.write("file", "");
+  Recorder recorder({.folder = folder.path() / "file", .moe = {true}, .experts = 2, .top_k = 1});
+  const std::vector<int32_t> counts = {3, 4};
+  const Running running(on_any_port(), {}, &recorder);
+  recorder.start();
+  recorder.record({.counts = counts});
+
+  const std::string dump = running.ask(post("/dump_expert_distribution_record", ""));
+
+  EXPECT_EQ(status_of(dump), 500);
+  EXPECT_NE(body_of(dump)["error"]["message"].get<std::string>().find(folder.path().string()), std::string::npos);
+}
+
+TEST(Http, WithoutARecorderThereIsNothingToStart) {
+  EXPECT_EQ(status_of(Running().ask(get("/start_expert_distribution_record"))), 404);
 }
 
 TEST(Http, AbortRequestEndsOneByItsExactId) {
