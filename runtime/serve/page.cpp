@@ -12,9 +12,10 @@ HttpResponse make_page() {
     html.replace(at, kMark.size(), nonce);
   return {.body = std::move(html),
           .content_type = "text/html; charset=utf-8",
-          .security_policy = fmt::format("default-src 'self'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; "
-                                         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-                                         nonce)};
+          .security_policy =
+              fmt::format("default-src 'self'; img-src 'self' data:; script-src 'nonce-{0}'; style-src 'nonce-{0}'; "
+                          "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+                          nonce)};
 }
 
 }  // namespace kt

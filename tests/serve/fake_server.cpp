@@ -10,11 +10,12 @@
 int main(int argc, char** argv) {
   kt::HttpConfig config;
   config.port = 0;
-  if (argc > 1) config.api_keys = {argv[1]};
+  if (argc > 1 && *argv[1]) config.api_keys = {argv[1]};
   kt::HttpServer server(config);
   kt::FakeEngine engine({.step = std::chrono::microseconds(200), .max_context = 2048});
   kt::ServedModel model = kt::fake_model();
   model.max_context = 2048;
+  model.ranks = {{0, "scheduler+trunk"}, {0, "expert"}, {1, "expert"}};
   if (argc > 2) model.tools = kt::find_tool_format(argv[2]);
   if (argc > 3) model.reasoning = kt::find_reasoning_format(argv[3]);
   server.serve(engine, model);
