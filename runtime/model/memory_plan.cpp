@@ -23,8 +23,8 @@ constexpr Purpose kPurposes[] = {
     {"process", &MemoryPlan::process, false},
 };
 
-// Anonymous and shared memory of a rank that holds nothing: libraries, MPI, threads; and on rank 0 the tokenizer and the
-// interpreter that renders chat templates. Twice what was measured with Open MPI 4.1 and vocabularies of 130 000 to
+// Anonymous and shared memory of a rank that holds nothing: libraries, MPI, threads; and on rank 0 the tokenizer and
+// the interpreter that renders chat templates. Twice what was measured with Open MPI 4.1 and vocabularies of 130 000 to
 // 250 000: 10 MB, and 40 MB more.
 constexpr size_t kProcessBytes = 20'000'000, kSchedulerBytes = 80'000'000;
 
