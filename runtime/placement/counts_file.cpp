@@ -1,6 +1,8 @@
 #include "runtime/placement/counts_file.h"
 
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -112,10 +114,13 @@ void write_counts(const std::filesystem::path& path, const ExpertCounts& counts)
     rows.push_back(Json(counts.of_layer(layer)));
   const Json file = {{kFormat, 1}, {"layers", counts.layers}, {"experts", counts.experts}, {"counts", std::move(rows)}};
   const std::filesystem::path part = path.string() + ".part";
-  std::ofstream(part) << file.dump() << '\n';
+  std::ofstream stream(part);
+  stream << file.dump() << '\n';
+  stream.close();
   std::error_code error;
-  std::filesystem::rename(part, path, error);
-  if (error) fail(kExitUsage, "{}: cannot be written: {}", path.string(), error.message());
+  if (stream) std::filesystem::rename(part, path, error);
+  if (!stream || error)
+    fail(kExitUsage, "{}: cannot be written: {}", path.string(), error ? error.message() : std::strerror(errno));
 }
 
 }  // namespace kt

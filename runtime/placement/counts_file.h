@@ -15,7 +15,7 @@ namespace kt {
 // Throws Error(kExitUsage), with what is wrong, for everything else.
 ExpertCounts read_counts(const std::filesystem::path& path);
 
-// Writes the JSON. The file is replaced at once, as a whole.
+// Writes the JSON. The file is replaced at once, as a whole. Throws Error(kExitUsage) when it cannot be.
 void write_counts(const std::filesystem::path& path, const ExpertCounts& counts);
 
 }  // namespace kt

@@ -89,6 +89,24 @@ TEST(CountsFile, JsonIsTheDocumentedOne) {
             "{\"ktmpi_expert_counts\":1,\"layers\":2,\"experts\":2,\"counts\":[[1,2],[3,4]]}\n");
 }
 
+TEST(CountsFile, SaysWhyItCannotBeWrittenAndKeepsWhatWasThere) {
+  const TempFolder folder;
+  const auto refused = [](const std::filesystem::path& path) -> std::string {
+    try {
+      write_counts(path, {1, 2, {1, 2}});
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "nothing was thrown";
+  };
+  std::filesystem::create_directory(folder.path() / "full.json.part");  // so that the new file cannot be made
+  folder.write("full.json", "what was there");
+
+  EXPECT_THAT(refused(folder.path() / "absent" / "counts.json"), HasSubstr("No such file"));
+  EXPECT_THAT(refused(folder.path() / "full.json"), HasSubstr("cannot be written: Is a directory"));
+  EXPECT_EQ(read_file(folder.path() / "full.json"), "what was there");
+}
+
 TEST(CountsFile, JsonThatIsWrongIsRefusedWithTheReason) {
   const TempFolder folder;
   const auto with = [&](std::string_view text) { return refusal(write(folder, "counts.json", text)); };
