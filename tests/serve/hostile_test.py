@@ -40,6 +40,19 @@ WRONG = {
                '[{"role": "user", "content": 1}]', '[{"role": "user", "content": [{"type": "image", "source": {}}]}]',
                '[{"role": "user", "content": [{"type": "tool_result"}]}]',
                '[{"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": 1}]}]'],
+    "form": ["1", '"json"', "[]", "{}", '{"type": 1}', '{"type": "xml"}', '{"type": "json_schema"}',
+             '{"type": "json_schema", "json_schema": {"schema": 1}}',
+             '{"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}',
+             '{"type": "json_schema", "json_schema": {"schema": {"not": {}}}}',
+             '{"type": "json_schema", "json_schema": {"schema": ' + '{"items": ' * 40 + "{}" + "}" * 40 + "}}",
+             '{"type": "json_schema", "json_schema": {"schema": {"$ref": "http://localhost/a"}}}',
+             '{"type": "json_schema", "json_schema": {"schema": {"enum": ["' + "x" * 70000 + '"]}}}',
+             '{"type": "structural_tag"}'],
+    "regex": ["1", "[]", '"("', '"["', '"a{2,1}"', '"[z-a]"', '"' + "x" * 70000 + '"', '"' + "(" * 30000 + '"'],
+    "ebnf": ["1", "[]", '"root"', '"root ::="', '"root ::= ("', '"root ::= nobody"', '"' + "x" * 70000 + '"'],
+    "schema": ["1", "true", "[]", '"a"', '{"type": 5}'],
+    "choice": ["1", "[]", "{}", '"always"', '"required"', '{"type": "function"}',
+               '{"type": "function", "function": {"name": "nobody"}}'],
     "tools": ["1", '"f"', "{}", "[1]", "[null]", "[{}]", '[{"type": "function"}]', '[{"type": "shell"}]',
               '[{"type": "function", "function": {"name": ""}}]',
               '[{"type": "function", "function": {"name": "f", "parameters": []}}]'],
@@ -51,7 +64,8 @@ SAMPLING = {"temperature": "number", "top_p": "number", "top_k": "integer", "min
             "skip_special_tokens": "boolean", "no_stop_trim": "boolean", "seed": "integer"}
 SCHEDULING = {"priority": "integer", "timeout": "number", "cache_salt": "string", "extra_key": "string"}
 OPENAI = {**SAMPLING, **SCHEDULING, "model": "string", "n": "integer", "stream": "boolean",
-          "stream_options": "object", "max_tokens": "integer", "min_tokens": "integer", "rid": "string"}
+          "stream_options": "object", "max_tokens": "integer", "min_tokens": "integer", "rid": "string",
+          "response_format": "form", "regex": "regex", "ebnf": "ebnf", "json_schema": "schema"}
 
 # Path: a good body, and the kinds of its members. A dotted name is within an object.
 ENDPOINTS = {
@@ -59,14 +73,14 @@ ENDPOINTS = {
         **OPENAI, "messages": "messages", "tools": "tools", "logprobs": "boolean", "top_logprobs": "integer",
         "max_completion_tokens": "integer", "chat_template_kwargs": "object", "reasoning": "object",
         "continue_final_message": "boolean", "separate_reasoning": "boolean", "stream_reasoning": "boolean",
-        "add_generation_prompt": "boolean", "stream_options.include_usage": "boolean"}),
+        "add_generation_prompt": "boolean", "tool_choice": "choice", "stream_options.include_usage": "boolean"}),
     "/v1/completions": ({"prompt": "hi"}, {**OPENAI, "echo": "boolean", "logprobs": "integer"}),
     "/generate": ({"text": "hi"}, {
         **SCHEDULING, "sampling_params": "object", "stream": "boolean", "return_logprob": "boolean",
         "return_text_in_logprobs": "boolean", "top_logprobs_num": "integer", "logprob_start_len": "integer",
         **{f"sampling_params.{name}": kind for name, kind in SAMPLING.items()},
         "sampling_params.max_new_tokens": "integer", "sampling_params.min_new_tokens": "integer",
-        "sampling_params.n": "integer", "sampling_params.sampling_seed": "integer"}),
+        "sampling_params.n": "integer", "sampling_params.regex": "regex", "sampling_params.ebnf": "ebnf", "sampling_params.sampling_seed": "integer"}),
     "/v1/messages": ({"max_tokens": 5, "messages": USER}, {
         **SCHEDULING, "messages": "blocks", "max_tokens": "integer", "model": "string", "stream": "boolean",
         "temperature": "number", "top_p": "number", "top_k": "integer", "stop_sequences": "stops", "system": "object",
