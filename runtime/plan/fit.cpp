@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace kt {
 namespace {
@@ -67,23 +68,46 @@ bool lower(RunConfig& run, const Knob& knob, const std::function<bool(const RunC
   return true;
 }
 
-size_t bytes_of(double gb) { return static_cast<size_t>(gb * 1e9); }
+// What the ranks of a machine take of the memory of each of its NUMA nodes, where ranks are put as by plan_cores
+// (runtime/comm/cores.h): expert ranks and trunk ranks each spread evenly, or expert ranks as kt-numa-nodes says.
+std::vector<size_t> numa_memory(const RunConfig& run, const std::vector<RankPlan>& ranks, const Deployment& d,
+                                const Hardware& hardware, int machine) {
+  const size_t nodes = static_cast<size_t>(hardware.numa_nodes);
+  std::vector<const RankPlan*> experts, others;
+  for (const RankPlan& r : ranks) {
+    if (r.node != machine) continue;
+    const std::vector<int>& e = d.topology.experts;
+    (std::find(e.begin(), e.end(), r.rank) != e.end() ? experts : others).push_back(&r);
+  }
+  std::vector<size_t> bytes(nodes, 0);
+  const auto add = [&](const RankPlan& r, size_t node) {
+    bytes[std::min(node, nodes - 1)] += d.gpu_trunk ? r.memory.in_memory() : r.memory.total();
+  };
+  const bool given = run.kt_numa_nodes.size() == experts.size();
+  for (size_t i = 0; i < experts.size(); ++i)
+    add(*experts[i], given ? static_cast<size_t>(run.kt_numa_nodes[i]) : i * nodes / experts.size());
+  for (size_t i = 0; i < others.size(); ++i) add(*others[i], i * nodes / others.size());
+  return bytes;
+}
 
 }  // namespace
 
-std::vector<Shortage> find_shortages(const std::vector<RankPlan>& ranks, const Deployment& deployment,
-                                     const Hardware& hardware) {
+std::vector<Shortage> find_shortages(const RunConfig& run, const std::vector<RankPlan>& ranks,
+                                     const Deployment& deployment, const Hardware& hardware) {
   std::vector<Shortage> shortages;
-  std::vector<size_t> machines(static_cast<size_t>(hardware.nodes), 0);
-  for (const RankPlan& r : ranks) {
-    machines.at(static_cast<size_t>(r.node)) += deployment.gpu_trunk ? r.memory.in_memory() : r.memory.total();
-    if (deployment.gpu_trunk && r.memory.on_device() > bytes_of(hardware.gpu_memory_gb))
-      shortages.push_back(
-          {fmt::format("the GPU of rank {}", r.rank), r.memory.on_device(), bytes_of(hardware.gpu_memory_gb)});
+  const auto check = [&](std::string where, size_t needed, double gb) {
+    const auto available = static_cast<size_t>(gb * 1e9);
+    if (needed > available) shortages.push_back({std::move(where), needed, available});
+  };
+  if (deployment.gpu_trunk)
+    for (const RankPlan& r : ranks)
+      check(fmt::format("the GPU of rank {}", r.rank), r.memory.on_device(), hardware.gpu_memory_gb);
+  for (int machine = 0; machine < hardware.nodes; ++machine) {
+    const std::vector<size_t> numa = numa_memory(run, ranks, deployment, hardware, machine);
+    check(fmt::format("machine {}", machine), std::accumulate(numa.begin(), numa.end(), size_t{0}), hardware.memory_gb);
+    for (size_t n = 0; n < numa.size() && numa.size() > 1; ++n)
+      check(fmt::format("NUMA node {} of machine {}", n, machine), numa[n], hardware.memory_gb / hardware.numa_nodes);
   }
-  for (size_t m = 0; m < machines.size(); ++m)
-    if (machines[m] > bytes_of(hardware.memory_gb))
-      shortages.push_back({fmt::format("machine {}", m), machines[m], bytes_of(hardware.memory_gb)});
   return shortages;
 }
 

@@ -11,11 +11,11 @@ namespace kt {
 
 // A memory that is too small.
 struct Shortage {
-  std::string where;  // "machine 0", "the GPU of rank 1"
+  std::string where;  // "machine 0", "NUMA node 1 of machine 0", "the GPU of rank 1"
   size_t needed = 0, available = 0;
 };
-std::vector<Shortage> find_shortages(const std::vector<RankPlan>& ranks, const Deployment& deployment,
-                                     const Hardware& hardware);
+std::vector<Shortage> find_shortages(const RunConfig& run, const std::vector<RankPlan>& ranks,
+                                     const Deployment& deployment, const Hardware& hardware);
 
 // An option and the value closest to the one asked for with which everything fits, nothing else changed.
 struct Remedy {

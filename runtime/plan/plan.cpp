@@ -61,7 +61,7 @@ int nodes_needed(const RunConfig& run, const LoadedConfig& model, Format experts
   Deployment d = deploy(run, model, experts, hardware, topology_of(run, hardware, std::nullopt));
   for (hardware.nodes += 1; hardware.nodes <= kMostNodes; ++hardware.nodes) {
     d.topology = topology_of(run, hardware, std::nullopt);
-    if (find_shortages(plan_ranks(run, d), d, hardware).empty()) return hardware.nodes;
+    if (find_shortages(run, plan_ranks(run, d), d, hardware).empty()) return hardware.nodes;
   }
   return 0;
 }
@@ -78,10 +78,10 @@ ClusterPlan plan_cluster(const RunConfig& run, const LoadedConfig& model, Format
                    .worlds = valid_world_sizes(request, hardware.nodes),
                    .deployment = deploy(run, model, experts, hardware, topology_of(run, hardware, world))};
   plan.ranks = plan_ranks(run, plan.deployment);
-  plan.shortages = find_shortages(plan.ranks, plan.deployment, hardware);
+  plan.shortages = find_shortages(run, plan.ranks, plan.deployment, hardware);
   if (!plan.shortages.empty()) {
     plan.remedies = find_remedies(run, model.config, [&](const RunConfig& changed) {
-      return find_shortages(plan_ranks(changed, plan.deployment), plan.deployment, hardware).empty();
+      return find_shortages(changed, plan_ranks(changed, plan.deployment), plan.deployment, hardware).empty();
     });
     if (plan.remedies.options.empty()) plan.nodes_needed = nodes_needed(run, model, experts, hardware);
   }

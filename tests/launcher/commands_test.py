@@ -109,9 +109,9 @@ class Commands(unittest.TestCase):
                            "max_position_embeddings": 40960, "num_experts": 128, "num_experts_per_tok": 8,
                            "moe_intermediate_size": 768}, file)
             hardware, small = os.path.join(folder, "box.yaml"), os.path.join(folder, "small.yaml")
-            for path, memory in ((hardware, 80), (small, 65)):
+            for path, memory, numa_nodes in ((hardware, 80, 2), (small, 65, 1)):
                 with open(path, "w", encoding="utf-8") as file:
-                    file.write(f"memory-gb: {memory}\nnuma-nodes: 2\n")
+                    file.write(f"memory-gb: {memory}\nnuma-nodes: {numa_nodes}\n")
             plan = [KTMPI, "plan", "--model", folder, "--max-total-tokens", "65536"]
 
             fits, json_plan = run(*plan, "--hardware", hardware), run(*plan, "--hardware", hardware, "--json")

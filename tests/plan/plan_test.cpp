@@ -79,6 +79,20 @@ TEST(ClusterPlan, AGpuTrunkTakesVramAndACpuTrunkMemory) {
   EXPECT_EQ(plan.shortages[0].where, "the GPU of rank 0");
 }
 
+// Ranks bind their memory to the NUMA node that they run on.
+TEST(ClusterPlan, ABankMustFitItsNumaNode) {
+  const LoadedConfig model = loaded(qwen3_coder_next(true));
+  const Hardware hardware{.numa_nodes = 2, .memory_gb = 120};
+  RunConfig run;
+
+  EXPECT_TRUE(plan_cluster(run, model, Format::FP8, hardware, std::nullopt).shortages.empty());
+  run.kt_threadpool_count = 1;
+  const ClusterPlan plan = plan_cluster(run, model, Format::FP8, hardware, std::nullopt);
+  ASSERT_EQ(plan.shortages.size(), 1u);
+  EXPECT_EQ(plan.shortages[0].where, "NUMA node 0 of machine 0");
+  EXPECT_EQ(plan.shortages[0].available, 60'000'000'000u);
+}
+
 TEST(ClusterPlan, SaysHowManyMachinesAreNeededWhenNoOptionHelps) {
   const LoadedConfig model = loaded(qwen3_coder_next(true));
   const RunConfig run;

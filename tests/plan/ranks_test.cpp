@@ -28,7 +28,7 @@ struct Published {
   std::vector<RankPlan> ranks() const { return plan_ranks(run, deployment()); }
   bool fits(const RunConfig& changed) const {
     const Deployment d = deployment();
-    return find_shortages(plan_ranks(changed, d), d, hardware).empty();
+    return find_shortages(changed, plan_ranks(changed, d), d, hardware).empty();
   }
 };
 
