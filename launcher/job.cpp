@@ -67,6 +67,10 @@ void check_memory(const JobRank& job) {
   for (int r = 0; r < job.topology.world; ++r)
     if (job.topology.node_of[r] == node) machine += std::stoull(totals[r]);
   const size_t available = available_memory();
+  const std::vector<int>& nodes = job.topology.node_of;
+  if (std::find(nodes.begin(), nodes.end(), node) - nodes.begin() == job.rank())
+    log("memory of machine {}: {:.1f} of {:.1f} GB", node, static_cast<double>(machine) / 1e9,
+        static_cast<double>(available) / 1e9);
   if (machine > available)
     fail(kExitUsage, "memory: the ranks of machine {} need {:.1f} GB, {:.1f} GB are available\nthis rank: {}\n{}", node,
          static_cast<double>(machine) / 1e9, static_cast<double>(available) / 1e9, describe(job.memory),
