@@ -48,6 +48,7 @@ class Recording:
         self.program, self.model, self.folder = program, model, folder
         with open(os.path.join(model, "config.json"), encoding="utf-8") as file:
             config = json.load(file)
+        config = config.get("text_config", config)
         self.layers, self.top_k = config["num_hidden_layers"], config["num_experts_per_tok"]
         self.dense = config.get("first_k_dense_replace", 0)
         rng = random.Random(5)
