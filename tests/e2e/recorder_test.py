@@ -2,8 +2,8 @@
 
     recorder_test.py --program KTMPI FIXTURE [--worlds 1,3,4]
 
-A prompt and its answer are rows of a known number, each of which chooses top_k experts in every MoE layer; the counts are
-the same in every world, and those of single tokens add up to them.
+A prompt and its answer are rows of a known number, each of which chooses top_k experts in every MoE layer; the counts
+are the same in every world, and those of single tokens add up to them.
 """
 import argparse
 import glob
