@@ -2,12 +2,15 @@
 
 #include <signal.h>
 
+#include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <sstream>
 #include <thread>
 
 #include "launcher/commands.h"
@@ -121,6 +124,16 @@ RecorderConfig recorder_config(const RunConfig& run, const ModelConfig& model) {
   return config;
 }
 
+// "A.example,b" -> "a.example", "b".
+std::vector<std::string> lower_words(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::vector<std::string> words;
+  std::istringstream stream(text);
+  for (std::string word; std::getline(stream, word, ',');)
+    if (!word.empty()) words.push_back(word);
+  return words;
+}
+
 void write_url_file(const std::string& path, const std::string& url) {
   if (path.empty()) return;
   const std::string part = path + ".part";
@@ -151,6 +164,7 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
     if (!run.api_key.empty()) keys.push_back(run.api_key);
     http.emplace(HttpConfig{.host = run.host,
                             .port = run.port,
+                            .host_names = lower_words(run.allowed_hosts),
                             .api_keys = std::move(keys),
                             .admin_api_key = run.admin_api_key,
                             .version = KTMPI_VERSION,

@@ -18,21 +18,24 @@ bool is_address(std::string_view name) {
 
 bool is_loopback(std::string_view name) { return name.starts_with("127.") || name == "localhost" || name == "::1"; }
 
-bool names_us(std::string_view host, std::string_view own_name) {
-  const std::string_view name = without_port(host);
-  return is_address(name) || name == "localhost" || name == own_name;
+bool names_us(std::string_view host, const OwnNames& names) {
+  std::string name(without_port(host));
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c; });
+  return is_address(name) || name == "localhost" || name == names.listens_on ||
+         std::find(names.others.begin(), names.others.end(), name) != names.others.end();
 }
 
 }  // namespace
 
-bool is_own_host(std::string_view host, std::string_view listens_on) {
-  return host.empty() || !is_loopback(listens_on) || names_us(host, listens_on);
+bool is_own_host(std::string_view host, const OwnNames& names) {
+  return host.empty() || !is_loopback(names.listens_on) || names_us(host, names);
 }
 
-bool is_same_origin(std::string_view origin, std::string_view host, std::string_view own_name) {
+bool is_same_origin(std::string_view origin, std::string_view host, const OwnNames& names) {
   const size_t scheme_end = origin.find("://");
   if (scheme_end == origin.npos || origin.substr(scheme_end + 3) != host) return false;
-  return names_us(host, own_name);
+  return names_us(host, names);
 }
 
 }  // namespace kt

@@ -296,10 +296,14 @@ std::variant<const Route*, HttpResponse> find_route(const HttpRequest& request, 
   const auto refuse = [&](int status, std::string message, std::string code) {
     return error_response({status, std::move(message), "", std::move(code)}, known ? route->dialect : Dialect::openai);
   };
-  if (!is_own_host(request.host, service.config.host))
-    return refuse(403, fmt::format("requests for the host {} are refused; use an address or localhost", request.host),
+  const OwnNames names{service.config.host, service.config.host_names};
+  if (!is_own_host(request.host, names))
+    return refuse(403,
+                  fmt::format("requests for the host {} are refused; use an address or localhost, or start the server "
+                              "with --allowed-hosts",
+                              request.host),
                   "host_refused");
-  if (!request.origin.empty() && !is_same_origin(request.origin, request.host, service.config.host))
+  if (!request.origin.empty() && !is_same_origin(request.origin, request.host, names))
     return refuse(403, fmt::format("requests from pages of {} are refused", request.origin), "origin_refused");
 
   const bool options = request.method == "OPTIONS";

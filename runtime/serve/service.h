@@ -52,8 +52,9 @@ struct ServedModel {
 
 struct HttpConfig {
   std::string host = "127.0.0.1";
-  int port = 30000;                   // 0: any free one
-  std::vector<std::string> api_keys;  // any of them opens what users may do; none: everybody may
+  int port = 30000;                     // 0: any free one
+  std::vector<std::string> host_names;  // further names of ours in Host and Origin, in lower case
+  std::vector<std::string> api_keys;    // any of them opens what users may do; none: everybody may
   std::string admin_api_key;
   std::string version = "0.1.0";
 

@@ -365,13 +365,19 @@ TEST(Http, ADeadlineFromBodyHeaderOrConfigEndsTheRequestWith504) {
 }
 
 TEST(Http, OnlyServersOpenToTheNetworkHaveAnyName) {
-  EXPECT_TRUE(is_own_host("127.0.0.1:30000", "127.0.0.1"));
-  EXPECT_TRUE(is_own_host("[::1]:30000", "::1"));
-  EXPECT_TRUE(is_own_host("localhost", "127.0.0.1"));
-  EXPECT_FALSE(is_own_host("rebound.example:30000", "127.0.0.1"));
-  EXPECT_FALSE(is_own_host("localhost.example", "localhost"));
-  EXPECT_TRUE(is_own_host("node17.cluster:30000", "0.0.0.0"));
-  EXPECT_TRUE(is_own_host("node17", "node17"));
+  const std::vector<std::string> others = {"chat.example"};
+  const OwnNames local{"127.0.0.1", {}}, proxied{"127.0.0.1", others}, open{"0.0.0.0", {}};
+  EXPECT_TRUE(is_own_host("127.0.0.1:30000", local));
+  EXPECT_TRUE(is_own_host("[::1]:30000", OwnNames{"::1", {}}));
+  EXPECT_TRUE(is_own_host("LocalHost", local));
+  EXPECT_FALSE(is_own_host("rebound.example:30000", local));
+  EXPECT_FALSE(is_own_host("localhost.example", local));
+  EXPECT_TRUE(is_own_host("Chat.example", proxied));
+  EXPECT_FALSE(is_own_host("evil.chat.example", proxied));
+  EXPECT_TRUE(is_own_host("node17.cluster:30000", open));
+  EXPECT_TRUE(is_same_origin("https://chat.example", "chat.example", proxied));
+  EXPECT_FALSE(is_same_origin("https://evil.example", "chat.example", proxied));
+  EXPECT_FALSE(is_same_origin("http://rebound.example", "rebound.example", open));
 }
 
 TEST(Http, NoPageOfAnotherOriginIsLetIn) {

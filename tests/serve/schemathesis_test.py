@@ -3,8 +3,8 @@
     schemathesis_test.py FAKE_SERVER VENV [CASES [SEED]]
 
 CASES (400) is the number of requests, shared out over the operations; SEED (1) makes others. Valid and invalid ones by
-turns: none may be answered 5xx (but 504 where it set a deadline), and every status, content type and body has to be what the file says. Skipped (77)
-where VENV, or what KTMPI_VENV names, has no schemathesis.
+turns: none may be answered 5xx (but 504 where it set a deadline), and every status, content type and body has to be
+what the file says. Skipped (77) where VENV, or what KTMPI_VENV names, has no schemathesis.
 """
 import collections
 import os
@@ -47,7 +47,8 @@ def drive(operation, url, count, seed, statuses):
         response = case.call(base_url=url, headers=KEYS, session=session, timeout=20)
         statuses[response.status_code] += 1
         # 504 is the deadline that a request set itself, in its header or body.
-        assert response.status_code < 500 or (response.status_code == 504 and "imeout" in f"{case.headers}{case.body}"), \
+        overdue = response.status_code == 504 and "imeout" in f"{case.headers}{case.body}"
+        assert response.status_code < 500 or overdue, \
             f"{response.status_code}: {case.as_curl_command()}\n{response.text}"
         case.validate_response(response, checks=CHECKS)
 
