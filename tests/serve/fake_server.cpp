@@ -12,7 +12,13 @@ int main(int argc, char** argv) {
   config.port = 0;
   if (argc > 1 && *argv[1]) config.api_keys = {argv[1]};
   kt::HttpServer server(config);
-  kt::FakeEngine engine({.step = std::chrono::microseconds(200), .max_context = 2048});
+  kt::StepTotals expert;  // of rank 1: three parts of its time at work, one in wait
+  kt::PhaseTotals& decode = expert[static_cast<size_t>(kt::Phase::decode)];
+  decode.steps = 1;
+  decode[kt::StepPart::experts].seconds = 3;
+  decode[kt::StepPart::wait].seconds = 1;
+  kt::FakeEngine engine(
+      {.step = std::chrono::microseconds(200), .max_context = 2048, .step_totals = {kt::StepTotals(), expert}});
   kt::ServedModel model = kt::fake_model();
   model.max_context = 2048;
   model.ranks = {{0, "scheduler+trunk"}, {0, "expert"}, {1, "expert"}};

@@ -48,7 +48,9 @@ def errors_are_shown(browser):
 def server_is_shown(browser):
     browser.wait("document.querySelectorAll('#ranks tr').length === 3", 10)
     shown = browser.run("document.body.innerText")
-    for words in ("fake/model", "rank 0, node 0", "scheduler+trunk", "Running requests", "KV cache in use"):
+    rows = browser.run("[...document.querySelectorAll('#ranks tr')].map(r => [...r.cells].map(c => c.textContent))")
+    assert rows == [["0", "0", "scheduler+trunk", ""], ["1", "0", "expert", "25 %"], ["2", "1", "expert", ""]], rows
+    for words in ("fake/model", "Running requests", "KV cache in use"):
         assert words in shown, shown
 
 
