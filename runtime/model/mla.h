@@ -34,7 +34,7 @@ struct MlaRoom {
 
   Buffer index_scores;  // f32: of as many rows at a time as fit
   // One for each thread:
-  std::vector<Buffer> slots;                 // see Slot in mla.cpp
+  std::vector<Buffer> slots;                 // see MlaSlot in mla_block.h
   std::vector<std::vector<uint32_t>> ranks;  // of top_keys
 };
 // What mix_mla takes for sequences of up to `context` tokens: an MlaRoom, and its part of the trunk's SpanRoom.
