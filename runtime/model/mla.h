@@ -33,6 +33,19 @@ struct MlaRoom {
   Buffer keys;                // int32 (top_k): positions that the indexer picked
 
   Buffer index_scores;  // f32: of as many rows at a time as fit
+
+  // Keys and values of a sequence as matrices, span by span of kKvSpan positions: (kKvSpan, cached_dim), then the
+  // latents transposed, (kv_rank, kKvSpan). Grows with the longest prompt.
+  Buffer packed;
+  int numa_node = -1;
+  void make_packed(const MlaSpec& m, int64_t spans, ThreadPool& pool);
+  bf16* packed_keys(const MlaSpec& m, int64_t span) const {
+    return packed.as<bf16>() + span * kKvSpan * (m.cached_dim() + m.kv_rank);
+  }
+  bf16* packed_values(const MlaSpec& m, int64_t span) const {
+    return packed_keys(m, span) + static_cast<int64_t>(kKvSpan) * m.cached_dim();
+  }
+
   // One for each thread:
   std::vector<Buffer> slots;                 // see MlaSlot in mla_block.h
   std::vector<std::vector<uint32_t>> ranks;  // of top_keys

@@ -16,6 +16,7 @@ struct Run {
   int begin, end;
   const int32_t* blocks;
   const int32_t* picked;  // null: all
+  int packed = 0;         // keys of the sequence that lie packed in the room; 0: the run packs its own
 
   int row(int query, int heads) const { return (begin + query) / heads; }
 };
@@ -31,55 +32,71 @@ int run_length(const MlaBlock& b) {
   return length;
 }
 
-std::vector<Run> cut_runs(const MlaBlock& b) {
-  const int length = run_length(b);
+// Runs of rows [first, last).
+std::vector<Run> cut_runs(const MlaBlock& b, int first, int last, int length) {
   std::vector<Run> runs;
-  for (int first = 0, last; first < b.rows; first = last) {
-    last = first + 1;
-    while (!b.sparse(first) && last < b.rows && b.tokens[last].slice == b.tokens[first].slice && !b.sparse(last))
-      ++last;
-    for (int q = first * b.heads; q < last * b.heads; q += length)
-      runs.push_back({q, std::min(q + length, last * b.heads), b.tokens[first].blocks,
-                      b.sparse(first) ? b.picked(first) : nullptr});
-  }
+  for (int q = first * b.heads; q < last * b.heads; q += length)
+    runs.push_back(
+        {q, std::min(q + length, last * b.heads), b.tokens[first].blocks, b.sparse(first) ? b.picked(first) : nullptr});
   return runs;
+}
+
+// Cached rows of entries [start, start + count) of a key list.
+void find_keys(const MlaBlock& b, const int32_t* blocks, const int32_t* picked, int start, int count,
+               const bf16** rows) {
+  for (int i = 0; i < count; ++i) {
+    const int position = picked ? picked[start + i] : start + i;
+    rows[i] = b.page(blocks[position / kKvBlock]) + static_cast<int64_t>(position % kKvBlock) * b.m.cached_dim();
+  }
+}
+
+// Packs the first `keys` positions of a sequence into the room, for all runs of it.
+void pack_sequence(const MlaBlock& b, const int32_t* blocks, int keys) {
+  const int64_t spans = ceil_div(keys, kKvSpan);
+  b.room.make_packed(b.m, spans, b.t.kernels.pool);
+  b.t.kernels.pool.run(2 * spans, [&](int64_t i) {
+    const int span = static_cast<int>(i / 2), start = span * kKvSpan, count = std::min(kKvSpan, keys - start);
+    const bf16* rows[kKvSpan];
+    find_keys(b, blocks, nullptr, start, count, rows);
+    if (i % 2 == 0)
+      b.ops.pack_rows(rows, count, b.m.cached_dim(), b.room.packed_keys(b.m, span));
+    else
+      b.ops.pack_columns(rows, count, b.m.kv_rank, b.room.packed_values(b.m, span));
+  });
 }
 
 // Softmax states and unnormalised sums of latents (queries, kv_rank) of one run over one span.
 void attend_span(const MlaBlock& b, const Run& run, int span, const MlaSlot& s, SoftmaxState* states, float* values) {
   const MlaSpec& m = b.m;
   const int start = span * kKvSpan, queries = run.end - run.begin;
-  const int keys = std::min(kKvSpan, visible_keys(b, run.row(queries - 1, b.heads)) - start);
+  const int seen = std::min(kKvSpan, visible_keys(b, run.row(queries - 1, b.heads)) - start);  // by any of them
+  const int keys = run.packed ? std::min(kKvSpan, run.packed - start) : seen;
+  bf16* const packed_keys = run.packed ? b.room.packed_keys(m, span) : s.packed;
+  bf16* const packed_values = run.packed ? b.room.packed_values(m, span) : s.packed;
   const bf16* rows[kKvSpan];
-  for (int i = 0; i < keys; ++i) {
-    const int position = run.picked ? run.picked[start + i] : start + i;
-    rows[i] = b.page(run.blocks[position / kKvBlock]) + static_cast<int64_t>(position % kKvBlock) * m.cached_dim();
-  }
-  const auto* packed = reinterpret_cast<const std::byte*>(s.packed);
+  if (!run.packed) find_keys(b, run.blocks, run.picked, start, keys, rows);
 
-  b.ops.pack_rows(rows, keys, m.cached_dim(), s.packed);
+  if (!run.packed) b.ops.pack_rows(rows, keys, m.cached_dim(), packed_keys);
   const Rows q{.data = b.room.query.as<bf16>() + static_cast<int64_t>(run.begin) * m.cached_dim(),
                .stride = m.cached_dim(),
                .count = queries};
-  const PackedMatrix as_keys{.n = keys, .k = m.cached_dim(), .data = packed};
-  b.ops.matmul(q, as_keys, 0, as_keys.panels(), s.scores, kKvSpan);
+  const PackedMatrix as_keys{.n = keys, .k = m.cached_dim(), .data = reinterpret_cast<const std::byte*>(packed_keys)};
+  b.ops.matmul(q, as_keys, 0, static_cast<int>(ceil_div(seen, kPanel)), s.scores, kKvSpan);
 
   for (int i = 0; i < queries; ++i) {
-    const int seen = std::clamp(visible_keys(b, run.row(i, b.heads)) - start, 0, keys);
+    const int mine = std::clamp(visible_keys(b, run.row(i, b.heads)) - start, 0, seen);
     const int64_t at = static_cast<int64_t>(i) * kKvSpan;
-    states[i] = b.ops.softmax_row(s.scores + at, m.scale, seen, keys, s.weights + at);
+    states[i] = b.ops.softmax_row(s.scores + at, m.scale, mine, keys, s.weights + at);
   }
 
-  b.ops.pack_columns(rows, keys, m.kv_rank, s.packed);
-  const PackedMatrix as_values{.n = m.kv_rank, .k = keys, .data = packed};
+  if (!run.packed) b.ops.pack_columns(rows, keys, m.kv_rank, packed_values);
+  const PackedMatrix as_values{.n = m.kv_rank, .k = keys, .data = reinterpret_cast<const std::byte*>(packed_values)};
   b.ops.matmul({.data = s.weights, .stride = kKvSpan, .count = queries}, as_values, 0, as_values.panels(), values,
                m.kv_rank);
 }
 
-}  // namespace
-
-void attend(const MlaBlock& b) {
-  const std::vector<Run> runs = cut_runs(b);
+void attend_runs(const MlaBlock& b, const std::vector<Run>& runs) {
+  if (runs.empty()) return;
   std::vector<QueryRun> spans;
   for (const Run& run : runs) {
     const int queries = run.end - run.begin;
@@ -98,6 +115,30 @@ void attend(const MlaBlock& b) {
           to_bf16_row(b.ops, sums, n, b.room.mixed.as<bf16>() + static_cast<int64_t>(runs[i].begin + q) * n);
         }
       });
+}
+
+}  // namespace
+
+// Rows of one sequence that see all keys before them share packed ones when there are enough of them to keep all
+// threads busy; the others, of other sequences or with picked keys, pack their own.
+void attend(const MlaBlock& b) {
+  const int length = run_length(b);
+  std::vector<Run> apart;
+  for (int first = 0, last; first < b.rows; first = last) {
+    last = first + 1;
+    while (!b.sparse(first) && last < b.rows && b.tokens[last].slice == b.tokens[first].slice && !b.sparse(last))
+      ++last;
+    std::vector<Run> runs = cut_runs(b, first, last, length);
+    if (last - first > 1 && static_cast<int>(runs.size()) >= 2 * b.t.kernels.pool.size()) {
+      const int keys = b.tokens[last - 1].position + 1;
+      pack_sequence(b, b.tokens[first].blocks, keys);
+      for (Run& run : runs) run.packed = keys;
+      attend_runs(b, runs);
+    } else {
+      apart.insert(apart.end(), runs.begin(), runs.end());
+    }
+  }
+  attend_runs(b, apart);
 }
 
 }  // namespace kt

@@ -51,6 +51,12 @@ RoomBytes room_bytes(const ModelConfig& config, const TrunkShare& share, int max
           .index_scores = static_cast<size_t>(index_score_room(config)) * 4};
 }
 
+// The packed keys grow in steps.
+size_t packed_bytes(const MlaSpec& m, int64_t spans) {
+  constexpr int64_t kSpansAtOnce = 16;
+  return static_cast<size_t>(round_up(spans, kSpansAtOnce) * kKvSpan) * (m.cached_dim() + m.kv_rank) * sizeof(bf16);
+}
+
 }  // namespace
 
 int64_t index_score_room(const ModelConfig& c) {
@@ -73,7 +79,8 @@ size_t mla_room_bytes(const ModelConfig& config, const TrunkShare& share, int ma
     bytes += Buffer::footprint(size);
   const size_t ranks = m.indexer ? static_cast<size_t>(context) * sizeof(uint32_t) : 0;
   const int keys = m.indexer ? std::min(context, m.indexer->top_k) : context;
-  return bytes + static_cast<size_t>(threads) * (Buffer::footprint(slot_bytes(m)) + ranks) +
+  return bytes + Buffer::footprint(packed_bytes(m, ceil_div(keys, kKvSpan))) +
+         static_cast<size_t>(threads) * (Buffer::footprint(slot_bytes(m)) + ranks) +
          span_room_bytes(threads, ceil_div(keys, kKvSpan), kRunQueries, m.kv_rank);
 }
 
@@ -98,6 +105,14 @@ MlaRoom::MlaRoom(const ModelConfig& config, const TrunkShare& share, int max_row
   index_scores = make(b.index_scores);
   for (int i = 0; i < pool.size(); ++i) slots.push_back(make(slot_bytes(config.mla)));
   ranks.resize(static_cast<size_t>(pool.size()));
+  this->numa_node = numa_node;
+}
+
+void MlaRoom::make_packed(const MlaSpec& m, int64_t spans, ThreadPool& pool) {
+  const size_t bytes = packed_bytes(m, spans);
+  if (packed.size() >= bytes) return;
+  packed = Buffer();  // first: there may be no room for both
+  packed = Buffer(bytes, numa_node, pool);
 }
 
 }  // namespace kt
