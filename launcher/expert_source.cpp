@@ -17,14 +17,6 @@ std::optional<Format> format_named(std::string_view name) {
   return std::nullopt;  // auto
 }
 
-Format format_stored(Stored stored) {
-  switch (stored) {
-    case Stored::fp8_block: return Format::FP8;
-    case Stored::int4_group: return Format::RAWINT4;
-    case Stored::bf16: break;
-  }
-  return Format::BF16;
-}
 QuantSpec quant_of(Format format, QuantSpec quant) {
   quant.stored = format == Format::FP8       ? Stored::fp8_block
                  : format == Format::RAWINT4 ? Stored::int4_group
@@ -106,7 +98,7 @@ Format planned_format(const RunConfig& run, const ModelConfig& config) {
   std::error_code error;
   if (fs::is_directory(run.kt_weight_path, error))
     if (const std::optional<PackedManifest> packed = read_manifest(run.kt_weight_path)) return packed->format;
-  return format_stored(config.quant.stored);
+  return stored_format(config.quant.stored);
 }
 
 std::unique_ptr<ExpertFiles> find_experts(const RunConfig& run, const LoadedConfig& model,
@@ -120,7 +112,7 @@ std::unique_ptr<ExpertFiles> find_experts(const RunConfig& run, const LoadedConf
   if (run.load_format == "dummy") {
     if (!own)
       files->warning = fmt::format("kt-weight-path {} has no effect: load-format dummy generates experts", path);
-    const Format format = method.value_or(format_stored(model.config.quant.stored));
+    const Format format = method.value_or(stored_format(model.config.quant.stored));
     files->source = {.format = format,
                      .quant = quant_of(format, model.config.quant),
                      .checkpoint = &checkpoint,

@@ -280,6 +280,15 @@ void Packing::pack_int4(const Job& job, int panel, std::byte* out) const {
   RawInt4Format::pack(words.data(), row_bytes, scales.data(), groups, count, m, out);
 }
 
+Format stored_format(Stored stored) {
+  switch (stored) {
+    case Stored::fp8_block: return Format::FP8;
+    case Stored::int4_group: return Format::RAWINT4;
+    case Stored::bf16: break;
+  }
+  return Format::BF16;
+}
+
 size_t stored_bytes(Format format, int64_t rows, int64_t columns) {
   const int64_t elements = rows * columns;
   switch (format) {

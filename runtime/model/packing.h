@@ -68,6 +68,9 @@ class Packing {
   size_t bytes_ = 0, stored_ = 0, elements_ = 0;
 };
 
+// The format in memory of what a checkpoint stores so.
+Format stored_format(Stored stored);
+
 // Bytes of a (rows, columns) matrix in a checkpoint's files, with its scales: float32 ones for FP8 blocks of 128 x 128.
 size_t stored_bytes(Format format, int64_t rows, int64_t columns);
 

@@ -34,6 +34,17 @@ std::vector<int> machines_of(int world, const TopologyRequest& request, const Ha
   return machines;
 }
 
+// Where every rank is an expert rank too, the first machine may have more trunk ranks than GPUs.
+void require_gpus(const Topology& topology, const Hardware& hardware) {
+  std::vector<int> trunks(static_cast<size_t>(hardware.nodes), 0);
+  for (const int rank : topology.trunk)
+    if (++trunks[static_cast<size_t>(topology.node_of[static_cast<size_t>(rank)])] > hardware.gpus)
+      fail(kExitUsage,
+           "tensor-parallel-size {}: machine {} would have more trunk ranks than its {} GPU{}\ntry {} ranks",
+           topology.trunk.size(), topology.node_of[static_cast<size_t>(rank)], hardware.gpus,
+           hardware.gpus == 1 ? "" : "s", topology.trunk.size() + topology.experts.size());
+}
+
 int threads_of(const std::optional<int>& asked, int cores, int ranks) {
   return std::max(1, std::min(asked.value_or(cores), cores) / std::max(1, ranks));
 }
@@ -41,7 +52,10 @@ int threads_of(const std::optional<int>& asked, int cores, int ranks) {
 Topology topology_of(const RunConfig& run, const Hardware& hardware, std::optional<int> world) {
   const TopologyRequest request = request_of(run, hardware, world.has_value());
   const int ranks = world.value_or(request.tensor_parallel + request.experts_per_node * hardware.nodes);
-  return plan_topology(request, 0, machines_of(ranks, request, hardware, run.device == "cuda"));
+  const bool gpu_trunk = run.device == "cuda";
+  Topology topology = plan_topology(request, 0, machines_of(ranks, request, hardware, gpu_trunk));
+  if (gpu_trunk) require_gpus(topology, hardware);
+  return topology;
 }
 
 Deployment deploy(const RunConfig& run, const LoadedConfig& model, Format experts, const Hardware& hardware,

@@ -7,15 +7,6 @@
 namespace kt {
 namespace {
 
-Format stored_format(Stored stored) {
-  switch (stored) {
-    case Stored::fp8_block: return Format::FP8;
-    case Stored::int4_group: return Format::RAWINT4;
-    case Stored::bf16: break;
-  }
-  return Format::BF16;
-}
-
 // The bank's format is either the checkpoint's or one that `ktmpi convert` wrote, whose files hold the packed matrices.
 size_t expert_file_bytes(const ModelConfig& config, Format format) {
   if (info(format).int8_activations) return bank_bytes(config, format, Range{0, config.moe.inter});

@@ -123,9 +123,7 @@ TEST_P(MemoryPlanOf, TheBankIsWhatLoadingTakes) {
   const LoadedConfig model = GetParam()();
   const auto weights = dummy_checkpoint({});
   ThreadPool pool(2);
-  const Format format = model.config.quant.stored == Stored::fp8_block    ? Format::FP8
-                        : model.config.quant.stored == Stored::int4_group ? Format::RAWINT4
-                                                                          : Format::BF16;
+  const Format format = stored_format(model.config.quant.stored);
   const ExpertSource source{
       .format = format, .quant = model.config.quant, .checkpoint = weights.get(), .arch = &model.arch};
 

@@ -65,6 +65,10 @@ TEST(ClusterPlan, TrunkRanksNeedGpus) {
   const ClusterPlan plan = plan_cluster(run, model, Format::FP8, hardware, std::nullopt);
   EXPECT_EQ(plan.ranks[1].node, 0);
   EXPECT_EQ(plan.ranks[2].node, 1);
+  hardware.gpus = 1;
+  run.tensor_parallel_size = 2;
+  run.kt_threadpool_count = 2;
+  EXPECT_THAT(refusal(run, model, hardware, 4), HasSubstr("machine 0 would have more trunk ranks than its 1 GPU"));
 }
 
 TEST(ClusterPlan, AGpuTrunkTakesVramAndACpuTrunkMemory) {
