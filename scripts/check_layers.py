@@ -20,6 +20,7 @@ LAYERS = {
     "runtime/arch": ["runtime/base", "runtime/model/config.h"],
     "runtime/comm": ["runtime/base", "kernels"],
     "runtime/model": ["runtime/base", "kernels", "runtime/checkpoint", "runtime/arch/arch.h", "runtime/comm"],
+    "runtime/policy": ["runtime/base", "runtime/placement", "runtime/model/step.h", "runtime/model/orders.h"],
     "runtime/engine": [
         "runtime/base", "kernels", "runtime/config", "runtime/checkpoint", "runtime/text", "runtime/arch",
         "runtime/comm", "runtime/model", "runtime/placement/recorder.h",
