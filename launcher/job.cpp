@@ -11,6 +11,7 @@
 #include "runtime/checkpoint/dummy.h"
 #include "runtime/engine/engine_options.h"
 #include "runtime/model/expert_rank.h"
+#include "runtime/placement/counts_file.h"
 #include "runtime/plan/fit.h"
 
 namespace kt {
@@ -59,6 +60,20 @@ std::string memory_advice(const JobRank& job, int node, size_t available) {
   return remedies.options.empty() ? "use more machines, or a smaller model" : describe(remedies);
 }
 
+// Which experts are hot at start; the same on every rank.
+HotSets place_experts(const RunConfig& run, const ModelConfig& model) {
+  PlacementRequest request{.moe = {}, .experts = model.moe.experts};
+  for (LayerSpec l : model.layers) request.moe.push_back(l.ffn == Ffn::moe);
+  request.budget =
+      hot_budget(run.kt_num_gpu_experts, run.kt_gpu_experts_ratio, moe_layer_count(model), model.moe.experts);
+  ExpertCounts counts;
+  if (run.init_expert_location != "trivial") {
+    counts = read_counts(run.init_expert_location);
+    request.counts = &counts;
+  }
+  return place(run.kt_expert_placement_strategy, request);
+}
+
 // The memory of all ranks of this machine together must be there before any of it is taken.
 void check_memory(const JobRank& job) {
   const std::vector<std::string> totals = all_gather(job.transport, std::to_string(job.memory.total()));
@@ -92,7 +107,9 @@ void require_one_table(Transport& transport, const Ops& ops) {
 void read_set_up(JobRank& job, const std::function<void()>& front, const EditConfig& edit) {
   const RunConfig& run = job.run;
   job.topology = plan_topology(
-      {.tensor_parallel = run.tensor_parallel_size, .experts_per_node = run.kt_threadpool_count.value_or(-1)},
+      {.tensor_parallel = run.tensor_parallel_size,
+       .experts_per_node = run.kt_threadpool_count.value_or(-1),
+       .expert_layout = run.expert_layout},
       job.rank(), job.transport.nodes());
   set_log_name(fmt::format("r{} {}", job.rank(), job.topology.role_name()));
   try {
@@ -109,6 +126,7 @@ void read_set_up(JobRank& job, const std::function<void()>& front, const EditCon
   job.checkpoint = run.load_format == "dummy" ? dummy_checkpoint({.norm_plus_one = model.norm_plus_one})
                                               : open_checkpoint(run.model);
   job.experts = find_experts(run, *job.loaded, *job.checkpoint);
+  job.hot = place_experts(run, model);
   if (job.rank() != 0) return;
   if (!job.experts->warning.empty()) log("{}", job.experts->warning);
   for (const std::string& w : run.warnings) log("{}", w);

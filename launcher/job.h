@@ -14,6 +14,7 @@
 #include "runtime/engine/engine.h"
 #include "runtime/model/cluster_runner.h"
 #include "runtime/model/memory_plan.h"
+#include "runtime/placement/placement.h"
 
 namespace kt {
 
@@ -39,7 +40,8 @@ struct JobRank {
   std::unique_ptr<ExpertFiles> experts = {};
   CacheLimits cache_limits = {};
   TrunkLimits limits = {};
-  ExpertShare expert_share = {};  // of an expert rank
+  ExpertShare expert_share = {};  // that this rank holds
+  HotSets hot = {};               // at start
   CorePlan cores = {};
   MemoryPlan memory = {};
   std::unique_ptr<ThreadPool> pool = {};

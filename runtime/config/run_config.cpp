@@ -58,6 +58,19 @@ std::vector<std::string> conflicts(const RunConfig& config) {
                                    *config.kt_threadpool_count, nodes));
   if (config.expert_distribution_recorder_buffer_size == 0)
     problems.push_back("expert-distribution-recorder-buffer-size: expected steps, or -1 for all, found 0");
+  const std::string& threshold = config.kt_gpu_prefill_token_threshold;
+  const bool number = !threshold.empty() && threshold.size() < 10 &&
+                      threshold.find_first_not_of("0123456789") == std::string::npos;
+  if (threshold != "auto" && !number)
+    problems.push_back(fmt::format(
+        "kt-gpu-prefill-token-threshold: expected a number of tokens, or auto, found '{}'", threshold));
+  if (config.kt_enable_dynamic_expert_update && number && std::stoi(threshold) == 0)
+    problems.push_back(
+        "kt-enable-dynamic-expert-update: hot experts are re-chosen during prefills of "
+        "kt-gpu-prefill-token-threshold tokens or more, which is not set: set it, for example to 512");
+  if (config.kt_expert_placement_strategy == "frequency" && config.init_expert_location == "trivial")
+    problems.push_back(
+        "kt-expert-placement-strategy frequency: needs the counts of a recording: set init-expert-location to a file");
   return problems;
 }
 

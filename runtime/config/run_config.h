@@ -42,8 +42,11 @@ struct RunConfig {
   std::string expert_layout = "hybrid";
   std::optional<int> kt_num_gpu_experts;
   std::optional<double> kt_gpu_experts_ratio;
-  std::string hot_weights = "bank";  // bank, model
-  std::optional<int> kt_gpu_prefill_token_threshold;
+  std::string kt_expert_placement_strategy = "uniform", init_expert_location = "trivial", hot_weights = "bank";
+  bool kt_enable_dynamic_expert_update = false;
+  std::string kt_expert_update_rule = "average", kt_expert_statistics;
+  std::string kt_gpu_prefill_token_threshold = "0";  // a number of tokens, or auto
+  int kt_max_deferred_experts_per_token = 0;
   double request_timeout_s = 0.0;  // 0: none but the client's own
   std::string expert_distribution_recorder_mode = "stat";
   int expert_distribution_recorder_buffer_size = 1000;

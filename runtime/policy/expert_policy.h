@@ -1,0 +1,72 @@
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "runtime/model/step.h"
+#include "runtime/placement/hot_update.h"
+#include "runtime/placement/prefill_path.h"
+
+namespace kt {
+
+struct ExpertPolicyConfig {
+  std::vector<bool> moe;             // one for each layer
+  int experts = 0;                   // of a MoE layer
+  HotSets hot;                       // at start
+  size_t expert_bytes = 0;           // of one expert on one trunk rank
+  int prefill_threshold = 0;         // see PrefillPath
+  int max_rows = 0;                  // of a step
+  std::optional<UpdateRule> update;  // null: the hot experts stay
+};
+
+// What the policy has done, for /metrics.
+struct ExpertStats {
+  int64_t hot_experts = 0, experts = 0;  // of all layers
+  uint64_t pairs = 0, hot_pairs = 0, late_pairs = 0, exchanges = 0;
+  uint64_t moved_bytes = 0, streamed_bytes = 0;
+  double weight = 0, late_weight = 0;
+  std::map<std::pair<std::string, std::string>, uint64_t> prefill_steps;  // path, why -> steps with prompt tokens
+  double hybrid_s = 0, layerwise_s = 0;                                   // last estimates
+  std::vector<int> hot_per_layer;
+};
+
+// Rank 0's policy for the routed experts: which are hot, when they change, and which path a prompt takes. Before every
+// step it gives orders, after it looks at what came of them. Runs on the engine's thread; stats() from any.
+class ExpertPolicy final : public StepObserver {
+ public:
+  // At most this much of a rank's hot experts is exchanged before one step, so that no answer waits long for it.
+  static constexpr size_t kMoveBytes = size_t{64} << 20;
+
+  explicit ExpertPolicy(ExpertPolicyConfig config);
+
+  void before(const StepPlan& plan, StepOrders& orders) override;
+  void after(const StepPlan& plan, const StepReport& report) override;
+
+  // Before serving: brings the hot experts to the trunk ranks and, where the path is chosen by times, measures both
+  // on prompts of some sizes that are thrown away. Runs steps; uses blocks from 0 and slot 0.
+  void prepare(StepRunner& runner);
+
+  ExpertStats stats() const;
+  HotSets hot() const;
+  void restore(const ExpertCounts& averages);
+  ExpertCounts averages() const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void measure_paths(StepRunner& runner);
+
+  const ExpertPolicyConfig config_;
+  mutable std::mutex mutex_;  // guards all below
+  HotUpdate update_;
+  PrefillPath path_;
+  PrefillPath::Choice choice_;
+  std::optional<Path> forced_;  // while measuring
+  std::vector<ExpertMove> first_moves_;
+  Clock::time_point begin_;
+  ExpertStats stats_;
+};
+
+}  // namespace kt
