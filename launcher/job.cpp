@@ -106,11 +106,10 @@ void require_one_table(Transport& transport, const Ops& ops) {
 
 void read_set_up(JobRank& job, const std::function<void()>& front, const EditConfig& edit) {
   const RunConfig& run = job.run;
-  job.topology = plan_topology(
-      {.tensor_parallel = run.tensor_parallel_size,
-       .experts_per_node = run.kt_threadpool_count.value_or(-1),
-       .expert_layout = run.expert_layout},
-      job.rank(), job.transport.nodes());
+  job.topology = plan_topology({.tensor_parallel = run.tensor_parallel_size,
+                                .experts_per_node = run.kt_threadpool_count.value_or(-1),
+                                .expert_layout = run.expert_layout},
+                               job.rank(), job.transport.nodes());
   set_log_name(fmt::format("r{} {}", job.rank(), job.topology.role_name()));
   try {
     job.ops = &choose_ops();

@@ -18,6 +18,9 @@
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 #include "runtime/engine/step_recorder.h"
+#include "runtime/placement/counts_file.h"
+#include "runtime/policy/expert_metrics.h"
+#include "runtime/policy/expert_policy.h"
 #include "runtime/serve/http.h"
 #include "runtime/serve/key_file.h"
 #include "runtime/text/chat_template.h"
@@ -143,6 +146,26 @@ void write_url_file(const std::string& path, const std::string& url) {
   if (error) fail(kExitUsage, "url-file {}: {}", path, error.message());
 }
 
+ExpertPolicyConfig expert_policy_config(const JobRank& job) {
+  ExpertPolicyConfig c{.experts = job.model().moe.experts,
+                       .hot = job.hot,
+                       .prefill_threshold = job.run.prefill_threshold(),
+                       .max_rows = job.limits.max_rows};
+  for (LayerSpec l : job.model().layers) c.moe.push_back(l.ffn == Ffn::moe);
+  const int columns = inter_part(job.model().moe.inter, 0, static_cast<int>(job.topology.trunk.size())).size();
+  c.expert_bytes = expert_bytes(job.model(), job.limits.expert_format, columns);
+  if (job.run.kt_enable_dynamic_expert_update) c.update = update_rule(job.run.kt_expert_update_rule);
+  return c;
+}
+
+// The moving average of an earlier run, where one has left it.
+void restore_averages(ExpertPolicy& policy, const RunConfig& run) {
+  std::error_code error;
+  if (run.kt_expert_statistics.empty() || !std::filesystem::exists(run.kt_expert_statistics, error)) return;
+  policy.restore(read_counts(run.kt_expert_statistics));
+  log("averages of expert use are from {}", run.kt_expert_statistics);
+}
+
 // Everything of a rank between start and end of the job.
 int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
   std::unique_ptr<Tokenizer> tokenizer;
@@ -183,9 +206,12 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
   const ModelConfig& model = job.model();
   if (!model.eos.empty())
     grammars.emplace(*tokenizer, model.eos, std::vector{ReasoningParser::kOpen, ReasoningParser::kClose});
+  ExpertPolicy policy(expert_policy_config(job));
+  restore_averages(policy, run);
   Recorder recorder(recorder_config(run, model));
-  StepRecorder step_recorder(recorder, nullptr);
-  ClusterRunner runner(transport, job.topology, model, job.trunk ? &*job.trunk : nullptr, {&step_recorder});
+  StepRecorder step_recorder(recorder, &policy.hot_now());
+  ClusterRunner runner(transport, job.topology, model, job.trunk ? &*job.trunk : nullptr, {&policy, &step_recorder});
+  policy.prepare(runner);
   const std::unique_ptr<Engine> engine = make_engine(job.engine, runner, *tokenizer);
   Watch watch(signals, *engine, *http, transport, run);
   http->serve(*engine, {.name = run.served_model_name,
@@ -205,13 +231,15 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
                         .defaults = job.loaded->sampling,
                         .recorder = &recorder,
                         .ranks = served_ranks(job.topology),
-                        .server_info_json = to_json(run)});
+                        .server_info_json = to_json(run),
+                        .more_metrics = [&] { return to_prometheus(policy.stats()); }});
   write_url_file(run.url_file, http->url());
   log("ready: {} on {} ranks, {} tokens of KV cache, {}", run.served_model_name, transport.size(),
       job.engine.kv_blocks * kBlockTokens, http->url());
   engine->run(watch.stop_token());
   http->stop();
   runner.dismiss();
+  if (!run.kt_expert_statistics.empty()) write_counts(run.kt_expert_statistics, policy.averages());
   return kExitOk;
 }
 

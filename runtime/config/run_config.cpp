@@ -59,11 +59,11 @@ std::vector<std::string> conflicts(const RunConfig& config) {
   if (config.expert_distribution_recorder_buffer_size == 0)
     problems.push_back("expert-distribution-recorder-buffer-size: expected steps, or -1 for all, found 0");
   const std::string& threshold = config.kt_gpu_prefill_token_threshold;
-  const bool number = !threshold.empty() && threshold.size() < 10 &&
-                      threshold.find_first_not_of("0123456789") == std::string::npos;
+  const bool number =
+      !threshold.empty() && threshold.size() < 10 && threshold.find_first_not_of("0123456789") == std::string::npos;
   if (threshold != "auto" && !number)
-    problems.push_back(fmt::format(
-        "kt-gpu-prefill-token-threshold: expected a number of tokens, or auto, found '{}'", threshold));
+    problems.push_back(
+        fmt::format("kt-gpu-prefill-token-threshold: expected a number of tokens, or auto, found '{}'", threshold));
   if (config.kt_enable_dynamic_expert_update && number && std::stoi(threshold) == 0)
     problems.push_back(
         "kt-enable-dynamic-expert-update: hot experts are re-chosen during prefills of "
@@ -84,6 +84,10 @@ void fill_defaults(RunConfig& config) {
 }
 
 }  // namespace
+
+int RunConfig::prefill_threshold() const {
+  return kt_gpu_prefill_token_threshold == "auto" ? -1 : std::stoi(kt_gpu_prefill_token_threshold);
+}
 
 RunConfig parse_run_config(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);

@@ -53,6 +53,9 @@ struct RunConfig {
   bool record_kt_gpu_expert_distribution = false;
   double step_timeout_s = 60.0, drain_timeout_s = 30.0;
 
+  // kt-gpu-prefill-token-threshold as a number: 0 never, -1 as measured.
+  int prefill_threshold() const;
+
   std::vector<std::string> warnings;  // one line per accepted option that has no meaning here, with the reason
 };
 

@@ -170,6 +170,7 @@ const float* forward(Trunk& t, const StepPlan& plan) {
          plan.logit_rows(), t.limits.max_rows, t.limits.max_logit_rows);
   t.clock.begin(phase_of(plan), rows);
   begin_step(t, plan);
+  if (!rows) return t.logits.as<float>();  // only its orders were wanted
   for (int layer = 0; layer < static_cast<int>(t.config.layers.size()); ++layer) {
     const LayerWeights& w = t.weights.layers[layer];
 

@@ -58,6 +58,7 @@ Routing route(Trunk& t, int layer, int rows) {
 // What rank 0 asked to know.
 void note(StepReport& report, int layer, int experts, const Routing& routing) {
   report.pairs += static_cast<int64_t>(routing.ids.size());
+  for (float w : routing.weights) report.weight += w;
   if (!report.counts.empty())
     for (int32_t id : routing.ids) ++report.counts[static_cast<size_t>(layer) * experts + id];
   if (!report.ids.empty())

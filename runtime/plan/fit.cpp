@@ -45,10 +45,10 @@ std::vector<Knob> knobs(const RunConfig& run, const ModelConfig& model) {
   all.push_back({"max-running-requests", 1, 1,
                  [requests](const RunConfig& r) { return r.max_running_requests.value_or(requests); },
                  [](RunConfig& r, int n) { r.max_running_requests = n; }});
-  if (run.kt_gpu_prefill_token_threshold.value_or(0) > 0)  // all or nothing
-    all.push_back({"kt-gpu-prefill-token-threshold", *run.kt_gpu_prefill_token_threshold, 0,
-                   [](const RunConfig& r) { return *r.kt_gpu_prefill_token_threshold; },
-                   [](RunConfig& r, int n) { r.kt_gpu_prefill_token_threshold = n; }});
+  if (run.prefill_threshold() != 0)  // all or nothing
+    all.push_back({"kt-gpu-prefill-token-threshold", run.prefill_threshold(), 0,
+                   [](const RunConfig& r) { return r.prefill_threshold(); },
+                   [](RunConfig& r, int n) { r.kt_gpu_prefill_token_threshold = n < 0 ? "auto" : std::to_string(n); }});
   return all;
 }
 

@@ -22,7 +22,8 @@ TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const
           .expert_format = run.hot_weights == "model" ? stored_format(config.quant.stored) : bank,
           .hot_experts =
               hot_budget(run.kt_num_gpu_experts, run.kt_gpu_experts_ratio, moe_layer_count(config), config.moe.experts),
-          .layerwise = run.kt_gpu_prefill_token_threshold.value_or(0) > 0};
+          .layerwise = run.prefill_threshold() != 0,
+          .max_deferred = run.kt_max_deferred_experts_per_token};
 }
 
 Deployment make_deployment(const LoadedConfig& model, const Checkpoint& weights, const Topology& topology,

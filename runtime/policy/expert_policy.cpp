@@ -116,11 +116,6 @@ ExpertStats ExpertPolicy::stats() const {
   return s;
 }
 
-HotSets ExpertPolicy::hot() const {
-  const std::lock_guard lock(mutex_);
-  return update_.hot();
-}
-
 void ExpertPolicy::restore(const ExpertCounts& averages) {
   const std::lock_guard lock(mutex_);
   update_.restore(averages);

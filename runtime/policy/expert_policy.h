@@ -50,7 +50,7 @@ class ExpertPolicy final : public StepObserver {
   void prepare(StepRunner& runner);
 
   ExpertStats stats() const;
-  HotSets hot() const;
+  const HotSets& hot_now() const { return update_.hot(); }  // for other observers, on the same thread
   void restore(const ExpertCounts& averages);
   ExpertCounts averages() const;
 

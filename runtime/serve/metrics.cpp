@@ -145,6 +145,7 @@ std::string to_prometheus(const Metrics& metrics, const EngineStats& stats, std:
          metrics.time_to_first_token);
   single(out, "inter_token_latency_seconds", "Between two tokens of one choice", metrics.inter_token_latency);
   single(out, "e2e_request_latency_seconds", "From a request's arrival to its last token", metrics.e2e_latency);
+  if (model.more_metrics) out += model.more_metrics();
   return out;
 }
 

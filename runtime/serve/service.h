@@ -47,7 +47,8 @@ struct ServedModel {
   SamplingDefaults defaults;
   Recorder* recorder = nullptr;  // null: expert use cannot be recorded
   std::vector<ServedRank> ranks;
-  std::string server_info_json = "{}";  // an object: all options of the run
+  std::string server_info_json = "{}";        // an object: all options of the run
+  std::function<std::string()> more_metrics;  // further Prometheus text, of what lies behind the engine; may be empty
 };
 
 struct HttpConfig {

@@ -164,11 +164,21 @@ TEST(Yaml, SaysThatAFileCannotBeRead) {
 
 TEST(NotBuilt, IsRefusedByNameAndAllAtOnce) {
   const std::string error =
-      error_of({"--model", "m", "--kt-num-gpu-experts", "8", "--device", "cuda", "--kt-enable-dynamic-expert-update"});
+      error_of({"--model", "m", "--dispatch-dtype", "fp8", "--device", "cuda", "--hot-weights", "model"});
 
-  EXPECT_THAT(error, HasSubstr("kt-num-gpu-experts: asked for '8'"));
+  EXPECT_THAT(error, HasSubstr("dispatch-dtype: asked for 'fp8'"));
   EXPECT_THAT(error, HasSubstr("device: asked for 'cuda'"));
-  EXPECT_THAT(error, HasSubstr("kt-enable-dynamic-expert-update: asked for 'true'"));
+  EXPECT_THAT(error, HasSubstr("hot-weights: asked for 'model'"));
+}
+
+TEST(Experts, WhatCannotTakeEffectIsAnError) {
+  EXPECT_THAT(error_of({"--model", "m", "--kt-enable-dynamic-expert-update"}),
+              HasSubstr("kt-gpu-prefill-token-threshold"));
+  EXPECT_THAT(error_of({"--model", "m", "--kt-expert-placement-strategy", "frequency"}),
+              HasSubstr("init-expert-location"));
+  EXPECT_THAT(error_of({"--model", "m", "--kt-gpu-prefill-token-threshold", "many"}), HasSubstr("or auto"));
+  EXPECT_EQ(parse({"--model", "m", "--kt-gpu-prefill-token-threshold", "auto"}).prefill_threshold(), -1);
+  EXPECT_EQ(parse({"--model", "m", "--kt-gpu-prefill-token-threshold", "512"}).prefill_threshold(), 512);
 }
 
 TEST(NotBuilt, AcceptsAValueThatAsksForNothing) {
@@ -179,9 +189,9 @@ TEST(NotBuilt, AcceptsAValueThatAsksForNothing) {
 }
 
 TEST(NotBuilt, IsJudgedByTheLastValueOnly) {
-  const YamlFile file("model: m\nkt-num-gpu-experts: 1\n");
+  const YamlFile file("model: m\ndevice: cuda\n");
 
-  EXPECT_NO_THROW(parse({"--config", file.path(), "--kt-num-gpu-experts", "0"}));
+  EXPECT_NO_THROW(parse({"--config", file.path(), "--device", "cpu"}));
 }
 
 TEST(NoMeaning, WarnsOnceWithTheReason) {

@@ -68,12 +68,15 @@ def expect_same(found, expected, where):
         raise AssertionError(f"{where}: {key}: {found[key]}, expected {value}")
 
 
-def run_layouts(program, fixture, prompts, layouts, first=None):
-    """Every layout (ranks, options, environment variables) must give `first`, or what the first gives; returns that."""
+def run_layouts(program, fixture, prompts, layouts, first=None, then=None):
+    """Every layout (ranks, options, environment variables) must give `first`, or what the first gives; returns that.
+    `then` is called with each server and its options before it stops."""
     for world, options, variables in layouts:
         layout = " ".join([f"{world} ranks", *map(str, options), *(f"{k}={v}" for k, v in variables.items())])
         with Server(program, fixture, world, options, variables) as server:
             answers = answers_of_job(server, prompts)
+            if then:
+                then(server, options)
         first = first or answers
         for name, answer in answers.items():
             expect_same(answer, first[name], f"{name} on {layout}")

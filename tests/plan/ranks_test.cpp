@@ -46,7 +46,7 @@ Published kimi(int gpus, int hot, int tokens, int chunk) {
   Published p{.model = loaded(kimi_k2_thinking()), .experts = Format::RAWINT4, .trunks = gpus};
   p.hardware.gpus = gpus;
   p.run.kt_num_gpu_experts = hot;
-  p.run.kt_gpu_prefill_token_threshold = 400;
+  p.run.kt_gpu_prefill_token_threshold = "400";
   p.run.max_total_tokens = tokens;
   p.run.chunked_prefill_size = chunk;
   return p;
@@ -96,7 +96,7 @@ TEST(PlanRanks, MoreTokensThanRecommendedAreRefusedWithTheOptionsToLower) {
     const int value = std::stoi(r.value);
     if (r.option == "max-total-tokens") changed.max_total_tokens = value;
     if (r.option == "chunked-prefill-size") changed.chunked_prefill_size = value;
-    if (r.option == "kt-gpu-prefill-token-threshold") changed.kt_gpu_prefill_token_threshold = value;
+    if (r.option == "kt-gpu-prefill-token-threshold") changed.kt_gpu_prefill_token_threshold = std::to_string(value);
     EXPECT_TRUE(fits(changed)) << r.option << ' ' << value;
     if (r.option == "max-total-tokens") changed.max_total_tokens = value + 64;
     if (r.option == "chunked-prefill-size") changed.chunked_prefill_size = value + 64;
@@ -134,7 +134,7 @@ TEST(PlanRanks, SharesOfTheTrunkAddUpToTheWhole) {
 
 TEST(PlanRanks, OnlyAskedForPurposesTakeMemory) {
   Published p = kimi(1, 0, 30000, 30000);
-  p.run.kt_gpu_prefill_token_threshold.reset();
+  p.run.kt_gpu_prefill_token_threshold = "0";
   const std::vector<RankPlan> ranks = p.ranks();
 
   EXPECT_EQ(ranks[0].memory.layer_slots, 0u);

@@ -1,0 +1,12 @@
+#pragma once
+
+#include <string>
+
+#include "runtime/policy/expert_policy.h"
+
+namespace kt {
+
+// Prometheus text format, version 0.0.4.
+std::string to_prometheus(const ExpertStats& stats);
+
+}  // namespace kt

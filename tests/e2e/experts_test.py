@@ -1,0 +1,74 @@
+"""Where an expert is computed changes no bit of an answer: experts_test.py --program KTMPI FIXTURE
+
+Hot experts by every strategy, exchanged before every step or by prefills, experts that are streamed to the trunk layer
+by layer, whole experts on ranks: all give the bytes of one rank that does it all. Deferred experts give other bytes,
+the same on every layout.
+"""
+import argparse
+import os
+
+from ktmpi_server import enter_venv, fixtures, need_program, skip
+
+enter_venv()
+from golden_test import read_prompts, run_layouts  # noqa: E402
+
+
+def update(rule, threshold):
+    return ["--kt-enable-dynamic-expert-update", "--kt-expert-update-rule", rule,
+            "--kt-gpu-prefill-token-threshold", threshold]
+
+
+def check_metrics(server, options):
+    """What was asked for has happened."""
+    hot = "--kt-gpu-experts-ratio" in options or "--kt-num-gpu-experts" in options
+    expected = {
+        "ktmpi_hot_expert_pairs_total": hot,
+        "ktmpi_hot_expert_exchanges_total": "shuffle" in options,
+        "ktmpi_deferred_expert_pairs_total": "--kt-max-deferred-experts-per-token" in options,
+        "ktmpi_layerwise_streamed_bytes_total": "1" in options[-1:] and not hot,
+    }
+    for name, wanted in expected.items():
+        if wanted:
+            assert server.metric(name) > 0, f"{name} is 0 with {' '.join(options)}"
+    if not hot:
+        assert server.metric("ktmpi_hot_expert_pairs_total") == 0
+    if "--kt-max-deferred-experts-per-token" in options:
+        print(f"  deferred weight: {100 * server.metric('ktmpi_deferred_weight_ratio'):.1f} %")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("fixture")
+    parser.add_argument("--program", required=True)
+    a = parser.parse_args()
+    program = need_program(a.program)
+    fixture = a.fixture if os.path.isdir(a.fixture) else os.path.join(fixtures(), a.fixture)
+    if not os.path.isdir(os.path.join(fixture, "reference")):
+        skip(f"{fixture} has no reference")
+    prompts, _ = read_prompts(fixture)
+
+    ratio, tp2 = ["--kt-gpu-experts-ratio", "0.4"], ["--tensor-parallel-size", "2"]
+    layouts = [
+        (1, [], {}),
+        (1, [*ratio, "--kt-expert-placement-strategy", "random"], {}),
+        (3, [*ratio, *update("shuffle", "100000")], {}),
+        (4, [*ratio, *tp2, *update("average", "64")], {}),
+        (2, [*ratio, *tp2, "--kt-threadpool-count", "2", *update("chunk", "1")], {}),
+        (3, ["--kt-gpu-prefill-token-threshold", "1"], {}),
+        (3, ["--kt-num-gpu-experts", "1", *tp2, "--kt-threadpool-count", "3", *update("shuffle", "auto")], {}),
+        (4, ["--expert-layout", "expert", *ratio], {}),
+        (5, ["--expert-layout", "expert", *tp2, *update("shuffle", "64"), "--kt-gpu-experts-ratio", "0.1"], {}),
+    ]
+    exact = run_layouts(program, fixture, prompts, layouts, then=check_metrics)
+    late = ["--kt-max-deferred-experts-per-token", "2"]
+    deferred = run_layouts(program, fixture, prompts, [
+        (1, late, {}),
+        (3, [*late, "--chunked-prefill-size", "64"], {}),
+        (5, [*late, *tp2, "--expert-layout", "expert"], {}),
+        (2, [*late, *tp2, "--kt-threadpool-count", "2"], {}),
+    ], then=check_metrics)
+    assert deferred != exact, "deferring two experts of every token changed nothing"
+
+
+if __name__ == "__main__":
+    main()
