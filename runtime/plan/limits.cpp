@@ -79,7 +79,7 @@ Model make_model(const RunConfig& run, const Deployment& d, const Hardware& hard
     m.expert_weights = 3.0 * c.hidden * c.moe.inter;
     m.hot = static_cast<double>(m.limits.hot_experts) / (m.moe_layers * c.moe.experts);
   }
-  m.threshold = run.kt_gpu_prefill_token_threshold.value_or(0);
+  m.threshold = std::max(0, run.prefill_threshold());
   const StateCache::Bytes one = StateCache::bytes(c, share, {.slots = 1});
   m.state_bytes = static_cast<double>(one.states);
   return m;
