@@ -17,7 +17,7 @@ RunConfig gpu_run(int trunks, int hot, int threshold, int tokens, int chunk) {
   run.device = "cuda";
   run.tensor_parallel_size = trunks;
   run.kt_num_gpu_experts = hot;
-  run.kt_gpu_prefill_token_threshold = threshold;
+  run.kt_gpu_prefill_token_threshold = std::to_string(threshold);
   run.max_total_tokens = tokens;
   run.chunked_prefill_size = chunk;
   return run;

@@ -139,7 +139,7 @@ TEST(ClusterPlan, TextAndJsonTellTheSame) {
   const LoadedConfig model = loaded(kimi_k2_thinking());
   RunConfig run;
   run.device = "cuda";
-  run.kt_gpu_prefill_token_threshold = 400;
+  run.kt_gpu_prefill_token_threshold = "400";
   const Hardware hardware{.name = "box", .memory_gb = 1000, .gpus = 1, .gpu_memory_gb = 48};
 
   const ClusterPlan plan = plan_cluster(run, model, Format::RAWINT4, hardware, std::nullopt);
