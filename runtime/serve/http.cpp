@@ -11,6 +11,7 @@
 #include <boost/asio/thread_pool.hpp>
 #include <chrono>
 #include <future>
+#include <map>
 #include <thread>
 #include <unordered_map>
 #include <unordered_set>
@@ -132,7 +133,9 @@ class HttpServer::Impl : public ConnectionEvents {
   }
 
   void on_closed(Connection& connection) override {
-    connections_.erase(connection.shared_from_this());
+    const auto found = connections_.find(connection.shared_from_this());
+    if (--count_of_[found->second] == 0) count_of_.erase(found->second);
+    connections_.erase(found);
     metrics_.connections = static_cast<int>(connections_.size());
     if (stopping_ && connections_.empty()) stop_timer_.cancel();
   }
@@ -153,9 +156,13 @@ class HttpServer::Impl : public ConnectionEvents {
     acceptor_.async_accept([this](error_code ec, tcp::socket socket) {
       if (stopping_) return;
       if (ec) return accept_later();
-      if (connections_.size() < config_.max_connections) {
+      const asio::ip::address from = socket.remote_endpoint(ec).address();  // of one that has gone: any
+      const auto count = count_of_.find(from);
+      const bool one_more = count == count_of_.end() || count->second < config_.max_connections_of_one;
+      if (connections_.size() < config_.max_connections && one_more) {
         const auto connection = std::make_shared<Connection>(std::move(socket), config_, metrics_, *this);
-        connections_.insert(connection);
+        connections_.emplace(connection, from);
+        ++count_of_[from];
         metrics_.connections = static_cast<int>(connections_.size());
         connection->start();
       } else {
@@ -243,13 +250,13 @@ class HttpServer::Impl : public ConnectionEvents {
     acceptor_.close(ignored);
     grammar_desk_.stop();
     const auto open = connections_;  // closing takes them out of the set
-    for (const auto& connection : open) connection->close_when_done();
+    for (const auto& [connection, from] : open) connection->close_when_done();
     if (connections_.empty()) return;
     stop_timer_.expires_after(
         std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(config_.stop_timeout_s)));
     stop_timer_.async_wait([this](error_code) {
       const auto left = connections_;
-      for (const auto& connection : left) connection->drop();
+      for (const auto& [connection, from] : left) connection->drop();
     });
   }
 
@@ -260,8 +267,9 @@ class HttpServer::Impl : public ConnectionEvents {
   tcp::acceptor acceptor_;
   asio::thread_pool workers_;
   GrammarDesk grammar_desk_;
-  asio::steady_timer stop_timer_;  // also the pause of accept_later
-  std::unordered_set<std::shared_ptr<Connection>> connections_;
+  asio::steady_timer stop_timer_;                                                   // also the pause of accept_later
+  std::unordered_map<std::shared_ptr<Connection>, asio::ip::address> connections_;  // and where they come from
+  std::map<asio::ip::address, size_t> count_of_;                                    // connections
   std::unordered_set<std::shared_ptr<Exchange>> exchanges_;
   bool stopping_ = false;
   int port_ = 0;

@@ -63,20 +63,21 @@ struct HttpConfig {
   size_t max_header_fields = 100;
   size_t max_body_bytes = 4 << 20;
   size_t max_connections = 4096;
-  size_t max_unread_bytes = 1 << 20;  // of a stream whose client does not read; then it is dropped
-  double header_timeout_s = 10;       // from a request's first byte to the end of its header
-  double request_timeout_s = 30;      // to the end of its body
-  double idle_timeout_s = 60;         // between requests
-  double write_timeout_s = 30;        // for one write, and 1 s more for each 64 KiB
-  double max_answer_s = 0;            // a request's deadline at the latest; 0: none but the client's own
-  double ping_interval_s = 10;        // a silent stream sends ": ping" this often
-  double health_timeout_s = 20;       // of /health_generate
-  double max_step_age_s = 60;         // /health says 503 when work waits and no step ended for so long
-  double stop_timeout_s = 2;          // stop() lets answers leave for so long
-  int workers = 2;                    // threads that parse, render and tokenise
-  int grammar_threads = 2;            // threads that compile grammars
-  double grammar_timeout_s = 10;      // a large schema over 250,000 tokens takes seconds
-  bool log_requests = false;          // one line for each request for text: sizes and times, nothing of what it says
+  size_t max_connections_of_one = 2048;  // address: nobody keeps all others out
+  size_t max_unread_bytes = 1 << 20;     // of a stream whose client does not read; then it is dropped
+  double header_timeout_s = 10;          // from a request's first byte to the end of its header
+  double request_timeout_s = 30;         // to the end of its body
+  double idle_timeout_s = 60;            // between requests
+  double write_timeout_s = 30;           // for one write, and 1 s more for each 64 KiB
+  double max_answer_s = 0;               // a request's deadline at the latest; 0: none but the client's own
+  double ping_interval_s = 10;           // a silent stream sends ": ping" this often
+  double health_timeout_s = 20;          // of /health_generate
+  double max_step_age_s = 60;            // /health says 503 when work waits and no step ended for so long
+  double stop_timeout_s = 2;             // stop() lets answers leave for so long
+  int workers = 2;                       // threads that parse, render and tokenise
+  int grammar_threads = 2;               // threads that compile grammars
+  double grammar_timeout_s = 10;         // a large schema over 250,000 tokens takes seconds
+  bool log_requests = false;             // one line for each request for text: sizes and times, nothing of what it says
 };
 
 struct HttpRequest {

@@ -582,6 +582,23 @@ TEST(Http, MoreConnectionsThanAllowedAreTurnedAway) {
   EXPECT_EQ(status_of(third.read_until("")), 503);
 }
 
+TEST(Http, OneAddressCannotTakeAllConnections) {
+  HttpConfig config = on_any_port();
+  config.max_connections_of_one = 1;
+  const Running running(config);
+  for (int i = 0; i < 3; ++i) {  // each place is free again once its client has gone
+    std::unique_ptr<Client> only;
+    ASSERT_TRUE(wait_for([&] {
+      only.reset();
+      only = std::make_unique<Client>(running.connect());
+      only->send(get("/health"));
+      return status_of(only->read_response()) == 200;
+    }));
+    Client second = running.connect();
+    EXPECT_EQ(status_of(second.read_until("")), 503);
+  }
+}
+
 TEST(Http, ServesTwoHundredStreamsOfWhichHalfHangUp) {
   const Running running(on_any_port(), {.step = std::chrono::milliseconds(5)});
   const std::string body = R"({"prompt": ")" + std::string(60, 'y') + R"(", "max_tokens": 60, "stream": true})";
