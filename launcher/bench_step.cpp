@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "launcher/commands.h"
+#include "launcher/job_policy.h"
 #include "launcher/machine_limits.h"
 #include "launcher/step_timing.h"
 #include "runtime/base/log.h"
@@ -295,7 +296,10 @@ int bench_step(const Settings& settings, const RunConfig& run, Transport& transp
     follow(job);
     return kExitOk;
   }
-  ClusterRunner runner(transport, job.topology, job.model(), job.trunk ? &*job.trunk : nullptr);
+  ExpertPolicy policy(expert_policy_config(job));
+  restore_averages(policy, run);
+  ClusterRunner runner(transport, job.topology, job.model(), job.trunk ? &*job.trunk : nullptr, {&policy});
+  policy.prepare(runner);
   measure(settings, job, runner, Report(settings, job, std::move(dram)));
   runner.dismiss();
   return kExitOk;

@@ -1,0 +1,13 @@
+#pragma once
+
+#include "launcher/job.h"
+#include "runtime/policy/expert_policy.h"
+
+namespace kt {
+
+// What the options ask of rank 0's expert policy, after set_up.
+ExpertPolicyConfig expert_policy_config(const JobRank& job);
+// The moving average of an earlier run, where one has left it.
+void restore_averages(ExpertPolicy& policy, const RunConfig& run);
+
+}  // namespace kt
