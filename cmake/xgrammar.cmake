@@ -6,11 +6,24 @@ if(NOT EXISTS ${xgrammar_home}/cpp/grammar_compiler.cc)
 endif()
 
 file(GLOB sources ${xgrammar_home}/cpp/*.cc ${xgrammar_home}/cpp/support/*.cc ${xgrammar_home}/cpp/converter_ext/*.cc)
-add_library(xgrammar STATIC ${sources})
+
+# xgrammar 0.2.8 lets control characters into strings with minLength or maxLength, which is no JSON.
+set(converter ${xgrammar_home}/cpp/json_schema_converter.cc)
+set(any_but_ends "{{'\"', '\"'}, {'\\\\', '\\\\'}, {'\\r', '\\r'}, {'\\n', '\\n'}}, true);")
+file(READ ${converter} text)
+string(REPLACE "AddCharacterClass(${any_but_ends}"
+  "AddCharacterClass({{0, 0x1f}, {'\"', '\"'}, {'\\\\', '\\\\'}}, true);" mended "${text}")
+if(mended STREQUAL text)
+  message(FATAL_ERROR "${converter}: the characters of bounded strings are no longer where this file mends them")
+endif()
+file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/xgrammar/json_schema_converter.cc CONTENT "${mended}" @ONLY)
+list(REMOVE_ITEM sources ${converter})
+
+add_library(xgrammar STATIC ${sources} ${PROJECT_BINARY_DIR}/xgrammar/json_schema_converter.cc)
 set_target_properties(xgrammar PROPERTIES CXX_STANDARD 17)
 target_include_directories(xgrammar SYSTEM
   PUBLIC ${xgrammar_home}/include ${xgrammar_home}/3rdparty/dlpack/include
-  PRIVATE ${xgrammar_home}/3rdparty/picojson)
+  PRIVATE ${xgrammar_home}/3rdparty/picojson ${xgrammar_home}/cpp)
 # Its messages go through grammar.cpp, which makes them answers.
 target_compile_definitions(xgrammar
   PUBLIC XGRAMMAR_ENABLE_CPPTRACE=0 XGRAMMAR_ENABLE_INTERNAL_CHECK=0

@@ -120,6 +120,10 @@ std::shared_ptr<const Grammar> GrammarCompiler::compile(const std::string& struc
   }
   // Warnings are about what was left out of the grammar: answers would not be what was asked for.
   if (!warning.empty()) throw GrammarError(warning);
+  GrammarWalk walk(grammar);
+  const std::span<const uint32_t> first = walk.allowed();
+  if (std::all_of(first.begin(), first.end(), [](uint32_t word) { return word == 0; }))
+    throw GrammarError("no answer can match: the grammar never comes to an end");
   library_->cache.insert(structural_tag, grammar);
   return grammar;
 }

@@ -152,7 +152,8 @@ TEST(Grammar, SaysWhatIsWrongWithItsText) {
   for (const std::string& text :
        {schema_tag({{"type", "strnig"}}), schema_tag({{"type", "integer"}, {"minimum", 3}, {"maximum", 2}}),
         tag({{"type", "regex"}, {"pattern", "(a"}}), tag({{"type", "grammar"}, {"grammar", "root ::= missing"}}),
-        tag({{"type", "no_such_format"}}), std::string("not JSON"), std::string("{}")}) {
+        tag({{"type", "no_such_format"}}), schema_tag({{"$ref", "#"}}),
+        tag({{"type", "grammar"}, {"grammar", "root ::= root \"a\""}}), std::string("not JSON"), std::string("{}")}) {
     try {
       compiler.compile(text);
       ADD_FAILURE() << "accepted: " << text;
