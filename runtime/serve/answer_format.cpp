@@ -12,6 +12,9 @@
 namespace kt {
 namespace {
 
+// Between two marks of JSON: room for indented text, and an end to models that write nothing else.
+constexpr int kMaxWhiteSpace = 20;
+
 int depth_of(const Json& value) {
   int depth = 0;
   for (const Json& inner : value) {
@@ -42,20 +45,55 @@ Json to_object(const Json& value, const std::string& path) {
 }
 
 Json schema_format(const Json& schema, const std::string& path) {
-  return {{"type", "json_schema"}, {"json_schema", checked_schema(to_object(schema, path), path)}};
+  return {{"type", "json_schema"},
+          {"json_schema", checked_schema(to_object(schema, path), path)},
+          {"max_whitespace_cnt", kMaxWhiteSpace}};
 }
 
-Json text_format(std::string_view type, std::string_view member, const Json& value, const std::string& path) {
-  const std::string& text = to_string(value, path);
+Json regex_format(const Json& value, const std::string& path) {
+  const std::string& pattern = to_string(value, path);
+  check_expression(pattern, path);
+  return {{"type", "regex"}, {"pattern", pattern}};
+}
+
+Json ebnf_format(const Json& value, const std::string& path) {
+  const std::string& grammar = to_string(value, path);
   check_size(value, path);
-  return {{"type", type}, {member, text}};
+  check_repeats(grammar, path);
+  return {{"type", "grammar"}, {"grammar", grammar}};
+}
+
+// A client's format, with the checks that its parts have elsewhere.
+Json checked_format(const Json& given, const std::string& path) {
+  if (given.is_array()) {
+    Json list = Json::array();
+    for (size_t i = 0; i < given.size(); ++i) list.push_back(checked_format(given[i], fmt::format("{}[{}]", path, i)));
+    return list;
+  }
+  if (!given.is_object()) return given;
+  const Fields fields(given, path);
+  std::string type;
+  fields.read("type", type);
+  Json format = Json::object();
+  for (const auto& [name, value] : given.items()) {
+    const std::string at = fields.path(name);
+    if (type == "json_schema" && name == "json_schema") {
+      format[name] = checked_schema(value, at);
+    } else {
+      if (type == "regex" && name == "pattern") check_expression(to_string(value, at), at);
+      if (type == "grammar" && name == "grammar") check_repeats(to_string(value, at), at);
+      if (type == "repeat" && (name == "min" || name == "max")) to_integer(value, at, -1, kMaxRepeatedParts);
+      format[name] = checked_format(value, at);
+    }
+  }
+  return format;
 }
 
 // {"format": ...}, or the older {"structures": [{"begin", "schema", "end"}], "triggers": [...]}.
 Json tag_format(const Json& value, const std::string& path) {
   const Json tag = to_object(value, path);
   const Fields fields(tag, path);
-  if (const Json* format = fields.find("format")) return *format;
+  if (const Json* format = fields.find("format")) return checked_format(*format, fields.path("format"));
   const Json *structures = fields.find("structures"), *triggers = fields.find("triggers");
   if (!structures || !structures->is_array() || !triggers)
     throw BadRequest(path, fmt::format("{}: expected \"format\", or \"structures\" and \"triggers\"", path));
@@ -110,8 +148,8 @@ std::optional<AnswerFormat> read_answer_format(const Fields& fields) {
   using Read = std::optional<Json>;
   take("response_format", [](const Json& v, const std::string&) { return read_response_format(v); });
   take("json_schema", [](const Json& v, const std::string& path) -> Read { return schema_format(v, path); });
-  take("regex", [](const Json& v, const std::string& p) -> Read { return text_format("regex", "pattern", v, p); });
-  take("ebnf", [](const Json& v, const std::string& p) -> Read { return text_format("grammar", "grammar", v, p); });
+  take("regex", [](const Json& v, const std::string& path) -> Read { return regex_format(v, path); });
+  take("ebnf", [](const Json& v, const std::string& path) -> Read { return ebnf_format(v, path); });
   take("structural_tag", [](const Json& v, const std::string& path) -> Read { return tag_format(v, path); });
   return found;
 }

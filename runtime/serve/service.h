@@ -76,7 +76,7 @@ struct HttpConfig {
   double stop_timeout_s = 2;             // stop() lets answers leave for so long
   int workers = 2;                       // threads that parse, render and tokenise
   int grammar_threads = 2;               // threads that compile grammars
-  double grammar_timeout_s = 10;         // a large schema over 250,000 tokens takes seconds
+  double grammar_timeout_s = 30;         // strings of bounded length take seconds over 250,000 tokens
   bool log_requests = false;             // one line for each request for text: sizes and times, nothing of what it says
 };
 

@@ -72,6 +72,26 @@ TEST(Structured, TakesAnyObjectForJsonObject) {
   EXPECT_FALSE(admits(job, R"({"a": })"));
 }
 
+TEST(Structured, BoundsStringsAndKeepsThemJson) {
+  const Job job = chat(R"(, "json_schema": {"type": ["string", "null"], "minLength": 2, "maxLength": 4})");
+  for (const char* text : {"\"ab\"", "\"日本日本\"", "null"}) EXPECT_TRUE(admits(job, text)) << text;
+  for (const char* text : {"\"a\"", "\"abcde\"", "\"a\tb\"", "\"a\nb\"", "\"a\"b\""})
+    EXPECT_FALSE(admits(job, text)) << text;
+  EXPECT_TRUE(
+      admits(chat(R"(, "json_schema": {"type": "string", "minLength": 1})"), "\"" + std::string(99, 'x') + "\""));
+  EXPECT_FALSE(admits(chat(R"(, "json_schema": {"type": "string", "minLength": 1})"), "\"\""));
+  const Job longer = chat(R"(, "json_schema": {"type": "string", "minLength": 2, "maxLength": 300})");
+  EXPECT_TRUE(admits(longer, "\"" + std::string(300, 'x') + "\""));
+  for (const std::string& text : {"\"" + std::string(301, 'x') + "\"", std::string("\"x\""), std::string("\"a\tb\"")})
+    EXPECT_FALSE(admits(longer, text)) << text;
+}
+
+TEST(Structured, AdmitsIndentedJsonButNotEndlessWhiteSpace) {
+  const Job job = chat(fmt::format(R"(, "json_schema": {})", kRain));
+  EXPECT_TRUE(admits(job, "{\n    \"rain\": true\n}"));
+  EXPECT_FALSE(admits(job, "{" + std::string(21, ' ') + "\"rain\": true}"));
+}
+
 // As OpenAI's strict mode has it; but a schema that says nothing about members means any.
 TEST(Structured, AdmitsTheMembersThatTheSchemaSpeaksOf) {
   const Job closed = chat(fmt::format(R"(, "json_schema": {})", kRain));
@@ -117,6 +137,13 @@ TEST(Structured, BeginsBehindTheReasoning) {
 
   const Job at_once = chat(members + R"(, "chat_template_kwargs": {"enable_thinking": false})", model);
   EXPECT_TRUE(admits(at_once, R"({"rain": true})"));
+}
+
+TEST(Structured, TakesExpressionsOfAReasonableSize) {
+  for (const char* pattern : {"[a-z0-9]{1,64}@[a-z]{1,64}\\\\.[a-z]{2,10}", "(\\\\d{4}-\\\\d{2}-\\\\d{2};){16}",
+                              "a{,256}", "[{256}]{3}\\\\{999", "(a|b|c){80}"})
+    chat(fmt::format(R"(, "regex": "{}")", pattern));
+  chat(R"(, "ebnf": "root ::= item{1,200}\nitem ::= \"x\"")");
 }
 
 TEST(Structured, IsRefusedWhereNoTokenEndsAnAnswer) {
