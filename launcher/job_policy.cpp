@@ -1,5 +1,6 @@
 #include "launcher/job_policy.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "runtime/base/log.h"
@@ -8,10 +9,11 @@
 namespace kt {
 
 ExpertPolicyConfig expert_policy_config(const JobRank& job) {
-  ExpertPolicyConfig c{.experts = job.model().moe.experts,
-                       .hot = job.hot,
-                       .prefill_threshold = job.run.prefill_threshold(),
-                       .max_rows = job.limits.max_rows};
+  ExpertPolicyConfig c{
+      .experts = job.model().moe.experts,
+      .hot = job.hot,
+      .prefill_threshold = job.run.prefill_threshold(),
+      .max_rows = std::min({job.limits.max_rows, job.engine.kv_blocks * kBlockTokens, job.engine.context_length})};
   for (LayerSpec l : job.model().layers) c.moe.push_back(l.ffn == Ffn::moe);
   const int columns = inter_part(job.model().moe.inter, 0, static_cast<int>(job.topology.trunk.size())).size();
   c.expert_bytes = expert_bytes(job.model(), job.limits.expert_format, columns);

@@ -91,7 +91,7 @@ void ExpertPolicy::prepare(StepRunner& runner) {
 
 // Each size once to warm up and once to measure, on each path.
 void ExpertPolicy::measure_paths(StepRunner& runner) {
-  for (int rows = kBlockTokens;; rows = std::min(4 * rows, config_.max_rows)) {
+  for (int rows = std::min(kBlockTokens, config_.max_rows);; rows = std::min(4 * rows, config_.max_rows)) {
     for (Path path : {Path::hybrid, Path::layerwise})
       for (int i = 0; i < 2; ++i) {
         const std::optional<PrefillPath> before = i == 0 ? std::optional(path_) : std::nullopt;

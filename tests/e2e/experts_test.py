@@ -68,6 +68,10 @@ def main():
         (2, [*late, *tp2, "--kt-threadpool-count", "2"], {}),
     ], then=check_metrics)
     assert deferred != exact, "deferring two experts of every token changed nothing"
+    drift = sorted(abs(x - y) for name in exact if name.startswith("prompt of")
+                   for (x, *_), (y, *_) in zip(exact[name]["input_token_logprobs"], deferred[name]["input_token_logprobs"])
+                   if x is not None)
+    print(f"  deferring 2 experts: prompt logprobs move by {drift[len(drift) // 2]:.3f} (median), {drift[-1]:.3f} (most)")
 
 
 if __name__ == "__main__":
