@@ -144,7 +144,7 @@ def plot(a, cells, topics):
     try:
         import matplotlib
     except ImportError:
-        print("no plot: matplotlib is not installed (scripts/setup test)", file=sys.stderr)
+        print("no plot: matplotlib is not installed (scripts/setup plot)", file=sys.stderr)
         return
     matplotlib.use("Agg")
     from matplotlib import pyplot
