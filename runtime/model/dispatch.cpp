@@ -11,11 +11,16 @@ struct Header {
   Ask ask = Ask::leave;
   int32_t layer = 0, phase = 0, rows = 0, top_k = 0, hidden = 0, late = 0;
 };
+// Saturates: rows times a row's 2^35 bytes may exceed 64 bits.
 size_t message_bytes(const Header& h) {
-  const size_t rows = static_cast<size_t>(h.rows), pairs = rows * static_cast<size_t>(h.top_k);
+  const size_t rows = static_cast<size_t>(h.rows), top_k = static_cast<size_t>(h.top_k);
   if (h.ask != Ask::compute) return sizeof(Header) + rows * sizeof(int32_t);
-  return sizeof(Header) + pairs * ((h.late ? 2 : 1) * sizeof(int32_t) + sizeof(float)) +
-         rows * static_cast<size_t>(h.hidden) * sizeof(bf16);
+  const size_t row_bytes =
+      top_k * ((h.late ? 2 : 1) * sizeof(int32_t) + sizeof(float)) + static_cast<size_t>(h.hidden) * sizeof(bf16);
+  size_t bytes = 0;
+  if (__builtin_mul_overflow(rows, row_bytes, &bytes) || __builtin_add_overflow(bytes, sizeof(Header), &bytes))
+    return SIZE_MAX;
+  return bytes;
 }
 
 // Writes one thing after the other.
@@ -61,8 +66,8 @@ void encode_notice(Ask ask, std::vector<std::byte>& room) { Writer({.ask = ask},
 DispatchMessage decode_dispatch(std::span<const std::byte> message, int experts) {
   Header h;
   if (message.size() >= sizeof h) std::memcpy(&h, message.data(), sizeof h);
-  if (message.size() < sizeof h || h.phase < 0 || h.phase >= kPhases || h.rows < 0 || h.top_k < 0 || h.hidden < 0 ||
-      message.size() != message_bytes(h))
+  if (message.size() < sizeof h || h.ask < Ask::compute || h.ask > Ask::leave || h.phase < 0 || h.phase >= kPhases ||
+      h.rows < 0 || h.top_k < 0 || h.hidden < 0 || message.size() != message_bytes(h))
     fail(kExitPeerLost, "expert rows: a message of {} bytes for {} rows of {} with {} experts each does not add up",
          message.size(), h.rows, h.hidden, h.top_k);
   const std::byte* at = message.data() + sizeof h;

@@ -64,7 +64,7 @@ void check_slice(const StepPlan& plan, size_t i) {
     refuse("slice {} loads snapshot {} at position {}", i, s.load, s.first);
   }
   if (s.save < -1 || s.save_after < (s.save >= 0) || s.save_after > s.count ||
-      (s.save >= 0 && (s.first + s.save_after) % kBlockTokens != 0)) {
+      (s.save >= 0 && (int64_t{s.first} + s.save_after) % kBlockTokens != 0)) {
     refuse("slice {} saves snapshot {} after {} of {} tokens from position {}", i, s.save, s.save_after, s.count,
            s.first);
   }

@@ -17,10 +17,14 @@ using Json = nlohmann::ordered_json;
 constexpr std::string_view kFormat = "ktmpi_expert_counts";
 constexpr int64_t kMostLayers = 1 << 12, kMostExperts = 1 << 16;  // larger is no model but a damaged file
 
-ExpertCounts no_counts(int64_t layers, int64_t experts, std::string_view where) {
+void check_size(int64_t layers, int64_t experts, std::string_view where) {
   if (layers < 1 || layers > kMostLayers || experts < 1 || experts > kMostExperts)
     fail(kExitUsage, "{}: counts of {} layers of {} experts; expected at most {} of {}", where, layers, experts,
          kMostLayers, kMostExperts);
+}
+
+// To be made after the numbers were found: a file gets no more room than it has numbers.
+ExpertCounts no_counts(int64_t layers, int64_t experts) {
   return {static_cast<int>(layers), static_cast<int>(experts),
           std::vector<uint64_t>(static_cast<size_t>(layers * experts))};
 }
@@ -32,12 +36,15 @@ void add_tensor(ExpertCounts& sum, const TorchReader& file, const PickleTensor& 
     fail(kExitUsage, "{}: counts of shape [{}]; expected [passes, layers, experts] or [layers, experts]", file.where(),
          fmt::join(shape, ", "));
   const int64_t layers = shape[shape.size() - 2], experts = shape.back();
-  if (sum.counts.empty()) sum = no_counts(layers, experts, file.where());
+  check_size(layers, experts, file.where());
+  const std::vector<double> numbers = file.numbers(tensor);
+  if (numbers.empty()) return;
+  if (sum.counts.empty()) sum = no_counts(layers, experts);
   if (layers != sum.layers || experts != sum.experts)
     fail(kExitUsage, "{}: one pass has {} layers of {} experts, another {} of {}", file.where(), sum.layers,
          sum.experts, layers, experts);
   size_t at = 0;
-  for (const double n : file.numbers(tensor)) {
+  for (const double n : numbers) {
     if (!(n >= 0.0 && n < 0x1p53)) fail(kExitUsage, "{}: {} is no count", file.where(), n);
     sum.counts[at++ % sum.counts.size()] += static_cast<uint64_t>(std::llround(n));
   }
@@ -67,20 +74,37 @@ ExpertCounts read_torch(const std::filesystem::path& path) {
   return sum;
 }
 
+// One object with lists of lists: what is nested deeper is refused before there is a tree of it.
+Json parse_flat(std::istream& stream, const std::string& where) {
+  return Json::parse(stream, [&](int depth, Json::parse_event_t event, const Json&) {
+    if (event == Json::parse_event_t::object_start ? depth > 0 : event == Json::parse_event_t::array_start && depth > 2)
+      fail(kExitUsage, "{}: expected one object with a list of rows of counts, found deeper nesting", where);
+    return true;
+  });
+}
+
+int64_t read_size(const Json& file, const char* key, const std::string& where) {
+  const Json& size = file.at(key);
+  if (!size.is_number_unsigned()) fail(kExitUsage, "{}: {}: {} is no number of {}", where, key, size.dump(), key);
+  return size.get<int64_t>();
+}
+
 ExpertCounts read_json(std::istream& stream, const std::string& where) {
   try {
-    const Json file = Json::parse(stream);
+    const Json file = parse_flat(stream, where);
     if (file.at(kFormat) != 1)
       fail(kExitUsage, "{}: {} is {}; this program reads 1", where, kFormat, file[kFormat].dump());
-    ExpertCounts counts = no_counts(file.at("layers").get<int64_t>(), file.at("experts").get<int64_t>(), where);
+    const int64_t layers = read_size(file, "layers", where), experts = read_size(file, "experts", where);
+    check_size(layers, experts, where);
     const Json& rows = file.at("counts");
-    if (!rows.is_array() || rows.size() != static_cast<size_t>(counts.layers))
-      fail(kExitUsage, "{}: expected {} rows of counts", where, counts.layers);
+    if (!rows.is_array() || rows.size() != static_cast<size_t>(layers))
+      fail(kExitUsage, "{}: expected {} rows of counts", where, layers);
+    for (size_t layer = 0; layer < rows.size(); ++layer)
+      if (!rows[layer].is_array() || rows[layer].size() != static_cast<size_t>(experts))
+        fail(kExitUsage, "{}: row {} of the counts: expected {} numbers", where, layer, experts);
+    ExpertCounts counts = no_counts(layers, experts);
     size_t at = 0;
     for (const Json& row : rows) {
-      if (!row.is_array() || row.size() != static_cast<size_t>(counts.experts))
-        fail(kExitUsage, "{}: row {} of the counts: expected {} numbers", where,
-             at / static_cast<size_t>(counts.experts), counts.experts);
       for (const Json& n : row) {
         if (!n.is_number_unsigned()) fail(kExitUsage, "{}: {} is no count", where, n.dump());
         counts.counts[at++] = n.get<uint64_t>();

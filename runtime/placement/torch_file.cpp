@@ -57,6 +57,7 @@ std::vector<double> gather(std::string_view bytes, const PickleTensor& tensor, s
     std::memcpy(&value, bytes.data() + static_cast<size_t>(at) * sizeof(T), sizeof(T));
     values.push_back(static_cast<double>(value));
     for (size_t d = index.size(); d-- > 0;) {
+      if (tensor.shape[d] == 1) continue;  // its stride may be any number
       at += tensor.strides[d];
       if (++index[d] < tensor.shape[d]) break;
       at -= tensor.shape[d] * tensor.strides[d];

@@ -39,7 +39,7 @@ class JsonField {
   std::string where_;
 };
 
-// Far above every vocabulary; a table of this size still fits in memory.
-inline constexpr int32_t kMaxTokenId = 1 << 24;
+// Far above every vocabulary; a table of this size takes 128 MiB.
+inline constexpr int32_t kMaxTokenId = 1 << 22;
 
 }  // namespace kt

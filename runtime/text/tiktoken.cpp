@@ -6,13 +6,16 @@
 #include <algorithm>
 #include <charconv>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <utility>
 
 #include "runtime/base/error.h"
 #include "runtime/text/added_tokens.h"
 #include "runtime/text/bpe.h"
+#include "runtime/text/json_exact.h"
 #include "runtime/text/json_field.h"
 #include "runtime/text/regex.h"
 #include "runtime/text/tiktoken_ranks.h"
@@ -20,6 +23,8 @@
 
 namespace kt {
 namespace {
+
+using Json = nlohmann::ordered_json;
 
 // tokenization_kimi.py, pat_str. One of the alternatives matches at every character.
 constexpr std::string_view kKimiPattern =
@@ -42,15 +47,19 @@ struct SpecialToken {
 };
 
 // Not with simdjson, which does not read the 1e30 that model_max_length usually is, written as an integer.
-nlohmann::json read_config(const std::filesystem::path& file) {
+Json read_config(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
   if (!in) fail(kExitModel, "{}: cannot be read; it names the special tokens of tiktoken.model", file.string());
-  nlohmann::json config = nlohmann::json::parse(in, nullptr, false);
-  if (!config.is_object()) fail(kExitModel, "{}: not a JSON object", file.string());
-  return config;
+  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  try {
+    if (Json config = parse_exact(text); config.is_object()) return config;
+  } catch (const std::runtime_error& error) {
+    fail(kExitModel, "{}: {}", file.string(), error.what());
+  }
+  fail(kExitModel, "{}: not a JSON object", file.string());
 }
 
-void check_class(const nlohmann::json& config, const std::string& file) {
+void check_class(const Json& config, const std::string& file) {
   const auto name = config.find("tokenizer_class");
   if (name != config.end() && *name != "TikTokenTokenizer")
     fail(kExitModel,
@@ -59,7 +68,7 @@ void check_class(const nlohmann::json& config, const std::string& file) {
          file, name->dump());
 }
 
-SpecialToken read_special_token(const std::string& key, const nlohmann::json& entry, const std::string& where) {
+SpecialToken read_special_token(const std::string& key, const Json& entry, const std::string& where) {
   const auto content = entry.is_object() ? entry.find("content") : entry.end();
   if (!entry.is_object() || content == entry.end() || !content->is_string() || content->get<std::string>().empty())
     fail(kExitModel, "{}.{}: an object with a content is expected, found {}", where, key, entry.dump());
@@ -73,8 +82,7 @@ SpecialToken read_special_token(const std::string& key, const nlohmann::json& en
 }
 
 // added_tokens_decoder: the id as a string -> {"content", "special", and flags that this tokenizer does not use}.
-std::map<int32_t, SpecialToken> read_special_tokens(const nlohmann::json& config, const std::string& file,
-                                                    int32_t first) {
+std::map<int32_t, SpecialToken> read_special_tokens(const Json& config, const std::string& file, int32_t first) {
   std::map<int32_t, SpecialToken> tokens;
   for (int32_t id = first; id < first + kSpecialTokens; ++id)
     tokens[id] = {fmt::format("<|reserved_token_{}|>", id), false};
@@ -194,7 +202,7 @@ class TiktokenTokenizer : public VocabularyTokenizer {
 
 std::unique_ptr<Tokenizer> load_tiktoken(const std::filesystem::path& folder) {
   const std::filesystem::path config_file = folder / "tokenizer_config.json";
-  const nlohmann::json config = read_config(config_file);
+  const Json config = read_config(config_file);
   check_class(config, config_file.string());
   const std::vector<std::string> tokens = read_tiktoken_ranks(folder / "tiktoken.model");
   const int32_t first_special = static_cast<int32_t>(tokens.size());

@@ -43,6 +43,8 @@ std::optional<std::string> from_base64(std::string_view text) {
   return bytes;
 }
 
+constexpr size_t kMaxTokenBytes = 1 << 10;  // the work on a token grows with the square of its length
+
 struct Entry {
   std::string token;
   int32_t rank;
@@ -56,7 +58,7 @@ std::optional<Entry> read_entry(std::string_view line) {
   const std::string_view digits = line.substr(space + 1);
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), rank);
   if (!token || error != std::errc() || end != digits.data() + digits.size()) return std::nullopt;
-  if (rank < 0 || rank >= kMaxTokenId) return std::nullopt;
+  if (token->size() > kMaxTokenBytes || rank < 0 || rank >= kMaxTokenId) return std::nullopt;
   return Entry{std::move(*token), rank};
 }
 

@@ -81,6 +81,7 @@ TEST(StepPlan, IsRefusedWhenItsNumbersDisagree) {
   changed([](StepPlan& p) { p.slices[0].first = 63; });
   changed([](StepPlan& p) { p.slices[0].save = -2; });
   changed([](StepPlan& p) { p.slices[0].save_after = -1; });
+  changed([](StepPlan& p) { p.slices[0] = {.first = 2'147'483'647, .count = 2, .save = 0, .save_after = 1}; });
   changed([](StepPlan& p) { p.tokens.pop_back(); });
   changed([](StepPlan& p) { p.tokens[1] = -5; });
   changed([](StepPlan& p) { p.blocks[0] = -1; });

@@ -119,6 +119,20 @@ TEST(CountsFile, JsonThatIsWrongIsRefusedWithTheReason) {
   EXPECT_THAT(with(R"({"ktmpi_expert_counts": 1, "layers": 1, "experts": 2, "counts": [[1]]})"), HasSubstr("row 0"));
   EXPECT_THAT(with(R"({"ktmpi_expert_counts": 1, "layers": 1, "experts": 1, "counts": [[-1]]})"), HasSubstr("-1"));
   EXPECT_THAT(with(R"({"ktmpi_expert_counts": 1, "layers": 1, "experts": 1, "counts": [["x"]]})"), HasSubstr("\"x\""));
+  EXPECT_THAT(with(R"({"ktmpi_expert_counts": 1, "layers": 1e300, "experts": 1, "counts": []})"), HasSubstr("1e+300"));
+  EXPECT_THAT(with(R"({"ktmpi_expert_counts": )" + std::string(200'000, '[')), HasSubstr("deeper nesting"));
+}
+
+// 4096 layers of 65536 experts are 2 GiB of counts.
+TEST(CountsFile, ManyCountsThatAreNotThereAreRefused) {
+  const TempFolder folder;
+  const std::string json = R"({"ktmpi_expert_counts": 1, "layers": 4096, "experts": 65536, "counts": [[1]]})";
+  const std::string no_passes = "K\x00(K\x00M\x00\x10J\x00\x00\x01\x00t(K\x00K\x00K\x00t"s;
+  const std::string one_pass = "K\x00(M\x00\x10J\x00\x00\x01\x00t(J\x00\x00\x01\x00K\x01t"s;
+
+  EXPECT_THAT(refusal(write(folder, "counts.json", json)), HasSubstr("4096 rows"));
+  EXPECT_THAT(refusal(torch_file(folder, pickled_dict(no_passes), "")), HasSubstr("holds no pass"));
+  EXPECT_THAT(refusal(torch_file(folder, pickled_dict(one_pass), "")), HasSubstr("is not within its 0 elements"));
 }
 
 TEST(CountsFile, AFileOfAnotherKindIsRefusedWithWhatIsExpected) {
@@ -164,6 +178,11 @@ TEST(CountsFile, FollowsStridesAndOffset) {
 
   EXPECT_THAT(read_counts(torch_file(folder, transposed, little_endian({1, 2, 3, 4}))).counts, ElementsAre(1, 3, 2, 4));
   EXPECT_THAT(read_counts(torch_file(folder, last_row, little_endian({1, 2, 3, 4}))).counts, ElementsAre(3, 4));
+
+  const std::string any_stride_of_one =
+      pickled_dict("K\x02K\x01K\x02\x86q\x07\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7fK\x01\x86q\x08"s);
+  EXPECT_THAT(read_counts(torch_file(folder, any_stride_of_one, little_endian({1, 2, 3, 4}))).counts,
+              ElementsAre(3, 4));
 }
 
 TEST(CountsFile, ATensorBeyondItsStorageIsRefused) {

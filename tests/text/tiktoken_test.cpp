@@ -151,6 +151,7 @@ TEST(Tiktoken, MalformedRanksAreErrorsThatNameTheLine) {
   EXPECT_TRUE(complains(error_of(good + "YWM= 257\n"), "no error"));
   EXPECT_TRUE(complains(error_of(good + "YWN= 257\n"), "line 258"));  // bits after the last byte
   EXPECT_TRUE(complains(error_of(good + "====  257\n"), "line 258"));
+  EXPECT_TRUE(complains(error_of(good + base64(std::string(1025, 'a')) + " 257\n"), "line 258"));
   EXPECT_TRUE(complains(error_of(good + "YWJj 256\n"), "rank 256 occurs twice"));
   EXPECT_TRUE(complains(error_of(good + "YWJj 258\n"), "not rank 257"));
   EXPECT_TRUE(complains(error_of(good + "YWI= 257\n"), "rank 257 repeats another token"));
@@ -161,6 +162,9 @@ TEST(Tiktoken, ConfigsThatDoNotFitAreErrorsThatNameTheField) {
   const std::string ranks = ranks_file({});
 
   EXPECT_TRUE(complains(error_of(ranks, "[]"), "tokenizer_config.json: not a JSON object"));
+  EXPECT_TRUE(complains(error_of(ranks, R"({"a": )" + std::string(200'000, '[')), "tokenizer_config.json"));
+  EXPECT_TRUE(complains(error_of(ranks, R"({"a": )" + std::string(200'000, '[') + std::string(200'000, ']') + "}"),
+                        "tokenizer_config.json"));
   EXPECT_TRUE(complains(error_of(ranks, R"({"tokenizer_class": "Other", "added_tokens_decoder": {}})"),
                         "expected TikTokenTokenizer, found \"Other\""));
   EXPECT_TRUE(complains(error_of(ranks, "{}"), "added_tokens_decoder: an object is expected"));
