@@ -547,11 +547,11 @@ TEST(Engine, BoundsHowLongPrefillHoldsUpAnswers) {
     config.context_length = 4000;
     config.chunked_prefill_size = 1024;
     config.enable_mixed_chunk = mixed;
-    config.max_decode_stall_ms = 3;
+    config.max_decode_stall_ms = 30;  // long beside what a busy machine adds to a sleep
     Running run(letter_after, config);
     int widest = 0;
     run.model().before_step = [&](const StepPlan& plan) {
-      std::this_thread::sleep_for(std::chrono::microseconds(10 * plan.rows()));
+      std::this_thread::sleep_for(std::chrono::microseconds(100 * plan.rows()));
       if (run.model().steps > 30) widest = std::max(widest, plan.rows());
     };
     Client answer, prompt;
@@ -564,7 +564,7 @@ TEST(Engine, BoundsHowLongPrefillHoldsUpAnswers) {
     answer.await_end();
     EXPECT_EQ(run.stop(), "");
     EXPECT_GE(widest, kBlockTokens);
-    EXPECT_LE(widest, 300 + 1);
+    EXPECT_LE(widest, 640 + 1);  // exact times would give 300, no bound 1024
   }
 }
 
