@@ -62,10 +62,12 @@ class Terminal:
         while time.monotonic() < end:
             while self.read(1):
                 pass
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                os.close(self.fd)
-                return os.waitstatus_to_exitcode(status)
+            for _ in range(100):  # its side of the terminal closes before it is gone
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    os.close(self.fd)
+                    return os.waitstatus_to_exitcode(status)
+                time.sleep(0.01)
             if again:
                 with contextlib.suppress(OSError):  # it has just ended
                     self.type(again)
