@@ -74,6 +74,7 @@ class TerminalLines : public LineInput {
   std::optional<std::string> read() override {
     int length = 0;
     const Interruptible interruptible;
+    el_set(editor_, EL_PREP_TERM, 1);  // before the prompt, or keys that follow it at once are not edited
     const char* text = el_gets(editor_, &length);
     if (!text || length <= 0) {
       std::fputc('\n', stdout);

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/error.h"
+#include "tests/refusal_of.h"
 
 namespace kt {
 namespace {
@@ -69,13 +70,7 @@ json qwen15_moe() {
 ModelConfig parse(const json& config) { return find_arch(config).parse(config); }
 
 std::string refusal(const json& config) {
-  try {
-    parse(config);
-  } catch (const Error& e) {
-    EXPECT_EQ(e.exit_code(), kExitModel);
-    return e.what();
-  }
-  return "accepted";
+  return refusal_of([&] { parse(config); }, kExitModel);
 }
 
 // The refusal when `key` of a good config is replaced; a null value removes it.

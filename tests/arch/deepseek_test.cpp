@@ -6,6 +6,7 @@
 
 #include "runtime/arch/arch.h"
 #include "runtime/base/error.h"
+#include "tests/refusal_of.h"
 
 namespace kt {
 namespace {
@@ -50,13 +51,7 @@ json kimi_k2() {
 ModelConfig parse(const json& config) { return find_arch(config).parse(config); }
 
 std::string refusal(const json& config) {
-  try {
-    parse(config);
-  } catch (const Error& e) {
-    EXPECT_EQ(e.exit_code(), kExitModel);
-    return e.what();
-  }
-  return "accepted";
+  return refusal_of([&] { parse(config); }, kExitModel);
 }
 std::string refusal_with(json config, const std::string& key, const json& value) {
   config[json::json_pointer("/" + key)] = value;

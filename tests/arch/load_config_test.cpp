@@ -4,7 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "runtime/base/error.h"
-#include "tests/checkpoint/temp_folder.h"
+#include "tests/refusal_of.h"
+#include "tests/temp_folder.h"
 
 namespace kt {
 namespace {
@@ -18,13 +19,7 @@ constexpr const char* kTiny = R"({"architectures": ["Qwen3MoeForCausalLM"], "eos
   "num_experts": 4, "num_experts_per_tok": 2, "num_hidden_layers": 1, "vocab_size": 100})";
 
 std::string refusal(const std::filesystem::path& folder) {
-  try {
-    load_model_config(folder);
-  } catch (const Error& e) {
-    EXPECT_EQ(e.exit_code(), kExitModel);
-    return e.what();
-  }
-  return "accepted";
+  return refusal_of([&] { load_model_config(folder); }, kExitModel);
 }
 
 TEST(LoadConfig, JoinsBothFiles) {

@@ -9,7 +9,8 @@
 #include "runtime/base/error.h"
 #include "runtime/checkpoint/checksum.h"
 #include "runtime/checkpoint/durable_file.h"
-#include "tests/checkpoint/temp_folder.h"
+#include "tests/refusal_of.h"
+#include "tests/temp_folder.h"
 
 namespace kt {
 namespace {
@@ -26,16 +27,6 @@ uint64_t checksum(const std::vector<std::byte>& bytes) {
   Checksum sum;
   sum.update(bytes);
   return sum.value();
-}
-
-std::string error_of(const std::function<void()>& action, ExitCode expected = kExitModel) {
-  try {
-    action();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.exit_code(), expected) << e.what();
-    return e.what();
-  }
-  return "no error";
 }
 
 TEST(ChecksumOfBytes, SeesEveryFlippedBitAndPairsOfHighestBits) {
@@ -170,7 +161,7 @@ TEST(PackedFolder, RefusesEveryDamagedByteWithFileLayerAndExpert) {
     const char was = static_cast<char>(file.get());
     file.seekp(static_cast<std::streamoff>(at)).put(static_cast<char>(was ^ 0x10)).flush();
 
-    const std::string error = error_of([&] { folder.take(4); });
+    const std::string error = refusal_of([&] { folder.take(4); });
 
     EXPECT_THAT(error, HasSubstr("layer-00004.safetensors: layer 4")) << at;
     if (at >= data && at < data + 3 * expert_bytes) {
@@ -192,7 +183,7 @@ TEST(PackedFolder, VerifiesOnlyTheColumnsThatAreTaken) {
   std::vector<std::byte> out(shape.bytes());
 
   EXPECT_NO_THROW(layer.copy(0, 32, 64, out.data(), out.data() + shape.gate_up.bytes()));
-  EXPECT_THAT(error_of([&] { layer.copy(0, 0, 32, out.data(), out.data() + shape.gate_up.bytes()); }),
+  EXPECT_THAT(refusal_of([&] { layer.copy(0, 0, 32, out.data(), out.data() + shape.gate_up.bytes()); }),
               HasSubstr("layer 1, expert 0: columns 0 to 32 do not have their checksum"));
 }
 
@@ -201,18 +192,18 @@ TEST(PackedFolder, RefusesTruncatedSwappedAndMissingFiles) {
   const auto one = layer_file(folder.temp.path(), 1), four = layer_file(folder.temp.path(), 4);
 
   std::filesystem::rename(one, folder.temp.path() / "x");
-  EXPECT_THAT(error_of([&] { folder.take(1); }), HasSubstr("layer-00001.safetensors"));
+  EXPECT_THAT(refusal_of([&] { folder.take(1); }), HasSubstr("layer-00001.safetensors"));
   std::filesystem::rename(four, one);
-  EXPECT_THAT(error_of([&] { folder.take(1); }), HasSubstr("layer 1: the table of checksums is not the manifest's"));
+  EXPECT_THAT(refusal_of([&] { folder.take(1); }), HasSubstr("layer 1: the table of checksums is not the manifest's"));
   std::filesystem::resize_file(one, folder.manifest.files[1].bytes - 1);
-  EXPECT_THAT(error_of([&] { folder.take(1); }), HasSubstr("layer 1: expected"));
+  EXPECT_THAT(refusal_of([&] { folder.take(1); }), HasSubstr("layer 1: expected"));
 }
 
 TEST(PackedManifests, AreRefusedWhenTheyAreNotOurs) {
   const TempFolder temp;
   const auto error_with = [&](const std::string& text) {
     std::ofstream(temp.path() / "manifest.json") << text;
-    return error_of([&] { read_manifest(temp.path()); });
+    return refusal_of([&] { read_manifest(temp.path()); });
   };
   const Folder good;
   std::stringstream text;
@@ -232,7 +223,7 @@ TEST(PackedManifests, AreRefusedWhenTheyAreNotOurs) {
   EXPECT_THAT(changed("\"slice\": 32", "\"slice\": 48"), HasSubstr("slice: expected a multiple of 32"));
   EXPECT_THAT(changed("\"layer\": 4", "\"layer\": 1"), HasSubstr("1 does not come after 1"));
   EXPECT_THAT(changed("\"checksum\": \"", "\"checksum\": \"x"), HasSubstr("expected 16 hexadecimal digits"));
-  EXPECT_EQ(error_with(text.str()), "no error");
+  EXPECT_EQ(error_with(text.str()), "accepted");
 }
 
 TEST(KTransformersFolders, AreRecognisedByTheirNames) {
@@ -263,14 +254,14 @@ TEST(DurableFiles, AppearWholeOrNotAtAll) {
 
   EXPECT_EQ(std::filesystem::file_size(temp.path() / "a"), bytes.size());
   EXPECT_FALSE(std::filesystem::exists(temp.path() / "a.part"));
-  EXPECT_THAT(error_of([] { DurableFile("/nonexistent/a"); }, kExitTryAgain), HasSubstr("/nonexistent/a.part"));
+  EXPECT_THAT(refusal_of([] { DurableFile("/nonexistent/a"); }, kExitTryAgain), HasSubstr("/nonexistent/a.part"));
 }
 
 TEST(FolderLocks, AreHeldByOne) {
   const TempFolder temp;
   {
     const FolderLock lock(temp.path());
-    EXPECT_THAT(error_of([&] { FolderLock second(temp.path()); }, kExitTryAgain), HasSubstr("another process"));
+    EXPECT_THAT(refusal_of([&] { FolderLock second(temp.path()); }, kExitTryAgain), HasSubstr("another process"));
   }
   EXPECT_NO_THROW(FolderLock again(temp.path()));
 }

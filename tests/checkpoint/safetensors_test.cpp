@@ -8,7 +8,8 @@
 #include <random>
 
 #include "runtime/base/error.h"
-#include "tests/checkpoint/temp_folder.h"
+#include "tests/checkpoint/safetensors_bytes.h"
+#include "tests/temp_folder.h"
 
 namespace kt {
 namespace {

@@ -13,12 +13,11 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 
 from golden_test import answers_of_job, check_against_reference, expect_same, read_prompts
-from ktmpi_server import Server, environment, fixtures, mpirun, need_program, skip
+from ktmpi_server import Server, environment, fixture_folder, mpirun, need_program, skip
 
 import numpy as np
 
@@ -135,7 +134,7 @@ def main():
     parser.add_argument("--worlds", default="1,2,3,5")
     parser.add_argument("--kills", type=int, default=20)
     a = parser.parse_args()
-    program, model = need_program(a.program), os.path.join(fixtures(), a.fixture)
+    program, model = need_program(a.program), fixture_folder(a.fixture)
     if not os.path.isdir(os.path.join(model, "reference")):
         skip(f"{model} has no reference")
     prompts, _ = read_prompts(model)

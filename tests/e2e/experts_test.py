@@ -7,7 +7,7 @@ the same on every layout.
 import argparse
 import os
 
-from ktmpi_server import enter_venv, fixtures, need_program, skip
+from ktmpi_server import enter_venv, fixture_folder, need_program, skip
 
 enter_venv()
 from golden_test import read_prompts, run_layouts  # noqa: E402
@@ -42,7 +42,7 @@ def main():
     parser.add_argument("--program", required=True)
     a = parser.parse_args()
     program = need_program(a.program)
-    fixture = a.fixture if os.path.isdir(a.fixture) else os.path.join(fixtures(), a.fixture)
+    fixture = fixture_folder(a.fixture)
     if not os.path.isdir(os.path.join(fixture, "reference")):
         skip(f"{fixture} has no reference")
     prompts, _ = read_prompts(fixture)

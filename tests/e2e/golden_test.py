@@ -15,7 +15,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
-from ktmpi_server import Server, enter_venv, fixtures, need_program, skip
+from ktmpi_server import Server, enter_venv, fixture_folder, need_program, skip
 
 enter_venv()
 import numpy as np  # noqa: E402
@@ -133,7 +133,7 @@ def main():
     a = parser.parse_args()
     program = need_program(a.program)
     tables = kernel_tables(program) if a.tables is None else a.tables
-    fixture = a.fixture if os.path.isdir(a.fixture) else os.path.join(fixtures(), a.fixture)
+    fixture = fixture_folder(a.fixture)
     if not os.path.isdir(os.path.join(fixture, "reference")):
         skip(f"{fixture} has no reference")
     prompts, reference = read_prompts(fixture)

@@ -50,6 +50,11 @@ def fixtures():
     return os.path.abspath(folder)
 
 
+def fixture_folder(name):
+    """Of a name under fixtures/models; a folder is its own."""
+    return name if os.path.isdir(name) else os.path.join(fixtures(), name)
+
+
 def need_program(program):
     if not os.access(program, os.X_OK):
         skip(f"{program} is not built")

@@ -6,12 +6,11 @@ Requests of mixed lengths, greedy and sampled with a seed; a tenth of the client
 Afterwards nothing runs and the KV cache is free; a second round must not make the ranks grow.
 """
 import argparse
-import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from ktmpi_server import Server, enter_venv, fixtures, need_program
+from ktmpi_server import Server, enter_venv, fixture_folder, need_program
 
 DISTINCT = 25
 GROWTH_BYTES = 4 << 20  # allowed for a rank in the second round
@@ -60,7 +59,7 @@ def main():
     parser.add_argument("--at-once", type=int, default=16)
     a = parser.parse_args()
     program = need_program(a.program)
-    fixture = a.fixture if os.path.isdir(a.fixture) else os.path.join(fixtures(), a.fixture)
+    fixture = fixture_folder(a.fixture)
     # Half of the clients wait, and the KV pool does not hold the longest requests of those that run.
     options = ["--max-total-tokens", 1024, "--max-running-requests", 8]
 

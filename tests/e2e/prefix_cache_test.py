@@ -10,7 +10,7 @@ import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 
-from ktmpi_server import Server, fixtures, need_program
+from ktmpi_server import Server, fixture_folder, need_program
 
 BLOCK = 64
 TALK = 200  # tokens of a talker's answer
@@ -95,7 +95,7 @@ def main():
     parser.add_argument("--worlds", default="1,3")
     a = parser.parse_args()
     program = need_program(a.program)
-    fixture = a.fixture if os.path.isdir(a.fixture) else os.path.join(fixtures(), a.fixture)
+    fixture = fixture_folder(a.fixture)
     recurrent = "next" in os.path.basename(fixture) or "qwen3_5" in os.path.basename(fixture)
 
     expected = {}

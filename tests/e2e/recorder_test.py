@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import zipfile
 
-from ktmpi_server import Server, enter_venv, fixtures, need_program
+from ktmpi_server import Server, enter_venv, fixture_folder, need_program
 
 PROMPT, ANSWER = 150, 20  # tokens; the answer's last one is never a row
 ROWS = PROMPT + ANSWER - 1
@@ -146,7 +146,7 @@ def main():
     parser.add_argument("--program", required=True)
     parser.add_argument("--worlds", default="1,3,4")
     a = parser.parse_args()
-    program, model = need_program(a.program), os.path.join(fixtures(), a.fixture)
+    program, model = need_program(a.program), fixture_folder(a.fixture)
     with tempfile.TemporaryDirectory(prefix="ktmpi_recorder_") as folder:
         recording = Recording(program, model, folder)
         expected = check_stat(recording, map(int, a.worlds.split(",")))

@@ -5,12 +5,11 @@
 import argparse
 import asyncio
 import json
-import os
 import random
 import resource
 import time
 
-from ktmpi_server import Server, fixtures, need_program
+from ktmpi_server import Server, fixture_folder, need_program
 
 LIMIT_S = 300
 
@@ -60,7 +59,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=24)
     a = parser.parse_args()
     program = need_program(a.program)
-    fixture = a.fixture if os.path.isdir(a.fixture) else os.path.join(fixtures(), a.fixture)
+    fixture = fixture_folder(a.fixture)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
 

@@ -5,7 +5,7 @@
 #include "runtime/model/step.h"
 #include "runtime/placement/counts_file.h"
 #include "runtime/placement/torch_file.h"
-#include "tests/checkpoint/temp_folder.h"
+#include "tests/temp_folder.h"
 
 namespace kt {
 namespace {

@@ -4,8 +4,8 @@
 
 #include "runtime/base/error.h"
 #include "runtime/checkpoint/packed.h"
-#include "tests/checkpoint/temp_folder.h"
 #include "tests/fuzz/require.h"
+#include "tests/temp_folder.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const kt::TempFolder folder;

@@ -4,7 +4,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/text/tokenizer_json.h"
-#include "tests/checkpoint/temp_folder.h"
+#include "tests/temp_folder.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const kt::TempFolder folder;

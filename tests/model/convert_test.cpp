@@ -17,7 +17,9 @@
 #include "runtime/model/bank.h"
 #include "runtime/model/expert_tensors.h"
 #include "runtime/model/quantize.h"
-#include "tests/checkpoint/temp_folder.h"
+#include "tests/checkpoint/safetensors_bytes.h"
+#include "tests/refusal_of.h"
+#include "tests/temp_folder.h"
 
 namespace kt {
 namespace {
@@ -123,16 +125,6 @@ ino_t inode(const std::filesystem::path& file) {
   struct stat s {};
   EXPECT_EQ(::stat(file.c_str(), &s), 0) << file;
   return s.st_ino;
-}
-
-std::string error_of(const std::function<void()>& action, ExitCode expected) {
-  try {
-    action();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.exit_code(), expected) << e.what();
-    return e.what();
-  }
-  return "no error";
 }
 
 struct Converting : testing::Test {
@@ -243,9 +235,9 @@ TEST_F(Converting, RefusesAFolderOfAnotherConversion) {
   const Model model(Model::Kind::bf16), other(Model::Kind::bf16, 2);
   convert(model, "bf16");
 
-  EXPECT_THAT(error_of([&] { convert(model, "bf16", Format::AMXINT8); }, kExitUsage),
+  EXPECT_THAT(refusal_of([&] { convert(model, "bf16", Format::AMXINT8); }, kExitUsage),
               HasSubstr("holds AMXINT4 experts of another checkpoint or method"));
-  EXPECT_THAT(error_of([&] { convert(other, "bf16"); }, kExitUsage), HasSubstr("fingerprint"));
+  EXPECT_THAT(refusal_of([&] { convert(other, "bf16"); }, kExitUsage), HasSubstr("fingerprint"));
 }
 
 TEST_F(Converting, RefusesTheWrongInputTypeByTensor) {
@@ -253,7 +245,7 @@ TEST_F(Converting, RefusesTheWrongInputTypeByTensor) {
     for (const char* asked : {"bf16", "fp16", "fp8", "int4"}) {
       if (std::string_view(asked) == type) continue;
       const Model model(kind);
-      const std::string error = error_of([&] { plan_conversion(model.input(), asked, Format::AMXINT4); }, kExitUsage);
+      const std::string error = refusal_of([&] { plan_conversion(model.input(), asked, Format::AMXINT4); }, kExitUsage);
       EXPECT_THAT(error, HasSubstr(fmt::format("stored as {}; use --input-type {}", type, type)));
       EXPECT_THAT(error, HasSubstr("model.layers.1.mlp.experts."));
     }
@@ -264,7 +256,7 @@ TEST_F(Converting, RefusesAnotherFusedLayoutThanTheArchitectures) {
   model.config.hidden = 2 * kInter;  // as if the stack were (experts, hidden, 2 inter)
   model.config.moe.inter = kHidden / 2;
 
-  EXPECT_THAT(error_of([&] { convert(model, "bf16"); }, kExitModel), HasSubstr("expected shape (4, 96, 320)"));
+  EXPECT_THAT(refusal_of([&] { convert(model, "bf16"); }, kExitModel), HasSubstr("expected shape (4, 96, 320)"));
 }
 
 TEST_F(Converting, SeesThatAFolderWasMadeFromSomethingElse) {
@@ -274,7 +266,7 @@ TEST_F(Converting, SeesThatAFolderWasMadeFromSomethingElse) {
     convert_experts(model.input(), plan_conversion(model.input(), "bf16", format), folder.path(), pool);
     const PackedManifest manifest = *read_manifest(folder.path());
 
-    EXPECT_THAT(error_of(
+    EXPECT_THAT(refusal_of(
                     [&] {
                       compare_layer(other.input(), folder.path(), manifest, 1, {choose_ops(), pool});
                     },
@@ -312,7 +304,7 @@ TEST_F(Converting, TakesZerosAndTinyWeightsAndRefusesNaN) {
     const auto temp = folder_with(value);
     const auto checkpoint = open_checkpoint(temp->path());
     std::vector<float> row(32);
-    EXPECT_THAT(error_of(
+    EXPECT_THAT(refusal_of(
                     [&] {
                       FloatRows(*checkpoint, {}, {"w", {32, 32}, 0, 32}).read(1, 1, {0, 32}, row.data());
                     },

@@ -7,7 +7,8 @@
 
 #include "runtime/base/error.h"
 #include "runtime/placement/torch_file.h"
-#include "tests/checkpoint/temp_folder.h"
+#include "tests/refusal_of.h"
+#include "tests/temp_folder.h"
 
 namespace kt {
 namespace {
@@ -18,13 +19,7 @@ using testing::HasSubstr;
 using namespace std::string_literals;
 
 std::string refusal(const std::filesystem::path& file) {
-  try {
-    read_counts(file);
-  } catch (const Error& e) {
-    EXPECT_EQ(e.exit_code(), kExitUsage);
-    return e.what();
-  }
-  return "nothing was thrown";
+  return refusal_of([&] { read_counts(file); }, kExitUsage);
 }
 
 std::filesystem::path write(const TempFolder& folder, const std::string& name, std::string_view text) {
@@ -91,13 +86,8 @@ TEST(CountsFile, JsonIsTheDocumentedOne) {
 
 TEST(CountsFile, SaysWhyItCannotBeWrittenAndKeepsWhatWasThere) {
   const TempFolder folder;
-  const auto refused = [](const std::filesystem::path& path) -> std::string {
-    try {
-      write_counts(path, {1, 2, {1, 2}});
-    } catch (const Error& e) {
-      return e.what();
-    }
-    return "nothing was thrown";
+  const auto refused = [](const std::filesystem::path& path) {
+    return refusal_of([&] { write_counts(path, {1, 2, {1, 2}}); }, kExitUsage);
   };
   std::filesystem::create_directory(folder.path() / "full.json.part");  // so that the new file cannot be made
   folder.write("full.json", "what was there");

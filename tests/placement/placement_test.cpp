@@ -9,6 +9,7 @@
 #include <string>
 
 #include "runtime/base/error.h"
+#include "tests/refusal_of.h"
 
 namespace kt {
 namespace {
@@ -44,15 +45,10 @@ int64_t size_of(const HotSets& hot) {
                          [](int64_t n, const auto& set) { return n + std::ssize(set); });
 }
 
+// The Error's text; placement refuses what was asked of it, not the model.
 template <class Action>
 std::string refusal(const Action& action) {
-  try {
-    action();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.exit_code(), kExitUsage);
-    return e.what();
-  }
-  return "nothing was thrown";
+  return refusal_of(action, kExitUsage);
 }
 
 TEST(Placement, EveryStrategyMeetsEveryBudgetExactlyAndLeavesDenseLayersAlone) {

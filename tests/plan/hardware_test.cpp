@@ -4,7 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "runtime/base/error.h"
-#include "tests/checkpoint/temp_folder.h"
+#include "tests/refusal_of.h"
+#include "tests/temp_folder.h"
 
 namespace kt {
 namespace {
@@ -19,13 +20,7 @@ Hardware read(std::string_view text) {
 }
 
 std::string refusal(std::string_view text) {
-  try {
-    read(text);
-  } catch (const Error& e) {
-    EXPECT_EQ(e.exit_code(), kExitUsage);
-    return e.what();
-  }
-  return "accepted";
+  return refusal_of([&] { read(text); }, kExitUsage);
 }
 
 TEST(Hardware, IsNamedAfterItsFileAndTakesDashesOrUnderscores) {

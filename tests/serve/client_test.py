@@ -5,25 +5,13 @@ KTMPI_VENV names another. Exits with 77 when the package is not there.
 """
 import contextlib
 import json
-import os
 import subprocess
 import sys
 
+from venv_clients import need
+
+openai = need("openai", sys.argv[2])
 KEY = "a-key"
-
-
-def enter_venv(venv):
-    python = os.path.join(venv, "bin", "python")
-    if sys.prefix != os.path.abspath(venv) and os.path.exists(python):
-        os.execv(python, [python] + sys.argv)
-
-
-enter_venv(os.environ.get("KTMPI_VENV", sys.argv[2]))
-try:
-    import openai
-except ImportError:
-    print("skipped: the openai package is not installed in", os.environ.get("KTMPI_VENV", sys.argv[2]))
-    sys.exit(77)
 
 
 def expect_error(kind, call, *words):

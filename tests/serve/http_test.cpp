@@ -8,9 +8,9 @@
 #include "runtime/base/error.h"
 #include "runtime/serve/json.h"
 #include "runtime/serve/origin.h"
-#include "tests/checkpoint/temp_folder.h"
 #include "tests/serve/client.h"
 #include "tests/serve/fakes.h"
+#include "tests/temp_folder.h"
 
 namespace kt {
 namespace {

@@ -3,21 +3,13 @@
 messages_test.py FAKE_SERVER VENV: the server program, and the virtual environment that has the anthropic package
 unless KTMPI_VENV names another. Exits with 77 when the package is not there.
 """
-import os
 import subprocess
 import sys
 
-KEY = "a-key"
-VENV = os.environ.get("KTMPI_VENV", sys.argv[2])
-PYTHON = os.path.join(VENV, "bin", "python")
-if sys.prefix != os.path.abspath(VENV) and os.path.exists(PYTHON):
-    os.execv(PYTHON, [PYTHON] + sys.argv)
-try:
-    import anthropic
-except ImportError:
-    print("skipped: the anthropic package is not installed in", VENV)
-    sys.exit(77)
+from venv_clients import need
 
+anthropic = need("anthropic", sys.argv[2])
+KEY = "a-key"
 TOOLS = [{"name": "add", "description": "adds", "input_schema": {
     "type": "object", "properties": {"a": {"type": "integer"}}}}]
 CALL = "<tool_call>\n<function=add>\n<parameter=a>\n5\n</parameter>\n</function>\n</tool_call>"

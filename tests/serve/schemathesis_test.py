@@ -7,22 +7,15 @@ turns: none may be answered 5xx (but 504 where it set a deadline), and every sta
 what the file says. Skipped (77) where VENV, or what KTMPI_VENV names, has no schemathesis.
 """
 import collections
-import os
 import pathlib
 import subprocess
 import sys
 
-VENV = os.environ.get("KTMPI_VENV", sys.argv[2])
-PYTHON = os.path.join(VENV, "bin", "python")
-if sys.prefix != os.path.abspath(VENV) and os.path.exists(PYTHON):
-    os.execv(PYTHON, [PYTHON] + sys.argv)
-try:
-    import hypothesis
-    import requests
-    import schemathesis
-except ImportError:
-    print("skipped: schemathesis is not installed in", VENV)
-    sys.exit(77)
+from venv_clients import need
+
+schemathesis = need("schemathesis", sys.argv[2])
+import hypothesis
+import requests
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import (content_type_conformance, response_schema_conformance,
                                                status_code_conformance)

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "runtime/base/error.h"
+#include "tests/temp_folder.h"
 #include "tests/text/shared_folder.h"
 
 namespace kt {
@@ -20,23 +21,12 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 // A folder of files, gone at the end of the test.
-class ModelFolder {
+class ModelFolder : public TempFolder {
  public:
-  ModelFolder() {
-    std::string name = (fs::temp_directory_path() / "ktmpi-template-XXXXXX").string();
-    path_ = mkdtemp(name.data());
-  }
-  ~ModelFolder() { fs::remove_all(path_); }
-  ModelFolder(const ModelFolder&) = delete;
-
   ModelFolder& with(const std::string& name, const std::string& text) {
-    std::ofstream(path_ / name) << text;
+    write(name, text);
     return *this;
   }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
 };
 
 std::string error_of(const std::function<void()>& action) {

@@ -1,7 +1,6 @@
 #include "runtime/text/deepseek_template.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
@@ -9,6 +8,8 @@
 #include <string>
 
 #include "runtime/base/error.h"
+#include "tests/refusal_of.h"
+#include "tests/temp_folder.h"
 #include "tests/text/shared_folder.h"
 
 namespace kt {
@@ -20,14 +21,9 @@ using Json = nlohmann::ordered_json;
 // A model's folder of the given name, gone at the end of the test.
 class ModelFolder {
  public:
-  explicit ModelFolder(const std::string& name = "model") {
-    std::string parent = (fs::temp_directory_path() / "ktmpi-deepseek-XXXXXX").string();
-    parent_ = mkdtemp(parent.data());
-    path_ = parent_ / name;
+  explicit ModelFolder(const std::string& name = "model") : path_(parent_.path() / name) {
     fs::create_directories(path_ / "encoding");
   }
-  ~ModelFolder() { fs::remove_all(parent_); }
-  ModelFolder(const ModelFolder&) = delete;
 
   ModelFolder& with(const std::string& name, const std::string& text) {
     std::ofstream(path_ / name) << text;
@@ -36,7 +32,8 @@ class ModelFolder {
   const fs::path& path() const { return path_; }
 
  private:
-  fs::path parent_, path_;
+  TempFolder parent_;
+  fs::path path_;
 };
 
 constexpr const char* kTools = R"([{"type": "function", "function": {"name": "now", "x": 12345678901234567890123}}])";
@@ -54,13 +51,7 @@ std::string error_of(const std::string& messages, const std::string& kwargs = ""
 }
 
 std::string load_error(const fs::path& model) {
-  try {
-    load_chat_template(model, "");
-  } catch (const Error& error) {
-    EXPECT_EQ(error.exit_code(), kExitModel);
-    return error.what();
-  }
-  return "no error";
+  return refusal_of([&] { load_chat_template(model, ""); });
 }
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }

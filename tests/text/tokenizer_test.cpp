@@ -1,7 +1,6 @@
 #include "runtime/text/tokenizer.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
@@ -13,6 +12,8 @@
 
 #include "runtime/base/error.h"
 #include "runtime/text/byte_alphabet.h"
+#include "tests/refusal_of.h"
+#include "tests/temp_folder.h"
 
 namespace kt {
 namespace {
@@ -56,24 +57,8 @@ Json added(const std::string& content, int id, bool special, Json flags = Json::
   return token;
 }
 
-class Folder {
- public:
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "ktmpi-tokenizer-XXXXXX").string();
-    path_ = mkdtemp(name.data());
-  }
-  ~Folder() { fs::remove_all(path_); }
-  Folder(const Folder&) = delete;
-
-  void write(const std::string& name, const std::string& text) const { std::ofstream(path_ / name) << text; }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
 std::unique_ptr<Tokenizer> load_text(const std::string& text) {
-  const Folder folder;
+  const TempFolder folder;
   folder.write("tokenizer.json", text);
   return load_tokenizer(folder.path());
 }
@@ -81,13 +66,7 @@ std::unique_ptr<Tokenizer> load_text(const std::string& text) {
 std::unique_ptr<Tokenizer> load(const Json& file) { return load_text(file.dump()); }
 
 std::string error_of(const std::string& text) {
-  try {
-    load_text(text);
-  } catch (const Error& error) {
-    EXPECT_EQ(error.exit_code(), kExitModel);
-    return error.what();
-  }
-  return "no error";
+  return refusal_of([&] { load_text(text); }, kExitModel);
 }
 
 std::string error_after(const std::function<void(Json& file)>& change) {
@@ -308,18 +287,18 @@ TEST(Tokenizer, NamesTheFieldThatItDoesNotUnderstand) {
 }
 
 TEST(Tokenizer, RefusesFilesThatAreNoJsonObject) {
-  for (const char* text : {"", "{", "[]", "3", "null", "{\"model\": {}", "\xff"}) EXPECT_NE(error_of(text), "no error");
+  for (const char* text : {"", "{", "[]", "3", "null", "{\"model\": {}", "\xff"}) EXPECT_NE(error_of(text), "accepted");
 }
 
 TEST(Tokenizer, NoPrefixOfAFileIsTakenForAWholeOne) {
   const std::string text = byte_level_file({{"a", "b"}}).dump();
 
   for (size_t length = 0; length < text.size(); length += 37)
-    EXPECT_NE(error_of(text.substr(0, length)), "no error") << length;
+    EXPECT_NE(error_of(text.substr(0, length)), "accepted") << length;
 }
 
 TEST(Tokenizer, SaysWhatAFolderWithoutVocabularyLacks) {
-  const Folder folder;
+  const TempFolder folder;
   const auto message = [&] {
     try {
       load_tokenizer(folder.path());

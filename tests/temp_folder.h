@@ -14,7 +14,7 @@ namespace kt {
 class TempFolder {
  public:
   TempFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "ktmpi_checkpoint_XXXXXX").string();
+    std::string name = (std::filesystem::temp_directory_path() / ("ktmpi_test_" + std::string(6, 'X'))).string();
     if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp " + name);
     path_ = name;
   }
@@ -32,12 +32,5 @@ class TempFolder {
  private:
   std::filesystem::path path_;
 };
-
-// Header length, header, data: one safetensors file as bytes.
-inline std::string safetensors(std::string_view header, std::string_view data) {
-  std::string file;
-  for (int i = 0; i < 8; ++i) file += static_cast<char>(header.size() >> (8 * i) & 0xff);
-  return file.append(header).append(data);
-}
 
 }  // namespace kt
