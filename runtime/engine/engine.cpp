@@ -177,6 +177,7 @@ class StepEngine final : public Engine {
       if (found != generations_.end()) end(found, {Finish::Kind::abort, {}, "The request was aborted."});
     }
     end_overdue(Clock::now());
+    deliver_last_words();
   }
 
   void end_overdue(Clock::time_point now) {
@@ -200,9 +201,9 @@ class StepEngine final : public Engine {
     GenerateRequest& request = s.request;
     const int room = max_context_ - static_cast<int>(request.input_ids.size());
     const int wanted = request.sampling.max_new_tokens, max_new = wanted < 0 ? room : std::min(wanted, room);
-    generations_.emplace(
-        std::piecewise_construct, std::forward_as_tuple(s.id),
-        std::forward_as_tuple(request, std::move(s.on_emission), tokenizer_, config_.eos, max_new, seeds_ + s.id));
+    generations_.emplace(std::piecewise_construct, std::forward_as_tuple(s.id),
+                         std::forward_as_tuple(request, last_words_last(std::move(s.on_emission)), tokenizer_,
+                                               config_.eos, max_new, seeds_ + s.id));
     queued_.emplace(s.id, s.when);
     if (request.deadline_s > 0) deadlines_.emplace(s.id, deadline_of(s));
     // The logits at a position say how probable the next token is.
@@ -213,6 +214,19 @@ class StepEngine final : public Engine {
                     .max_answer = max_new,
                     .logits_from = prompt_too ? std::max(request.logprob_start - 1, 0) : -1,
                     .salt = std::move(request.cache_salt)});
+  }
+
+  // Who has an answer's end finds the engine's books without it: the cache can be flushed, the statistics are up to
+  // date.
+  OnEmission last_words_last(OnEmission on_emission) {
+    return [this, on_emission = std::move(on_emission)](Emission emission) {
+      if (!emission.finish) return on_emission(std::move(emission));
+      last_words_.emplace_back(on_emission, std::move(emission));
+    };
+  }
+
+  void deliver_last_words() {
+    for (auto& [on_emission, emission] : std::exchange(last_words_, {})) on_emission(std::move(emission));
   }
 
   void step() {
@@ -233,6 +247,7 @@ class StepEngine final : public Engine {
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     pace_.ran(plan.rows() - planned.decode_rows, planned.decode_rows, seconds);
     report(planned, seconds);
+    deliver_last_words();
   }
 
   void leave_queue(std::span<const uint64_t> ids, Clock::time_point now) {
@@ -337,6 +352,7 @@ class StepEngine final : public Engine {
     }
     for (Submitted& s : submitted) start(s);
     while (!generations_.empty()) end(generations_.begin(), {Finish::Kind::error, {}, reason});
+    deliver_last_words();
   }
 
   const EngineConfig config_;
@@ -363,6 +379,7 @@ class StepEngine final : public Engine {
   Generations generations_;
   std::map<uint64_t, Clock::time_point> queued_;  // when they came, of those that have not run yet
   std::map<uint64_t, Clock::time_point> deadlines_;
+  std::vector<std::pair<OnEmission, Emission>> last_words_;
   uint64_t generated_ = 0, aborted_ = 0;
 };
 

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
+#include <future>
 #include <mutex>
 #include <thread>
 
@@ -485,14 +486,33 @@ TEST(Engine, ForgetsTheCacheOnlyWhenIdle) {
   EXPECT_FALSE(run.engine().flush_cache());
   run.start();
   first.await_end();
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-  while (!run.engine().flush_cache()) ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+  EXPECT_TRUE(run.engine().flush_cache());
 
   run.answer(ask(std::string(200, 'p'), 5), second);
   run.answer(ask(std::string(200, 'p'), 5), third);
 
   EXPECT_EQ(second.cached_tokens(), 0);
   EXPECT_EQ(third.cached_tokens(), 192);
+}
+
+TEST(Engine, HasClosedItsBooksWhenAnAnswerEnds) {
+  Running run;
+  bool flushed = false;
+  EngineStats stats;
+  std::promise<void> ended;
+  run.engine().submit(ask("hello", 20), [&](const Emission& emission) {
+    if (!emission.finish) return;
+    flushed = run.engine().flush_cache();
+    stats = run.engine().stats();
+    ended.set_value();
+  });
+  run.start();
+  ended.get_future().wait();
+
+  EXPECT_TRUE(flushed);
+  EXPECT_EQ(stats.running, 0);
+  EXPECT_EQ(stats.kv_tokens_used, 0);
+  EXPECT_EQ(stats.generation_tokens_total, 20u);
 }
 
 TEST(Engine, TellsHowLongARequestWaitedAndWhatStepsItTook) {
