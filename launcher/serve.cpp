@@ -24,6 +24,7 @@
 #include "runtime/policy/expert_policy.h"
 #include "runtime/serve/http.h"
 #include "runtime/serve/key_file.h"
+#include "runtime/text/call_form.h"
 #include "runtime/text/chat_template.h"
 #include "runtime/text/grammar.h"
 #include "runtime/text/output_parser.h"
@@ -107,6 +108,16 @@ OutputParserOptions output_formats(const RunConfig& run) {
   return formats_named(name(run.tool_call_parser), name(run.reasoning_parser));
 }
 
+// The special tokens that may be part of an answer with a form.
+std::vector<std::string_view> markup_of(const OutputParserOptions& formats, const Tokenizer& tokenizer) {
+  std::vector<std::string_view> markup = {ReasoningParser::kOpen, ReasoningParser::kClose};
+  const CallForm* form = formats.tools ? find_call_form(*formats.tools) : nullptr;
+  if (!form) return markup;
+  const std::vector<std::string_view> of_calls = special_tokens_of(*form, tokenizer);
+  markup.insert(markup.end(), of_calls.begin(), of_calls.end());
+  return markup;
+}
+
 std::vector<ServedRank> served_ranks(Topology topology) {
   std::vector<ServedRank> ranks;
   for (topology.rank = 0; topology.rank < topology.world; ++topology.rank)
@@ -185,8 +196,7 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
   }
 
   const ModelConfig& model = job.model();
-  if (!model.eos.empty())
-    grammars.emplace(*tokenizer, model.eos, std::vector{ReasoningParser::kOpen, ReasoningParser::kClose});
+  if (!model.eos.empty()) grammars.emplace(*tokenizer, model.eos, markup_of(formats, *tokenizer));
   ExpertPolicy policy(expert_policy_config(job));
   restore_averages(policy, run);
   Recorder recorder(recorder_config(run, model));

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 
 #include "runtime/serve/answer_schema.h"
 #include "runtime/serve/errors.h"
@@ -42,12 +41,6 @@ Json to_object(const Json& value, const std::string& path) {
   if (!parsed.is_object()) throw BadRequest(path, fmt::format("{}: expected an object or its JSON text", path));
   check_size(parsed, path);
   return parsed;
-}
-
-Json schema_format(const Json& schema, const std::string& path) {
-  return {{"type", "json_schema"},
-          {"json_schema", checked_schema(to_object(schema, path), path)},
-          {"max_whitespace_cnt", kMaxWhiteSpace}};
 }
 
 Json regex_format(const Json& value, const std::string& path) {
@@ -130,9 +123,13 @@ std::optional<Json> read_response_format(const Json& value) {
   return schema_format(*schema, path);
 }
 
-std::string name_of(const Json& tool) { return tool["function"]["name"].get<std::string>(); }
-
 }  // namespace
+
+Json schema_format(const Json& schema, const std::string& path) {
+  return {{"type", "json_schema"},
+          {"json_schema", checked_schema(to_object(schema, path), path)},
+          {"max_whitespace_cnt", kMaxWhiteSpace}};
+}
 
 std::optional<AnswerFormat> read_answer_format(const Fields& fields) {
   std::optional<AnswerFormat> found;
@@ -154,33 +151,11 @@ std::optional<AnswerFormat> read_answer_format(const Fields& fields) {
   return found;
 }
 
-// A tag for each function rather than one schema for the array: the references inside `parameters` stay what they are.
-Json calls_format(const Json& tools, const std::string& name, bool one_call) {
-  Json calls = Json::array();
-  for (size_t i = 0; i < tools.size(); ++i) {
-    if (!name.empty() && name_of(tools[i]) != name) continue;
-    const std::string path = fmt::format("tools[{}].function.parameters", i);
-    const auto given = tools[i]["function"].find("parameters");
-    const bool none = given == tools[i]["function"].end() || given->is_null() || given->empty();
-    Json parameters = none ? Json{{"type", "object"}, {"properties", Json::object()}} : *given;
-    if (!parameters.contains("type")) parameters["type"] = "object";
-    calls.push_back({{"type", "tag"},
-                     {"begin", fmt::format("{{\"name\": {}, \"parameters\": ", dump(Json(name_of(tools[i]))))},
-                     {"content", schema_format(parameters, path)},
-                     {"end", "}"}});
-  }
-  const auto text = [](const char* value) { return Json{{"type", "const_string"}, {"value", value}}; };
-  const Json list = {{"type", "tags_with_separator"},
-                     {"tags", std::move(calls)},
-                     {"separator", ", "},
-                     {"at_least_one", true},
-                     {"stop_after_first", one_call}};
-  return {{"type", "sequence"}, {"elements", Json::array({text("["), list, text("]")})}};
-}
-
-Json behind_reasoning(Json format) {
-  const Json reasoning = {
-      {"type", "tag"}, {"begin", ""}, {"content", {{"type", "any_text"}}}, {"end", ReasoningParser::kClose}};
+Json behind_reasoning(Json format, Json excludes) {
+  const Json reasoning = {{"type", "tag"},
+                          {"begin", ""},
+                          {"content", {{"type", "any_text"}, {"excludes", std::move(excludes)}}},
+                          {"end", ReasoningParser::kClose}};
   const Json gap = {{"type", "regex"}, {"pattern", "\\n{0,2}"}};
   return {{"type", "sequence"}, {"elements", Json::array({reasoning, gap, std::move(format)})}};
 }

@@ -164,6 +164,8 @@ Json read_tools(const Json& given) {
     const Json& schema = require(tool, "input_schema");
     Fields(schema, tool.path("input_schema"));
     function["parameters"] = schema;
+    bool strict = false;
+    if (tool.read("strict", strict)) function["strict"] = strict;
     tools.push_back({{"type", "function"}, {"function", std::move(function)}});
   }
   return tools;

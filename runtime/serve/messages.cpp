@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "runtime/serve/call_format.h"
 #include "runtime/serve/call_history.h"
 #include "runtime/serve/errors.h"
 #include "runtime/text/json_exact.h"
@@ -199,6 +200,12 @@ bool has_tools(const Fields& fields) {
   return tools && tools->is_array() && !tools->empty();
 }
 
+bool one_call(const Fields& fields) {
+  bool parallel = true;
+  fields.read("parallel_tool_calls", parallel);
+  return !parallel;
+}
+
 // The calls that the client demands, in the one form that every model can be held to, whatever its own is.
 AnswerFormat forced_calls(const Fields& fields, const ToolChoice& choice) {
   const std::string path = fields.path("tool_choice");
@@ -208,20 +215,37 @@ AnswerFormat forced_calls(const Fields& fields, const ToolChoice& choice) {
                        return tool["function"]["name"] == choice.name;
                      });
   if (!known) throw BadRequest(path, fmt::format("Tool '{}' not found in tools list.", choice.name));
-  bool parallel = true;
-  fields.read("parallel_tool_calls", parallel);
-  return {calls_format(tools, choice.name, !choice.name.empty() || !parallel), path};
+  return {calls_array(tools, choice.name, !choice.name.empty() || one_call(fields)), path};
 }
 
-std::optional<AnswerFormat> read_format(const Fields& fields, const ToolChoice& choice) {
-  const std::optional<AnswerFormat> answer = read_answer_format(fields);
-  const bool forced = choice.kind == ToolChoice::Kind::required;
-  if (answer && has_tools(fields) && choice.kind != ToolChoice::Kind::none)
-    throw BadRequest(answer->param,
-                     fmt::format("{}: leaves no room for tool calls; with tools it needs \"tool_choice\": "
-                                 "\"none\"",
-                                 answer->param));
-  return forced ? forced_calls(fields, choice) : answer;
+// Calls that the model may make, or not: in its own form, and where the answer has to have a form, instead of it.
+std::optional<AnswerFormat> free_calls(const Fields& fields, const CallForm* form, std::optional<AnswerFormat> answer) {
+  const Json& tools = *fields.find("tools");
+  const bool one = one_call(fields);
+  if (!form) {
+    const std::string param = answer ? answer->param : fields.path("tools");
+    if (answer || has_strict(tools))
+      throw BadRequest(param,
+                       fmt::format("{}: this server does not know how the model writes calls, so it cannot hold {}; it "
+                                   "takes --tool-call-parser, or another \"tool_choice\"",
+                                   param, answer ? "answers to a form beside them" : "them to be strict"),
+                       "unsupported");
+    return std::nullopt;
+  }
+  if (answer) {
+    const Json calls = calls_alone(*form, tools, one);
+    return AnswerFormat{{{"type", "or"}, {"elements", Json::array({calls, std::move(answer->format)})}}, answer->param};
+  }
+  if (!has_strict(tools) && !one) return std::nullopt;
+  return AnswerFormat{calls_amid_text(*form, tools, one), fields.path("tools"), /*amid_text=*/true};
+}
+
+// Calls that are forced are the whole answer: a form of its text has nothing to hold.
+std::optional<AnswerFormat> read_format(const Fields& fields, const ToolChoice& choice, const CallForm* form) {
+  std::optional<AnswerFormat> answer = read_answer_format(fields);
+  if (choice.kind == ToolChoice::Kind::required) return forced_calls(fields, choice);
+  if (choice.kind == ToolChoice::Kind::none || !has_tools(fields)) return answer;
+  return free_calls(fields, form, std::move(answer));
 }
 
 }  // namespace
@@ -250,6 +274,8 @@ void check_tools(const Fields& fields) {
     if (!inner.read("name", name) || name.empty())
       throw BadRequest(inner.path("name"), inner.path("name") + ": is required");
     if (const Json* parameters = inner.find("parameters")) Fields(*parameters, inner.path("parameters"));
+    bool strict = false;
+    inner.read("strict", strict);
   }
 }
 
@@ -269,7 +295,8 @@ Chat render_chat(const Fields& fields, const ServedModel& model) {
   const ToolChoice choice = read_tool_choice(fields);
   const bool forced = choice.kind == ToolChoice::Kind::required;
   chat.with_tools = has_tools(fields) && choice.kind != ToolChoice::Kind::none;
-  chat.format = read_format(fields, choice);
+  const CallForm* const form = model.tools ? find_call_form(*model.tools) : nullptr;
+  chat.format = read_format(fields, choice, form);
   const std::string tools = chat.with_tools ? dump_exact(*fields.find("tools")) : "";
   const Json kwargs = read_kwargs(fields);
 
@@ -280,7 +307,7 @@ Chat render_chat(const Fields& fields, const ServedModel& model) {
     const Json& last = messages.back();
     if (last["role"] != "assistant")
       throw BadRequest("continue_final_message", "continue_final_message: the last message must be the assistant's");
-    if (chat.format)
+    if (chat.format && !chat.format->amid_text)
       throw BadRequest(chat.format->param, chat.format->param + ": an answer that is begun cannot be held to a form");
     chat.output.continued = last["content"].get<std::string>();
     messages.erase(messages.size() - 1);
@@ -301,7 +328,11 @@ Chat render_chat(const Fields& fields, const ServedModel& model) {
     chat.output.reasoning = model.reasoning;
     chat.output.in_reasoning = reasons;
   }
-  if (chat.format && reasons) chat.format->format = behind_reasoning(std::move(chat.format->format));
+  if (chat.format && reasons && !chat.format->amid_text) {
+    const bool may_call = form && chat.with_tools && !forced;
+    chat.format->format =
+        behind_reasoning(std::move(chat.format->format), may_call ? call_beginnings(*form) : Json::array());
+  }
   chat.output.tools = forced ? find_tool_format("json_array") : chat.with_tools ? model.tools : nullptr;
   if (chat.output.tools) {
     chat.output.tool_list = *fields.find("tools");

@@ -7,15 +7,28 @@ endif()
 
 file(GLOB sources ${xgrammar_home}/cpp/*.cc ${xgrammar_home}/cpp/support/*.cc ${xgrammar_home}/cpp/converter_ext/*.cc)
 
-# xgrammar 0.2.8 lets control characters into strings with minLength or maxLength, which is no JSON.
+# Two corrections to xgrammar 0.2.8.
 set(converter ${xgrammar_home}/cpp/json_schema_converter.cc)
+file(READ ${converter} mended)
+function(mend what from to)
+  string(REPLACE "${from}" "${to}" text "${mended}")
+  if(text STREQUAL mended)
+    message(FATAL_ERROR "${converter}: ${what}: no longer where this file mends them")
+  endif()
+  set(mended "${text}" PARENT_SCOPE)
+endfunction()
+
+# Control characters in strings with minLength or maxLength are no JSON.
 set(any_but_ends "{{'\"', '\"'}, {'\\\\', '\\\\'}, {'\\r', '\\r'}, {'\\n', '\\n'}}, true);")
-file(READ ${converter} text)
-string(REPLACE "AddCharacterClass(${any_but_ends}"
-  "AddCharacterClass({{0, 0x1f}, {'\"', '\"'}, {'\\\\', '\\\\'}}, true);" mended "${text}")
-if(mended STREQUAL text)
-  message(FATAL_ERROR "${converter}: the characters of bounded strings are no longer where this file mends them")
-endif()
+mend("the characters of bounded strings" "AddCharacterClass(${any_but_ends}"
+  "AddCharacterClass({{0, 0x1f}, {'\"', '\"'}, {'\\\\', '\\\\'}}, true);")
+
+# Qwen's values stand on lines of their own: other white space around them belongs to a string.
+set(value "      elements.push_back(RuleRef(value_rule_id));\n")
+set(space "      elements.push_back(WhitespaceExpression());\n")
+set(line "      elements.push_back(json_format_ == JSONFormat::kQwenXML ? ByteString(\"\\n\") : WhitespaceExpression());\n")
+mend("the ends of Qwen's values" "${space}${value}${space}" "${line}${value}${line}")
+
 file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/xgrammar/json_schema_converter.cc CONTENT "${mended}" @ONLY)
 list(REMOVE_ITEM sources ${converter})
 

@@ -2,7 +2,8 @@
 
     structured_test.py --program KTMPI FIXTURE [--requests 200]
 
-Through openai-python: JSON schemas, also streamed and several at once, forced tool calls, mistakes. Every answer that
+Through openai-python: JSON schemas, also streamed and several at once, tool calls, forced or strict and beside a
+schema, mistakes. Every answer that
 ends by itself must match, and the same seed gives the same answer on one rank and on three. Plain requests between
 200 structured ones are answered as alone.
 """
@@ -84,6 +85,27 @@ def calls(client):
         assert isinstance(choice, str) or made[0][0] == "high", made
 
 
+def strict_calls(server, client):
+    """Strict calls in the model's own form, alone and instead of a demanded object. A bias towards the token that begins
+    either chooses for a model that knows nothing."""
+    tools = [dict(tool, function=dict(tool["function"], strict=True)) for tool in TOOLS]
+    for form in ({}, {"response_format": schema_ask(0)["response_format"]}):
+        for begin in ("<tool_call>", "{"):
+            (token,) = server.post("/tokenize", {"prompt": begin})[1]["tokens"]
+            answer = client.chat.completions.create(
+                model="m", messages=user("Go."), tools=tools, parallel_tool_calls=False, logit_bias={str(token): 100},
+                seed=3, max_tokens=20 if begin == "{" and not form else LENGTH, extra_body=NO_THINKING, **form).choices[0]
+            if begin == "<tool_call>":
+                (call,) = answer.message.tool_calls
+                n = json.loads(call.function.arguments)["n"]
+                assert answer.finish_reason == "tool_calls" and not answer.message.content, answer
+                assert type(n) is int and 0 <= n - {"low": 0, "high": 90}[call.function.name] <= 9, answer
+            else:
+                assert not answer.message.tool_calls and answer.message.content, answer
+                if form:
+                    check_object(answer.message.content)
+
+
 def mistakes(openai, client):
     for form, words in (({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "what"}}}, "what"),
                         ({"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}}, "not")):
@@ -134,6 +156,7 @@ def main():
             client = openai.OpenAI(base_url=f"http://{server.address}/v1", api_key="-", max_retries=0, timeout=120)
             texts[world] = objects(client)
             calls(client)
+            strict_calls(server, client)
             if world == 3:
                 thinking(client)
                 mistakes(openai, client)

@@ -230,6 +230,180 @@ TEST(ForcedCalls, AreAnthropicsAnyAndTool) {
   EXPECT_EQ(answer["content"][0]["input"], Json({{"x", 1}}));
 }
 
+// One strict tool, one that is not.
+constexpr std::string_view kStrictTools = R"(, "tools": [
+    {"type": "function", "function": {"name": "add", "strict": true, "parameters": {"type": "object",
+      "properties": {"n": {"type": "integer"}, "how": {"enum": ["up", "down"]}, "text": {"type": "string"}},
+      "required": ["n"], "additionalProperties": false}}},
+    {"type": "function", "function": {"name": "free", "parameters": {"type": "object",
+      "properties": {"n": {"type": "integer"}}}}}])";
+
+// A call as the family's template writes it: of `name` with n.
+struct Family {
+  const char* parser;
+  const char* begin;  // before the first call
+  const char* call;   // {0}: name, {1}: n, {2}: which call
+  const char* between;
+  const char* end;
+};
+
+constexpr Family kFamilies[] = {
+    {"qwen3_coder", "", "<tool_call>\n<function={0}>\n<parameter=n>\n{1}\n</parameter>\n</function>\n</tool_call>",
+     "\n", ""},
+    {"hermes", "", "<tool_call>\n{{\"name\": \"{0}\", \"arguments\": {{\"n\": {1}}}}}\n</tool_call>", "\n", ""},
+    {"kimi_k2", "<|tool_calls_section_begin|>",
+     "<|tool_call_begin|>functions.{0}:{2}<|tool_call_argument_begin|>{{\"n\": {1}}}<|tool_call_end|>", "",
+     "<|tool_calls_section_end|>"},
+    {"deepseekv32", "<｜DSML｜function_calls>\n",
+     "<｜DSML｜invoke name=\"{0}\">\n<｜DSML｜parameter name=\"n\" string=\"false\">{1}</｜DSML｜parameter>\n"
+     "</｜DSML｜invoke>",
+     "\n", "\n</｜DSML｜function_calls>"},
+    {"deepseekv31", "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>{0}<｜tool▁sep｜>{{\"n\": {1}}}<｜tool▁call▁end｜>",
+     "", "<｜tool▁calls▁end｜>"},
+    {"deepseekv3", "<｜tool▁calls▁begin｜>",
+     "<｜tool▁call▁begin｜>function<｜tool▁sep｜>{0}\n```json\n{{\"n\": {1}}}\n```<｜tool▁call▁end｜>", "\n",
+     "<｜tool▁calls▁end｜>"},
+};
+
+struct WrittenCall {
+  const char* name;
+  const char* n;
+};
+
+std::string written(const Family& family, const std::vector<WrittenCall>& calls) {
+  std::string text = family.begin;
+  for (size_t i = 0; i < calls.size(); ++i) {
+    if (i > 0) text += family.between;
+    text += fmt::format(fmt::runtime(family.call), calls[i].name, calls[i].n, i);
+  }
+  return text + family.end;
+}
+
+TEST(StrictCalls, HoldWhatTheModelCallsInItsOwnForm) {
+  for (const Family& family : kFamilies) {
+    SCOPED_TRACE(family.parser);
+    Job job = chat(kStrictTools, model_with(family.parser, ""));
+    ASSERT_EQ(job.grammars.size(), 1u);
+    EXPECT_EQ(job.grammars[0].param, "tools");
+    const std::string good = written(family, {{"add", "5"}});
+    EXPECT_TRUE(admits(job, "No call at all, not even <b>."));
+    EXPECT_TRUE(admits(job, good));
+    EXPECT_TRUE(admits(job, "I add.\n" + good));
+    EXPECT_TRUE(admits(job, written(family, {{"add", "5"}, {"free", "1"}, {"add", "-6"}})));
+    EXPECT_FALSE(admits(job, written(family, {{"add", "five"}})));
+    EXPECT_FALSE(admits(job, written(family, {{"add", "5"}, {"add", "x"}})));
+    EXPECT_FALSE(admits(job, written(family, {{"sub", "5"}})));
+    EXPECT_FALSE(admits(job, good.substr(0, good.size() / 2)));
+
+    const Json choice = Json::parse(play(job, written(family, {{"add", "5"}, {"free", "1"}}), 3))["choices"][0];
+    EXPECT_EQ(choice["finish_reason"], "tool_calls");
+    ASSERT_EQ(choice["message"]["tool_calls"].size(), 2u);
+    EXPECT_EQ(Json::parse(choice["message"]["tool_calls"][0]["function"]["arguments"].get<std::string>()),
+              Json({{"n", 5}}));
+  }
+}
+
+TEST(StrictCalls, LeaveOtherToolsAsTheyAre) {
+  for (const Family& family : kFamilies) {
+    SCOPED_TRACE(family.parser);
+    const Job job = chat(kStrictTools, model_with(family.parser, ""));
+    EXPECT_TRUE(admits(job, written(family, {{"free", "\"five\""}})));
+    EXPECT_TRUE(admits(job, written(family, {{"free", "1"}, {"add", "2"}})));
+    EXPECT_FALSE(admits(job, written(family, {{"free", "1"}, {"add", "two"}})));
+  }
+  EXPECT_TRUE(chat(kTools, model_with("qwen3_coder", "")).grammars.empty());
+}
+
+TEST(StrictCalls, CannotBeHadWithoutTheBeginningThatIsHeld) {
+  for (const Family& family : kFamilies) {
+    SCOPED_TRACE(family.parser);
+    const Job job = chat(kStrictTools, model_with(family.parser, ""));
+    std::string headless = written(family, {{"add", "five"}});
+    headless.erase(0, *family.begin ? std::string_view(family.begin).size() : sizeof("<tool_call>\n") - 1);
+    EXPECT_EQ(admits(job, headless), std::string_view(family.parser) == "hermes");  // where that is only text
+  }
+}
+
+TEST(StrictCalls, HoldEveryKindOfValue) {
+  const auto call = [](std::string_view rest) {
+    return fmt::format("<tool_call>\n<function=add>\n<parameter=n>\n5\n</parameter>\n{}</function>\n</tool_call>",
+                       rest);
+  };
+  const Job job = chat(kStrictTools, model_with("qwen3_coder", ""));
+  EXPECT_TRUE(admits(job, call("<parameter=how>\nup\n</parameter>\n")));
+  EXPECT_TRUE(admits(job, call("<parameter=text>\n  two\nlines <b>\n\n</parameter>\n")));
+  EXPECT_TRUE(admits(job, call("<parameter=how>\nup\n</parameter>\n<parameter=text>\n\n</parameter>\n")));
+  EXPECT_FALSE(admits(job, call("<parameter=how>\nsideways\n</parameter>\n")));
+  EXPECT_FALSE(admits(job, call("<parameter=how>\n up\n</parameter>\n")));  // the space would be part of the value
+  EXPECT_FALSE(admits(job, call("<parameter=where>\nhere\n</parameter>\n")));
+}
+
+TEST(StrictCalls, AreHeldInReasoningToo) {
+  const Job job = chat(kStrictTools, model_with("qwen3_coder", "qwen3"));
+  EXPECT_TRUE(admits(job, "Add?</think>\n\n" + written(kFamilies[0], {{"add", "5"}})));
+  EXPECT_TRUE(admits(job, "Add?</think>\n\nNo."));
+  EXPECT_FALSE(admits(job, "Add?</think>\n\n" + written(kFamilies[0], {{"add", "x"}})));
+  EXPECT_FALSE(admits(job, "Add? " + written(kFamilies[0], {{"add", "x"}})));
+}
+
+TEST(StrictCalls, AreOneWhereTheClientWantsOne) {
+  for (const Family& family : kFamilies) {
+    SCOPED_TRACE(family.parser);
+    for (const std::string_view tools : {kStrictTools, kTools}) {
+      const Job job = chat(std::string(tools) + R"(, "parallel_tool_calls": false)", model_with(family.parser, ""));
+      EXPECT_TRUE(admits(job, "One: " + written(family, {{"add", "5"}})));
+      EXPECT_FALSE(admits(job, written(family, {{"add", "5"}, {"add", "6"}})));
+      EXPECT_FALSE(admits(job, written(family, {{"add", "5"}}) + written(family, {{"add", "6"}})));
+    }
+  }
+}
+
+TEST(StrictCalls, NeedAParserOfTheModelsCalls) {
+  for (const char* parser : {"", "json_array"}) {
+    const auto parsed =
+        parse_chat(fmt::format(R"({{"messages": [{{"role": "user", "content": "hi"}}]{}}})", kStrictTools),
+                   model_with(parser, ""));
+    ASSERT_TRUE(std::holds_alternative<ApiError>(parsed));
+    EXPECT_EQ(std::get<ApiError>(parsed).param, "tools");
+    EXPECT_NE(std::get<ApiError>(parsed).message.find("--tool-call-parser"), std::string::npos);
+  }
+}
+
+TEST(FormBesideTools, IsHeldUnlessTheModelCalls) {
+  const std::string form = fmt::format(R"(, "json_schema": {})", kRain);
+  for (const Family& family : kFamilies) {
+    for (const std::string_view tools : {kStrictTools, kTools}) {
+      SCOPED_TRACE(family.parser);
+      const Job job = chat(std::string(tools) + form, model_with(family.parser, ""));
+      EXPECT_EQ(job.grammars[0].param, "json_schema");
+      EXPECT_TRUE(admits(job, R"({"rain": true})"));
+      EXPECT_TRUE(admits(job, written(family, {{"add", "5"}})));
+      EXPECT_TRUE(admits(job, written(family, {{"add", "5"}, {"add", "6"}})));
+      EXPECT_EQ(admits(job, written(family, {{"add", "\"x\""}})), tools == kTools);
+      EXPECT_FALSE(admits(job, R"({"rain": 1})"));
+      EXPECT_FALSE(admits(job, "I add." + written(family, {{"add", "5"}})));
+      EXPECT_FALSE(admits(job, R"({"rain": true})" + written(family, {{"add", "5"}})));
+    }
+  }
+}
+
+TEST(FormBesideTools, BeginsBehindTheReasoning) {
+  const Job job =
+      chat(std::string(kTools) + fmt::format(R"(, "json_schema": {})", kRain), model_with("qwen3_coder", "qwen3"));
+  EXPECT_TRUE(admits(job, "Rain?</think>\n\n{\"rain\": true}"));
+  EXPECT_TRUE(admits(job, "Rain?</think>\n\n" + written(kFamilies[0], {{"add", "5"}})));
+  EXPECT_FALSE(admits(job, "Rain? " + written(kFamilies[0], {{"add", "5"}}) + "</think>{\"rain\": true}"));
+  EXPECT_FALSE(admits(job, "Rain?</think>\n\nNo."));
+}
+
+TEST(FormBesideTools, HoldsNothingWhereTheAnswerIsCalls) {
+  const Job job = chat(std::string(kTools) + fmt::format(R"(, "tool_choice": "required", "json_schema": {})", kRain));
+  EXPECT_TRUE(admits(job, R"([{"name": "add", "parameters": {"a": 5}}])"));
+  EXPECT_FALSE(admits(job, R"({"rain": true})"));
+  EXPECT_TRUE(admits(chat(std::string(kTools) + fmt::format(R"(, "tool_choice": "none", "json_schema": {})", kRain)),
+                     R"({"rain": true})"));
+}
+
 TEST(Structured, ReadsAnthropicsOutputFormat) {
   for (const char* member : {R"(, "output_format": )", R"(, "output_config": {"effort": "low", "format": )"}) {
     const bool config = std::string_view(member).ends_with("\"format\": ");
@@ -238,6 +412,16 @@ TEST(Structured, ReadsAnthropicsOutputFormat) {
     EXPECT_TRUE(admits(job, R"({"rain": true})"));
     EXPECT_FALSE(admits(job, "It rains."));
   }
+}
+
+TEST(StrictCalls, AreAnthropicsToo) {
+  ServedModel model = model_with("hermes", "");
+  const Job job = job_of(parse_messages(
+      R"({"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], "tools": [{"name": "f", "strict": true,
+          "input_schema": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}}]})",
+      model));
+  EXPECT_TRUE(admits(job, written(kFamilies[1], {{"f", "5"}})));
+  EXPECT_FALSE(admits(job, written(kFamilies[1], {{"f", "\"5\""}})));
 }
 
 }  // namespace
