@@ -59,7 +59,7 @@ class FakeTemplate : public ChatTemplate {
     last_kwargs_ = std::string(kwargs);
     return nlohmann::json::parse(kwargs)["add_generation_prompt"].get<bool>() ? text + "assistant:" : text;
   }
-  mutable std::string last_kwargs_;  // for tests that use one thread
+  inline static thread_local std::string last_kwargs_;
 };
 
 // The tokens that the engine makes of a prompt: the prompt again, or of a last user message "say:TEXT" the text.

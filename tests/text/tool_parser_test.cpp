@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -195,7 +196,7 @@ TEST(KimiK2Parser, NeverShowsMarkersOfCalls) {
 }
 
 TEST(KimiK2Parser, ReadsCallsWithoutASectionAndWithBrokenJson) {
-  EXPECT_EQ(read("kimi_k2", "x" + kimi("functions.f:0", "{'a': 1}") + "y"),
+  EXPECT_EQ(read("kimi_k2", std::string("x") + kimi("functions.f:0", "{'a': 1}") + "y"),
             (ParsedAnswer{"", "xy", {{"f", "{'a': 1}"}}}));
   EXPECT_EQ(read("kimi_k2", section(kimi("functions.f:0", "{\"a\": 1") + kimi("functions.g:1", "{\"b\": 2}}"))),
             (ParsedAnswer{"", "}", {{"f", "{\"a\": 1"}, {"g", "{\"b\": 2}"}}}));
@@ -390,57 +391,67 @@ double seconds_byte_by_byte(const OutputParserOptions& options, const std::strin
   return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
 }
 
-TEST(ToolParsers, ReadALongAnswerByteByByteInTime) {
-  const std::string file(1 << 20, 'x');
-  const std::string object = "{\"content\": \"" + file + "\"}";
-
-  EXPECT_LT(seconds_byte_by_byte(format("qwen3_coder"), call("write", param("content", file))), 1);
-  EXPECT_LT(seconds_byte_by_byte(format("kimi_k2"), section(kimi("functions.write:0", object))), 1);
-  EXPECT_LT(seconds_byte_by_byte(format("hermes"), "<tool_call>{\"name\": \"write\", \"arguments\": " + object + "}"),
-            1);
-  EXPECT_LT(seconds_byte_by_byte(format("qwen3_coder"), file), 1);
+// A text four times as long takes four times as long, where quadratic time would be sixteen times (0.2 s and more).
+template <class TextOf>
+void expect_linear_time(const OutputParserOptions& options, const TextOf& text_of) {
+  const double once = seconds_byte_by_byte(options, text_of(1 << 14));
+  EXPECT_LT(seconds_byte_by_byte(options, text_of(1 << 16)), 8 * once + 0.02)
+      << options.tools->name << ": " << text_of(80);
 }
 
-// Linear time whatever comes, for every format: a quarter megabyte takes some 20 ms, in quadratic time many seconds.
-TEST(ToolParsers, ReadHostileAnswersByteByByteInTime) {
-  const auto repeated = [](const std::string& part) {
-    std::string text;
-    while (text.size() < (1 << 18)) text += part;
-    return text;
+TEST(ToolParsers, ReadLongAnswersInLinearTime) {
+  const auto object = [](size_t size) { return fmt::format("{{\"content\": \"{}\"}}", std::string(size, 'x')); };
+
+  expect_linear_time(format("qwen3_coder"), [](size_t n) { return std::string(n, 'x'); });
+  expect_linear_time(format("qwen3_coder"),
+                     [](size_t n) { return call("write", param("content", std::string(n, 'x'))); });
+  expect_linear_time(format("kimi_k2"), [&](size_t n) { return section(kimi("functions.write:0", object(n))); });
+  expect_linear_time(format("hermes"),
+                     [&](size_t n) { return "<tool_call>{\"name\": \"write\", \"arguments\": " + object(n) + "}"; });
+}
+
+TEST(ToolParsers, ReadHostileAnswersInLinearTime) {
+  struct Hostile {
+    std::string begin, repeated, end;
   };
   const std::string open_value = "<tool_call>\n<function=write>\n<parameter=content>\n";
-  const std::string texts[] = {
-      repeated("<"),
-      repeated("<tool_call>\n"),
-      repeated("</parameter>\n"),
-      "<tool_call>" + repeated(" "),
-      "<tool_call>\n<function=" + repeated("f"),
-      repeated("<tool_call>\n<function=f<"),
-      open_value + repeated("line of text\n"),
-      open_value + repeated("<function=f>\n<parameter=a>\n"),
-      open_value + repeated("a\n</function>\n</tool_call>\n"),
-      repeated(call("write", "<parameter=content>\n<function=f>\n<parameter=x>\ny\n</parameter>\n")),
-      "<tool_call>\n<function=search>\n<parameter=filters>\n" + repeated("["),
-      "<tool_call>\n<function=search>\n<parameter=filters>\n" + repeated("{'a': "),
-      "<tool_call>{\"name\": \"f\", \"arguments\": " + repeated("{\"a\": [") + "</tool_call>",
-      "<tool_call>{\"arguments\": {\"a\": \"" + repeated("\\\"x"),
-      "<|tool_call_begin|>" + repeated("<|"),
-      repeated("<|tool_calls_section_begin|><|tool_call_begin|>f<|tool_call_argument_begin|>{"),
-      repeated("<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n"),
-      repeated("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{}"),
-      "[" + repeated("{\"name\": \"f\", \"parameters\": {}},"),
-      repeated("</think></thin"),
-      repeated("\xFF\xC0\x80\xED\xA0\x80"),
-      repeated(std::string("\0\x01\x1F", 3)),
+  const Hostile texts[] = {
+      {"", "<", ""},
+      {"", "<tool_call>\n", ""},
+      {"", "</parameter>\n", ""},
+      {"<tool_call>", " ", ""},
+      {"<tool_call>\n<function=", "f", ""},
+      {"", "<tool_call>\n<function=f<", ""},
+      {open_value, "line of text\n", ""},
+      {open_value, "<function=f>\n<parameter=a>\n", ""},
+      {open_value, "a\n</function>\n</tool_call>\n", ""},
+      {"", call("write", "<parameter=content>\n<function=f>\n<parameter=x>\ny\n</parameter>\n"), ""},
+      {"<tool_call>\n<function=search>\n<parameter=filters>\n", "[", ""},
+      {"<tool_call>\n<function=search>\n<parameter=filters>\n", "{'a': ", ""},
+      {"<tool_call>{\"name\": \"f\", \"arguments\": ", "{\"a\": [", "</tool_call>"},
+      {"<tool_call>{\"arguments\": {\"a\": \"", "\\\"x", ""},
+      {"<|tool_call_begin|>", "<|", ""},
+      {"", "<|tool_calls_section_begin|><|tool_call_begin|>f<|tool_call_argument_begin|>{", ""},
+      {"", "<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n", ""},
+      {"", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{}", ""},
+      {"[", "{\"name\": \"f\", \"parameters\": {}},", ""},
+      {"", "</think></thin", ""},
+      {"", "\xFF\xC0\x80\xED\xA0\x80", ""},
+      {"", std::string("\0\x01\x1F", 3), ""},
   };
   for (const ToolFormat& f : tool_formats()) {
     if (f.name == "qwen" || f.name == "qwen25") continue;  // read as hermes
     OutputParserOptions options = format(f.name);
     options.reasoning = find_reasoning_format("qwen3");
-    for (const std::string& text : texts) {
+    for (const Hostile& hostile : texts) {
+      const auto text_of = [&](size_t size) {
+        std::string text = hostile.begin;
+        while (text.size() < size) text += hostile.repeated;
+        return text + hostile.end;
+      };
       for (const bool in_reasoning : {false, true}) {
         options.in_reasoning = in_reasoning;
-        EXPECT_LT(seconds_byte_by_byte(options, text), 2) << f.name << ": " << text.substr(0, 80);
+        expect_linear_time(options, text_of);
       }
     }
   }
