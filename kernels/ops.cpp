@@ -19,6 +19,7 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 bool has_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+bool has_bf16() { return has_vnni() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi"); }
 // Tiles need the processor (CPUID 7.0 EDX: bits 22 AMX-BF16, 24 AMX-TILE, 25 AMX-INT8) and the kernel's permission for
 // the state.
 bool has_amx() {
@@ -36,6 +37,7 @@ std::vector<const Ops*> find_ops() {
   if (has_vnni()) ops.push_back(&kAmxEmulatedOps);
   if (has_avx512()) ops.push_back(&kAvx512Ops);
   if (has_vnni()) ops.push_back(&kAvx512VnniOps);
+  if (has_bf16()) ops.push_back(&kAvx512Bf16Ops);
   if (has_amx()) ops.push_back(&kAmxOps);
   return ops;
 }

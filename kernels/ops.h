@@ -94,7 +94,7 @@ struct SigmoidRouting {
 inline constexpr int kMaxExpertGroups = 64;
 
 struct Ops {
-  std::string_view name;  // "ref", "avx2", "avx512", "avx512-vnni", "amx", "amx-emulated"
+  std::string_view name;  // "ref", "avx2", "avx512", "avx512-vnni", "avx512-bf16", "amx", "amx-emulated"
 
   // Quantises k_tiles * 32 values of a row in groups of group_tiles tiles: q = round(x * 127 / max|x|).
   void (*quantize)(const bf16* x, int k_tiles, int group_tiles, int8_t* q, QuantGroup* groups);

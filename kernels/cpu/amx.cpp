@@ -172,7 +172,7 @@ void make_bf16_tile(const std::byte* tile, std::byte* out) {
 
 template <class F>
 struct Bf16TileChains {
-  static constexpr int kRows = kTileRows, kMaxPanels = F::kStreams;
+  static constexpr int kRows = kTileRows, kRowUnit = 16, kMaxPanels = F::kStreams;
   static int panels(int rows) { return rows < kFewestTileRows ? VectorChains<F>::panels(rows) : 2; }
 
   static void run(const ChainJob& job, int panels, float* acc) {
@@ -220,7 +220,7 @@ void make_int8_tile(const std::byte* tile, std::byte* out) {
 
 template <class F>
 struct Int8TileChains {
-  static constexpr int kRows = kTileRows, kMaxPanels = F::kStreams;
+  static constexpr int kRows = kTileRows, kRowUnit = 16, kMaxPanels = F::kStreams;
   static int panels(int rows) { return rows < kFewestTileRows ? VectorChains<F>::panels(rows) : 2; }
 
   static void run(const ChainJob& job, int panels, float* acc) {

@@ -1,5 +1,5 @@
-// AVX-512 F, BW, DQ, VL; compiled a second time with VNNI for 8-bit activations. FP32 multiply-add rather than
-// VDPBF16PS, whose order of adding is another one than the tiles'.
+// AVX-512 F, BW, DQ, VL; compiled a second time with VNNI for 8-bit activations, and a third time with BF16 and VBMI
+// too. The first two multiply bf16 as FP32.
 
 #include <immintrin.h>
 
@@ -11,30 +11,26 @@ namespace {
 // (the loops need the vector type first)
 #include "kernels/cpu/loops.h"
 
-#ifdef KT_VNNI
-// The limit for bf16 counts VDPBF16PS where there is one, although the loops have to do without it.
-__attribute__((target("avx512bf16"))) double multiply_bf16_dots(int64_t rounds) {
-  const __m512bh a = (__m512bh)_mm512_set1_epi16(0x3f80);
-  __m512 sum[12];
-  for (__m512& s : sum) s = _mm512_setzero_ps();
-  for (int64_t n = 0; n < rounds; ++n) {
-#pragma GCC unroll 12
-    for (__m512& s : sum) s = _mm512_dpbf16_ps(s, a, a);
-#pragma GCC unroll 12
-    for (__m512& s : sum) asm volatile("" : "+v"(s));
-  }
-  return static_cast<double>(rounds) * 12 * 16 * 4;
-}
-struct VnniTable : VectorTable {
+#ifdef KT_BF16
+#include "kernels/cpu/dots_avx512.h"
+
+struct DotTable : VectorTable {
+  using Bf16 = DotChains<Bf16Pairs>;
+  using Fp8 = DotChains<Fp8Pairs>;
+  using RawInt4 = DotChains<RawInt4Pairs>;
   static double multiply(bool int8, int64_t rounds) {
-    return !int8 && __builtin_cpu_supports("avx512bf16") ? multiply_bf16_dots(rounds) : multiply_vectors(int8, rounds);
+    if (int8) return multiply_vectors(int8, rounds);
+    const Pairs one = _mm512_set1_epi16(0x3f80);
+    return 16 * 4 * multiply_sums(rounds, splat(0.0f), [one](V& sum) { keep(sum = dot(sum, one, one)); });
   }
 };
 #endif
 }  // namespace
 
-#ifdef KT_VNNI
-extern const Ops kAvx512VnniOps = make_table<VnniTable>("avx512-vnni");
+#if defined(KT_BF16)
+extern const Ops kAvx512Bf16Ops = make_table<DotTable>("avx512-bf16");
+#elif defined(KT_VNNI)
+extern const Ops kAvx512VnniOps = make_table<VectorTable>("avx512-vnni");
 #else
 extern const Ops kAvx512Ops = make_table<VectorTable>("avx512");
 #endif

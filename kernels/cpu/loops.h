@@ -189,38 +189,38 @@ inline void integer_chains(const ChainJob& job, int row, int panel, float* acc, 
     for (int j = 0; j < P; ++j) store(acc + (row + r) * acc_row + (panel + j) * 16, sum[r][j]);
 }
 
-// Covers rows x panels with the blocks above: for one row several panels (weight streams), for two rows four, for more
-// two.
-template <int Streams, class Block>
+// Covers rows x panels with blocks like those above: for one row Streams panels (weight streams), for up to Wide rows
+// four, for more two.
+template <int Streams, int Wide, class Block>
 inline void cover(int rows, int panels, const Block& block) {
   int j = 0;
   if (rows == 1)
     for (; j + Streams <= panels; j += Streams) block.template operator()<1, Streams>(0, j);
-  if (rows <= 2)
-    for (; j + 4 <= panels; j += 4)
-      rows == 1 ? block.template operator()<1, 4>(0, j) : block.template operator()<2, 4>(0, j);
-  for (; j + 2 <= panels; j += 2) {
-    int r = 0;
-    for (; r + 6 <= rows; r += 6) block.template operator()<6, 2>(r, j);
-    switch (rows - r) {
-      case 5: block.template operator()<5, 2>(r, j); break;
-      case 4: block.template operator()<4, 2>(r, j); break;
-      case 3: block.template operator()<3, 2>(r, j); break;
-      case 2: block.template operator()<2, 2>(r, j); break;
-      case 1: block.template operator()<1, 2>(r, j); break;
-      default: break;
-    }
+  for (; rows <= Wide && j + 4 <= panels; j += 4) {
+    if (rows == 1) block.template operator()<1, 4>(0, j);
+    if (rows == 2) block.template operator()<2, 4>(0, j);
+    if constexpr (Wide >= 3)
+      if (rows == 3) block.template operator()<3, 4>(0, j);
   }
+  for (; j + 2 <= panels; j += 2)
+    for (int r = 0; r < rows; r += 6) switch (rows - r) {
+        case 5: block.template operator()<5, 2>(r, j); break;
+        case 4: block.template operator()<4, 2>(r, j); break;
+        case 3: block.template operator()<3, 2>(r, j); break;
+        case 2: block.template operator()<2, 2>(r, j); break;
+        case 1: block.template operator()<1, 2>(r, j); break;
+        default: block.template operator()<6, 2>(r, j); break;
+      }
   for (; j < panels; ++j)
     for (int r = 0; r < rows; ++r) block.template operator()<1, 1>(r, j);
 }
 
 template <class F>
 struct VectorChains {
-  static constexpr int kRows = 6, kMaxPanels = F::kStreams;
+  static constexpr int kRows = 6, kRowUnit = 1, kMaxPanels = F::kStreams;
   static int panels(int rows) { return rows == 1 ? F::kStreams : rows == 2 ? 4 : 2; }
   static void run(const ChainJob& job, int panels, float* acc) {
-    cover<F::kStreams>(job.rows, panels, [&]<int R, int P>(int row, int panel) {
+    cover<F::kStreams, 2>(job.rows, panels, [&]<int R, int P>(int row, int panel) {
       if constexpr (F::kIntegers)
         integer_chains<F, R, P>(job, row, panel, acc, panels * 16);
       else
@@ -252,13 +252,14 @@ inline void sweep(const Rows& x, const PackedMatrix& w, int begin, int end, int 
   alignas(64) float acc[Chains::kRows * Chains::kMaxPanels * 16];
   for (int i0 = 0; i0 < x.count; i0 += kRowBlock) {
     const int i1 = i0 + kRowBlock < x.count ? i0 + kRowBlock : x.count;
-    const int group = Chains::panels(i1 - i0);
+    const int group = Chains::panels(i1 - i0), blocks = static_cast<int>(ceil_div(i1 - i0, Chains::kRows));
+    const int step = static_cast<int>(round_up(ceil_div(i1 - i0, blocks), Chains::kRowUnit));
     for (int p = begin; p < end; p += group) {
       const int count = end - p < group ? end - p : group;
       const std::byte* panels[Chains::kMaxPanels];
       for (int j = 0; j < count; ++j) panels[j] = w.panel(p + j);
-      for (int i = i0; i < i1; i += Chains::kRows) {
-        const int rows = i1 - i < Chains::kRows ? i1 - i : Chains::kRows;
+      for (int i = i0; i < i1; i += step) {
+        const int rows = i1 - i < step ? i1 - i : step;
         for (int t = 0; t < tiles; t += slice) {
           Chains::run({x, i, rows, w, panels, t, t + slice < tiles ? t + slice : tiles}, count, acc);
           for (int r = 0; r < rows; ++r) done(i + r, p, count, acc + r * count * 16);
@@ -606,25 +607,22 @@ uint64_t read(const std::byte* data, size_t bytes, int streams) {
                         : read_streams<1>(data, bytes);
 }
 
-// Twelve independent sums hide the latency of any multiply-add. Not the loops' own widest form when that is a tile.
-double multiply_vectors(bool int8, int64_t rounds) {
-  const V a = splat(1.0f), b = splat(1e-9f);
-  const Line w = load_bytes(reinterpret_cast<const std::byte*>(&a));
-  V sum[12];
-  I dot[12];
-  for (int i = 0; i < 12; ++i) sum[i] = splat(0.0f), dot[i] = zero_i();
+// Rounds of as many independent sums as there are registers for: twelve hide the latency of any multiply-add.
+template <class Sum, class Multiply>
+inline double multiply_sums(int64_t rounds, Sum zero, Multiply multiply) {
+  Sum a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero, i = zero, j = zero, k = zero,
+      l = zero;  // one by one: g++ keeps an array in memory
   for (int64_t n = 0; n < rounds; ++n) {
-#pragma GCC unroll 12
-    for (int i = 0; i < 12; ++i) {
-      if (int8)
-        dot[i] = dot4<0>(dot[i], w, 0x01010101);
-      else
-        sum[i] = fma(a, b, sum[i]);
-    }
-#pragma GCC unroll 12
-    for (int i = 0; i < 12; ++i) keep(sum[i], dot[i]);
+    multiply(a), multiply(b), multiply(c), multiply(d), multiply(e), multiply(f);
+    if (kManyRegisters) multiply(g), multiply(h), multiply(i), multiply(j), multiply(k), multiply(l);
   }
-  return static_cast<double>(rounds) * 12 * 16 * (int8 ? 8 : 2);
+  return static_cast<double>(rounds) * (kManyRegisters ? 12 : 6);
+}
+double multiply_vectors(bool int8, int64_t rounds) {
+  const V x = splat(1.0f), y = splat(1e-9f);
+  const Line w = load_bytes(reinterpret_cast<const std::byte*>(&x));
+  if (int8) return 16 * 8 * multiply_sums(rounds, zero_i(), [w](I& sum) { keep(sum = dot4<0>(sum, w, 0x01010101)); });
+  return 16 * 2 * multiply_sums(rounds, splat(0.0f), [x, y](V& sum) { keep(sum = fma(x, y, sum)); });
 }
 
 template <class Table>

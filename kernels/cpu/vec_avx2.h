@@ -209,6 +209,7 @@ inline int store_int8(int8_t* p, V x) {
 
 // For the measurement of limits.
 inline V either(V x, V y) { return {_mm256_or_ps(x.a, y.a), _mm256_or_ps(x.b, y.b)}; }
-inline void keep(V& x, I& y) { asm volatile("" : "+m"(x), "+m"(y)); }
+inline void keep(V& a) { asm volatile("" : "+x"(a.a), "+x"(a.b)); }
+inline void keep(I& a) { asm volatile("" : "+x"(a.a), "+x"(a.b)); }
 
 constexpr bool kManyRegisters = false;  // for sixteen sums of sixteen floats besides the operands

@@ -114,13 +114,13 @@ inline void load_fp8_line(const std::byte* tile, int p, V& even, V& odd) {
 }
 // The same of a RAWINT4 tile (kernels/format/rawint4.h): nibbles index a table of u - 8 in bf16; the table repeats, so
 // the bit above a nibble does not matter.
+alignas(64) static constexpr uint16_t kInt4Values[32] = {
+    0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80, 0x0000, 0x3f80, 0x4000,
+    0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040,
+    0xc000, 0xbf80, 0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0};
 inline void load_int4_line(const std::byte* tile, int p, V& even, V& odd) {
-  alignas(64) static constexpr uint16_t kValues[32] = {0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80,
-                                                       0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0,
-                                                       0xc100, 0xc0e0, 0xc0c0, 0xc0a0, 0xc080, 0xc040, 0xc000, 0xbf80,
-                                                       0x0000, 0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0};
   const __m512i w = _mm512_srli_epi16(_mm512_loadu_si512(tile + p / 4 * 64), static_cast<unsigned>(p % 4 * 4));
-  const __m512i line = _mm512_permutexvar_epi16(w, _mm512_load_si512(kValues));
+  const __m512i line = _mm512_permutexvar_epi16(w, _mm512_load_si512(kInt4Values));
   even.v = _mm512_castsi512_ps(_mm512_slli_epi32(line, 16));
   odd.v = _mm512_castsi512_ps(_mm512_and_si512(line, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
 }
@@ -165,6 +165,7 @@ inline int store_int8(int8_t* p, V a) {
 
 // For the measurement of limits.
 inline V either(V a, V b) { return {_mm512_or_ps(a.v, b.v)}; }
-inline void keep(V& a, I& b) { asm volatile("" : "+v"(a.v), "+v"(b.v)); }
+inline void keep(V& a) { asm volatile("" : "+v"(a.v)); }
+inline void keep(I& a) { asm volatile("" : "+v"(a.v)); }
 
 constexpr bool kManyRegisters = true;  // for sixteen sums of sixteen floats besides the operands
