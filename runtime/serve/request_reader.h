@@ -42,7 +42,7 @@ class RequestReader {
   std::unique_ptr<Parser> parser_;
   HttpRequest request_;
   ApiError error_;
-  bool begun_ = false, has_head_ = false, expects_continue_ = false;
+  bool begun_ = false, has_head_ = false, body_begun_ = false, expects_continue_ = false;
 };
 
 }  // namespace kt
