@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <cmath>
-#include <cstdio>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <sstream>
@@ -14,9 +14,9 @@
 #include "launcher/commands.h"
 #include "launcher/job_policy.h"
 #include "launcher/machine_limits.h"
-#include "launcher/step_timing.h"
+#include "launcher/step_lines.h"
 #include "runtime/base/log.h"
-#include "runtime/model/traffic.h"
+#include "runtime/engine/step_recorder.h"
 
 namespace kt {
 namespace {
@@ -32,7 +32,8 @@ constexpr std::string_view kSummary =
 struct Settings {
   std::string prompt_list, context_list;
   std::vector<int> prompts, contexts;
-  int decode = 16, batch = 1, layers = 0, experts = 0;
+  std::string compare;  // "", "paths" or "recorder"
+  int decode = 16, batch = 1, rounds = 1, layers = 0, experts = 0;
   bool no_indexer = false;
   std::vector<std::string> rest;  // the options of serve
 
@@ -53,6 +54,11 @@ po::options_description describe(Settings& s) {
   options.add_options()("decode", po::value(&s.decode)->value_name("N")->default_value(s.decode),
                         "decode steps of each measurement");
   options.add_options()("batch", po::value(&s.batch)->value_name("N")->default_value(s.batch), "sequences at a time");
+  options.add_options()("rounds", po::value(&s.rounds)->value_name("N")->default_value(s.rounds),
+                        "measure so many times; lines give medians");
+  options.add_options()("compare", po::value(&s.compare)->value_name("WORD"),
+                        "take all steps in two ways by turns, a line for each: recorder (off, on), or paths (prompts "
+                        "hybrid, layerwise) with what the policy predicts and would choose");
   options.add_options()("layers", po::value(&s.layers)->value_name("N"),
                         "only so many layers, the first and the last ones; with load-format dummy");
   options.add_options()("experts", po::value(&s.experts)->value_name("N"),
@@ -85,8 +91,11 @@ void check(Settings& s) {
   };
   at_least("decode", s.decode, 1);
   at_least("batch", s.batch, 1);
+  at_least("rounds", s.rounds, 1);
   at_least("layers", s.layers, 0);
   at_least("experts", s.experts, 0);
+  if (!s.compare.empty() && s.compare != "paths" && s.compare != "recorder")
+    fail(kExitUsage, "compare: expected paths or recorder, found '{}'", s.compare);
 }
 
 // Nothing when help was asked for, which is then printed. What is no option of its own is one of serve's.
@@ -119,6 +128,8 @@ std::optional<Settings> read_settings(int argc, char** argv) {
 RunConfig run_config(const Settings& s) {
   RunConfig run = parse_run_config(s.rest);
   run.disable_radix_cache = true;
+  if (s.compare == "paths" && run.prefill_threshold() != -1)
+    fail(kExitUsage, "compare paths: the policy chooses with kt-gpu-prefill-token-threshold auto alone");
   if (!run.max_running_requests) run.max_running_requests = s.batch;
   if (!run.max_total_tokens) {
     const int64_t tokens = cache_tokens(s.batch, s.longest(), s.decode);
@@ -153,6 +164,9 @@ void check_fits(const Settings& s, const JobRank& job) {
   if (needed > there || s.longest() + s.decode + 1 > job.engine.context_length)
     fail(kExitUsage, "batch {} of {} + {} tokens: the cache has room for {}, the model for {} each", s.batch,
          s.longest(), s.decode + 1, there, job.engine.context_length);
+  if (s.compare == "paths" && s.batch * s.longest() > max_step_rows(job.engine))
+    fail(kExitUsage, "compare paths: batch {} of {} tokens is more than a step of {}", s.batch, s.longest(),
+         max_step_rows(job.engine));
 }
 
 // GB/s of every rank's threads, all of them reading at once.
@@ -168,119 +182,61 @@ std::vector<double> dram_limits(JobRank& job) {
   return all;
 }
 
-double rounded(double x, double to = 1e4) { return std::round(x * to) / to; }
-
-double median(std::vector<double> v) {
-  if (v.empty()) return 0.0;
-  std::nth_element(v.begin(), v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2), v.end());
-  return v[v.size() / 2];
-}
-
-// The parts of one rank's time in all steps of a phase, `divisor` of them taken together.
-Json parts_of(const PhaseTotals& totals, double divisor, double dram_gbps) {
-  Json parts = Json::array();
-  for (int p = 0; p < kStepParts; ++p) {
-    const PartTotal& total = totals.parts[static_cast<size_t>(p)];
-    if (total.seconds <= 0.0) continue;
-    const StepPartName name = name_of(static_cast<StepPart>(p));
-    Json part = {{"part", name.part}, {"layer", name.layer}, {"ms", rounded(total.seconds / divisor * 1e3)}};
-    if (total.bytes > 0.0) {
-      const double gbps = total.bytes / total.seconds / 1e9;
-      part["mb"] = rounded(total.bytes / divisor / 1e6);
-      part["gbps"] = rounded(gbps, 100);
-      part["fraction_of_dram"] = rounded(gbps / dram_gbps, 1000);
-    }
-    parts.push_back(std::move(part));
-  }
-  return parts;
-}
-
-// Prefill counts whole prompts, decode one step.
-Json ranks_of(const JobRank& job, const StepTiming& timing, Phase phase, const std::vector<double>& dram) {
-  Json ranks = Json::array();
-  Topology topology = job.topology;
-  for (int r = 0; r < topology.world; ++r) {
-    topology.rank = r;
-    const PhaseTotals& totals = timing.by_rank[static_cast<size_t>(r)][static_cast<size_t>(phase)];
-    const double divisor = phase == Phase::decode ? std::max<double>(1.0, static_cast<double>(totals.steps)) : 1.0;
-    ranks.push_back({{"rank", r},
-                     {"role", topology.role_name()},
-                     {"dram_gbps", rounded(dram[static_cast<size_t>(r)], 100)},
-                     {"wait_ms", rounded(totals[StepPart::wait].seconds / divisor * 1e3)},
-                     {"parts", parts_of(totals, divisor, dram[static_cast<size_t>(r)])}});
-  }
-  return ranks;
-}
-
-class Report {
- public:
-  Report(const Settings& settings, const JobRank& job, std::vector<double> dram)
-      : settings_(settings), job_(job), dram_(std::move(dram)) {}
-
-  void prefill(int prompt, const StepTiming& timing) const {
-    Json line = head("prefill", prompt);
-    line["chunk"] = job_.engine.chunked_prefill_size;
-    line["ttft_ms"] = rounded(timing.prefill_s * 1e3, 1e3);
-    line["tokens_per_s"] = rounded(settings_.batch * prompt / timing.prefill_s, 100);
-    print(std::move(line), timing, Phase::prefill);
-  }
-
-  // `measured`: whether the context was computed; else the cache holds arbitrary numbers.
-  void decode(int context, const StepTiming& timing, bool measured) const {
-    const double step = median(timing.decode_s);
-    Json line = head("decode", context);
-    line["context_computed"] = measured;
-    line["steps"] = timing.decode_s.size();
-    line["ms_per_token"] = rounded(step * 1e3);
-    line["tokens_per_s"] = rounded(settings_.batch / step, 100);
-    if (const MlaSpec& mla = job_.model().mla; mla.heads && mla.indexer) {
-      const double layers = static_cast<double>(job_.model().layers.size()) * settings_.batch;
-      const SparseTraffic traffic = sparse_traffic(mla, {.first = context, .count = 1});
-      line["picked_rows_mb"] = rounded(layers * traffic.rows / 1e6);
-      line["index_keys_mb"] = rounded(layers * traffic.index_keys / 1e6);
-    }
-    print(std::move(line), timing, Phase::decode);
-  }
-
- private:
-  Json head(const char* phase, int tokens) const {
-    const ModelConfig& model = job_.model();
-    Json line = {{"phase", phase}};
-    line[std::string_view(phase) == "prefill" ? "prompt" : "context"] = tokens;
-    line.update(Json{{"batch", settings_.batch},
-                     {"model", job_.run.served_model_name},
-                     {"layers", model.layers.size()},
-                     {"experts", model.moe.experts},
-                     {"indexer", model.mla.indexer.has_value()},
-                     {"method", info(job_.experts->source.format).name},
-                     {"ranks_total", job_.topology.world},
-                     {"threads", job_.cores.threads},
-                     {"kernels", job_.ops->name}});
-    return line;
-  }
-
-  void print(Json line, const StepTiming& timing, Phase phase) const {
-    line["ranks"] = ranks_of(job_, timing, phase, dram_);
-    fmt::print("{}\n", line.dump());
-    if (std::fflush(stdout) != 0) fail(kExitTryAgain, "stdout: a line could not be written");
-  }
-
-  const Settings& settings_;
-  const JobRank& job_;
-  std::vector<double> dram_;
+// A way to take the same steps: what it is called in lines, and what makes the following steps go that way.
+struct Variant {
+  Json names;
+  std::function<void()> begin;
 };
 
-void measure(const Settings& s, const JobRank& job, ClusterRunner& runner, const Report& report) {
+std::vector<Variant> variants(const Settings& s, ExpertPolicy& policy, Recorder& recorder) {
+  if (s.compare == "recorder")
+    return {{{{"recording", false}}, [&] { recorder.stop(); }}, {{{"recording", true}}, [&] { recorder.start(); }}};
+  if (s.compare == "paths")
+    return {{{{"path", "hybrid"}}, [&] { policy.force(Path::hybrid); }},
+            {{{"path", "layerwise"}}, [&] { policy.force(Path::layerwise); }}};
+  return {{Json::object(), [] {}}};
+}
+
+// What the policy says of a prompt of one step, before any such step was taken.
+Json prediction(const Settings& s, const PrefillPath& path, const Json& names, int rows, int most) {
+  if (s.compare != "paths") return names;
+  const PrefillPath::Choice choice = path.choose(rows);
+  Json line = names;
+  const double seconds = names["path"] == "hybrid" ? choice.hybrid_s : choice.layerwise_s;
+  line["predicted_ms"] = std::round(seconds * 1e6) / 1e3;
+  line["chosen"] = choice.path == Path::hybrid ? "hybrid" : "layerwise";
+  line["layerwise_from"] = path.layerwise_from(most);
+  return line;
+}
+
+// All variants in turn, round by round, so that whatever else the machine does meets all of them alike.
+void measure(const Settings& s, const JobRank& job, ClusterRunner& runner, ExpertPolicy& policy, Recorder& recorder,
+             const StepLines& lines) {
+  const std::vector<Variant> ways = variants(s, policy, recorder);
+  const PrefillPath predicted = policy.path();
+  const int most = max_step_rows(job.engine);
+  const auto rounds = [&](const std::function<StepTiming()>& once) {
+    std::vector<StepTiming> timings(ways.size());
+    for (int i = 0; i < s.rounds; ++i)
+      for (size_t w = 0; w < ways.size(); ++w) {
+        ways[w].begin();
+        timings[w] += once();
+      }
+    return timings;
+  };
   for (int prompt : s.prompts) {
     log("prompt {}", prompt);
     time_prompts(job, runner, s.batch, std::min(prompt, kBlockTokens), 1);  // warms up
-    const StepTiming timing = time_prompts(job, runner, s.batch, prompt, s.decode);
-    report.prefill(prompt, timing);
-    report.decode(prompt, timing, true);
+    const auto timings = rounds([&] { return time_prompts(job, runner, s.batch, prompt, s.decode); });
+    for (size_t w = 0; w < ways.size(); ++w) {
+      lines.prefill(prompt, timings[w], prediction(s, predicted, ways[w].names, s.batch * prompt, most));
+      lines.decode(prompt, timings[w], true, ways[w].names);
+    }
   }
   for (int context : s.contexts) {
     log("context {}", context);
-    report.decode(context, time_contexts(job, runner, s.batch, context, s.decode), false);
+    const auto timings = rounds([&] { return time_contexts(job, runner, s.batch, context, s.decode); });
+    for (size_t w = 0; w < ways.size(); ++w) lines.decode(context, timings[w], false, ways[w].names);
   }
 }
 
@@ -298,9 +254,12 @@ int bench_step(const Settings& settings, const RunConfig& run, Transport& transp
   }
   ExpertPolicy policy(expert_policy_config(job));
   restore_averages(policy, run);
-  ClusterRunner runner(transport, job.topology, job.model(), job.trunk ? &*job.trunk : nullptr, {&policy});
+  Recorder recorder(recorder_config(run, job.model()));
+  StepRecorder step_recorder(recorder, &policy.hot_now());
+  ClusterRunner runner(transport, job.topology, job.model(), job.trunk ? &*job.trunk : nullptr,
+                       {&policy, &step_recorder});
   policy.prepare(runner);
-  measure(settings, job, runner, Report(settings, job, std::move(dram)));
+  measure(settings, job, runner, policy, recorder, StepLines(job, settings.batch, std::move(dram)));
   runner.dismiss();
   return kExitOk;
 }

@@ -1,6 +1,7 @@
 #include "launcher/job_policy.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 
 #include "runtime/base/log.h"
@@ -26,6 +27,20 @@ void restore_averages(ExpertPolicy& policy, const RunConfig& run) {
   if (run.kt_expert_statistics.empty() || !std::filesystem::exists(run.kt_expert_statistics, error)) return;
   policy.restore(read_counts(run.kt_expert_statistics));
   log("averages of expert use are from {}", run.kt_expert_statistics);
+}
+
+RecorderConfig recorder_config(const RunConfig& run, const ModelConfig& model) {
+  const std::string& mode = run.expert_distribution_recorder_mode;
+  const char* folder = std::getenv("SGLANG_EXPERT_DISTRIBUTION_RECORDER_DIR");
+  RecorderConfig config{.hot_sets = run.record_kt_gpu_expert_distribution,
+                        .passes = run.expert_distribution_recorder_buffer_size,
+                        .folder = folder && *folder ? folder : "/tmp",
+                        .experts = model.moe.experts,
+                        .top_k = model.moe.top_k};
+  if (mode == "per_pass") config.mode = RecorderMode::per_pass;
+  if (mode == "per_token") config.mode = RecorderMode::per_token;
+  for (const LayerSpec& layer : model.layers) config.moe.push_back(layer.ffn == Ffn::moe);
+  return config;
 }
 
 }  // namespace kt

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "launcher/job.h"
+#include "runtime/placement/recorder.h"
 #include "runtime/policy/expert_policy.h"
 
 namespace kt {
@@ -9,5 +10,7 @@ namespace kt {
 ExpertPolicyConfig expert_policy_config(const JobRank& job);
 // The moving average of an earlier run, where one has left it.
 void restore_averages(ExpertPolicy& policy, const RunConfig& run);
+// What they ask of a recording.
+RecorderConfig recorder_config(const RunConfig& run, const ModelConfig& model);
 
 }  // namespace kt

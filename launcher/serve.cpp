@@ -6,7 +6,6 @@
 #include <cctype>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <optional>
@@ -123,20 +122,6 @@ std::vector<ServedRank> served_ranks(Topology topology) {
   for (topology.rank = 0; topology.rank < topology.world; ++topology.rank)
     ranks.push_back({topology.node_of[topology.rank], topology.role_name()});
   return ranks;
-}
-
-RecorderConfig recorder_config(const RunConfig& run, const ModelConfig& model) {
-  const std::string& mode = run.expert_distribution_recorder_mode;
-  const char* folder = std::getenv("SGLANG_EXPERT_DISTRIBUTION_RECORDER_DIR");
-  RecorderConfig config{.hot_sets = run.record_kt_gpu_expert_distribution,
-                        .passes = run.expert_distribution_recorder_buffer_size,
-                        .folder = folder && *folder ? folder : "/tmp",
-                        .experts = model.moe.experts,
-                        .top_k = model.moe.top_k};
-  if (mode == "per_pass") config.mode = RecorderMode::per_pass;
-  if (mode == "per_token") config.mode = RecorderMode::per_token;
-  for (const LayerSpec& layer : model.layers) config.moe.push_back(layer.ffn == Ffn::moe);
-  return config;
 }
 
 // "A.example,b" -> "a.example", "b".

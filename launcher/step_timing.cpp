@@ -45,7 +45,7 @@ class TimedRunner final : public StepRunner {
     Clock::time_point last = start;
     for (const auto& [phase, end] : ends_) {
       if (phase == Phase::prefill) {
-        timing.prefill_s = seconds(start, end);
+        timing.prefill_s = {seconds(start, end)};
         timing.decode_s.clear();  // of a part of the batch
       } else {
         timing.decode_s.push_back(seconds(last, end));
@@ -90,6 +90,13 @@ StepPlan decode_plan(int batch, int position, int blocks_each, int vocab, std::m
 int blocks_for(int tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
 
 }  // namespace
+
+void StepTiming::operator+=(const StepTiming& more) {
+  prefill_s.insert(prefill_s.end(), more.prefill_s.begin(), more.prefill_s.end());
+  decode_s.insert(decode_s.end(), more.decode_s.begin(), more.decode_s.end());
+  by_rank.resize(more.by_rank.size());
+  for (size_t r = 0; r < by_rank.size(); ++r) by_rank[r] = by_rank[r] + more.by_rank[r];
+}
 
 int64_t cache_tokens(int batch, int tokens, int decode) {
   return int64_t{batch} * blocks_for(tokens + decode + 1) * kBlockTokens;

@@ -8,9 +8,11 @@ namespace kt {
 
 // How long steps took on rank 0, and what the time of every rank went into meanwhile.
 struct StepTiming {
-  double prefill_s = 0.0;           // until every prompt of the batch was computed
+  std::vector<double> prefill_s;    // of each round: until every prompt of the batch was computed
   std::vector<double> decode_s;     // of each decode step of the whole batch
-  std::vector<StepTotals> by_rank;  // of these steps
+  std::vector<StepTotals> by_rank;  // of all these steps
+
+  void operator+=(const StepTiming& more);
 };
 
 // Prompts of random tokens and then `decode` further tokens each, by an engine of its own.

@@ -30,18 +30,21 @@ Phase phase_of(const StepPlan& plan) {
   return plan.tokens.size() == plan.slices.size() ? Phase::decode : Phase::prefill;
 }
 
-StepTotals operator-(const StepTotals& later, const StepTotals& earlier) {
-  StepTotals difference = later;
-  for (size_t p = 0; p < difference.size(); ++p) {
-    difference[p].steps -= earlier[p].steps;
-    difference[p].rows -= earlier[p].rows;
-    for (size_t i = 0; i < difference[p].parts.size(); ++i) {
-      difference[p].parts[i].seconds -= earlier[p].parts[i].seconds;
-      difference[p].parts[i].bytes -= earlier[p].parts[i].bytes;
+// a + sign * b
+static StepTotals combine(StepTotals a, const StepTotals& b, int sign) {
+  for (size_t p = 0; p < a.size(); ++p) {
+    a[p].steps += sign * b[p].steps;
+    a[p].rows += sign * b[p].rows;
+    for (size_t i = 0; i < a[p].parts.size(); ++i) {
+      a[p].parts[i].seconds += sign * b[p].parts[i].seconds;
+      a[p].parts[i].bytes += sign * b[p].parts[i].bytes;
     }
   }
-  return difference;
+  return a;
 }
+
+StepTotals operator-(const StepTotals& later, const StepTotals& earlier) { return combine(later, earlier, -1); }
+StepTotals operator+(const StepTotals& a, const StepTotals& b) { return combine(a, b, 1); }
 
 std::span<const std::byte> encode(const StepTotals& totals) { return std::as_bytes(std::span(totals)); }
 

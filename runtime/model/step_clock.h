@@ -53,6 +53,7 @@ struct PhaseTotals {
 };
 using StepTotals = std::array<PhaseTotals, kPhases>;
 StepTotals operator-(const StepTotals& later, const StepTotals& earlier);
+StepTotals operator+(const StepTotals& a, const StepTotals& b);
 std::span<const std::byte> encode(const StepTotals& totals);      // a view, as memory has it
 StepTotals decode_step_totals(std::span<const std::byte> bytes);  // throws Error(kExitPeerLost)
 

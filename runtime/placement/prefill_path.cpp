@@ -17,6 +17,12 @@ PrefillPath::Choice PrefillPath::choose(int rows) const {
   return c;
 }
 
+int PrefillPath::layerwise_from(int most) const {
+  int from = most + 1;
+  while (from > 1 && choose(from - 1).path == Path::layerwise) --from;
+  return from > most ? 0 : from;
+}
+
 void PrefillPath::measured(Path path, int rows, double seconds) {
   auto [at, is_new] = times_[static_cast<int>(path)].try_emplace(rows, seconds);
   if (!is_new) at->second += (seconds - at->second) / 4;

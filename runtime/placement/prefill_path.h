@@ -25,9 +25,11 @@ class PrefillPath {
 
   // A step of `rows` prompt tokens took so long. Later times of the same number of rows count a quarter.
   void measured(Path path, int rows, double seconds);
-  // Seconds of such a step: between measured sizes by a straight line, below and above by the nearest one's (the
-  // layerwise path below the smallest measured size costs as much as that).
+  // Seconds of such a step: between measured sizes by a straight line, beyond them by the nearest one's (but below
+  // the smallest, layerwise costs as much as that: most experts are still wanted).
   double estimate(Path path, int rows) const;
+  // The fewest rows from which on, up to `most`, layerwise is chosen; 0: it is not chosen for `most`.
+  int layerwise_from(int most) const;
   bool automatic() const { return threshold_ < 0; }
 
  private:

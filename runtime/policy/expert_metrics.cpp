@@ -49,6 +49,8 @@ std::string to_prometheus(const ExpertStats& s) {
          "What the last prefill step would take on either path; 0: not asked");
   fmt::format_to(std::back_inserter(out), "ktmpi_prefill_estimate_seconds{{path=\"hybrid\"}} {}\n", s.hybrid_s);
   fmt::format_to(std::back_inserter(out), "ktmpi_prefill_estimate_seconds{{path=\"layerwise\"}} {}\n", s.layerwise_s);
+  single(out, "prefill_layerwise_from_tokens", "gauge", "Prompt tokens of a step from which it is layerwise; 0: never",
+         s.layerwise_from);
   return out;
 }
 

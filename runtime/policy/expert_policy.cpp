@@ -1,11 +1,21 @@
 #include "runtime/policy/expert_policy.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "runtime/base/log.h"
 
 namespace kt {
 namespace {
+
+// Sizes of the prompts by which both paths are measured: this many tokens, then four times as many, up to a chunk; and
+// where the faster one changes, the size between, as often as kRefinements. Each path and size takes two steps, and
+// more while they are short.
+constexpr int kFirstProbe = 16, kRefinements = 2;
+constexpr double kProbeSeconds = 0.2;
 
 // Of prompts: a slice of one token past the start goes on with an answer (or is a prompt's last token, which is as
 // short).
@@ -16,11 +26,13 @@ int prefill_rows(const StepPlan& plan) {
   return rows;
 }
 
-// A prompt of that many tokens, alone, that wants no logits.
-StepPlan probe(int rows) {
+// A prompt of that many tokens, alone, that wants its last token's logits. The tokens are spread over the vocabulary
+// (a multiplicative hash), so that they choose many experts, as prompts do.
+StepPlan probe(int rows, int vocab) {
   StepPlan plan;
-  plan.slices.push_back({.count = rows, .logits_from = rows});
-  for (int i = 0; i < rows; ++i) plan.tokens.push_back(i * 7 % 64);
+  plan.slices.push_back({.count = rows, .logits_from = rows - 1});
+  for (uint32_t i = 0; i < static_cast<uint32_t>(rows); ++i)
+    plan.tokens.push_back(static_cast<int32_t>(i * 2654435761u % static_cast<uint32_t>(vocab)));
   for (int b = 0; b * kBlockTokens < rows; ++b) plan.blocks.push_back(b);
   plan.block_begin = {0, static_cast<int32_t>(plan.blocks.size())};
   return plan;
@@ -49,7 +61,7 @@ void ExpertPolicy::before(const StepPlan& plan, StepOrders& orders) {
     for (const Exchange& x : update_.take(limit)) orders.moves.push_back({x.layer, x.in, x.out});
   }
   choice_ = path_.choose(prefill_rows(plan));
-  if (forced_) choice_ = {.path = *forced_, .why = "measured"};
+  if (forced_ && choice_.why != "decode") choice_ = {.path = *forced_, .why = "forced"};
   orders.layerwise = choice_.path == Path::layerwise;
   begin_ = Clock::now();
 }
@@ -58,11 +70,11 @@ void ExpertPolicy::after(const StepPlan& plan, const StepReport& report) {
   const std::lock_guard lock(mutex_);
   const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
   const int prefill = prefill_rows(plan);
-  if (config_.update && !forced_) update_.observe(report.counts, plan.rows(), choice_.path == Path::layerwise);
-  if (path_.automatic() && (forced_ || (prefill > 0 && prefill == plan.rows() && plan.slices.size() == 1 &&
-                                        plan.slices[0].first == 0 && prefill == config_.max_rows)))
-    path_.measured(choice_.path, prefill, seconds);
   if (forced_) return;
+  if (config_.update) update_.observe(report.counts, plan.rows(), choice_.path == Path::layerwise);
+  if (path_.automatic() && prefill == config_.max_rows && prefill == plan.rows() && plan.slices.size() == 1 &&
+      plan.slices[0].first == 0)
+    path_.measured(choice_.path, prefill, seconds);
   stats_.pairs += static_cast<uint64_t>(report.pairs);
   stats_.hot_pairs += static_cast<uint64_t>(report.hot_pairs);
   stats_.late_pairs += static_cast<uint64_t>(report.late_pairs);
@@ -86,29 +98,60 @@ void ExpertPolicy::prepare(StepRunner& runner) {
     log("{} of {} experts are hot, brought in {:.2f} s", count, stats_.experts,
         std::chrono::duration<double>(Clock::now() - begin).count());
   }
-  if (path_.automatic()) measure_paths(runner);
+  if (!path_.automatic()) return;
+  int rows = std::min(kFirstProbe, config_.max_rows);
+  measure_paths(runner, rows);
+  for (int below = rows; rows < config_.max_rows; below = rows) {
+    rows = std::min(4 * rows, config_.max_rows);
+    measure_paths(runner, rows);
+    measure_between(runner, below, rows, kRefinements);
+  }
+  const int from = path_.layerwise_from(config_.max_rows);
+  log("prompts are layerwise {}", from ? fmt::format("from {} tokens on", from) : "never");
 }
 
-// Each size once to warm up and once to measure, on each path.
-void ExpertPolicy::measure_paths(StepRunner& runner) {
-  for (int rows = std::min(kBlockTokens, config_.max_rows);; rows = std::min(4 * rows, config_.max_rows)) {
-    for (Path path : {Path::hybrid, Path::layerwise})
-      for (int i = 0; i < 2; ++i) {
-        const std::optional<PrefillPath> before = i == 0 ? std::optional(path_) : std::nullopt;
-        forced_ = path;
-        runner.run(probe(rows));
-        if (before) path_ = *before;
-      }
-    log("prompts of {} tokens: hybrid {:.3f} s, layerwise {:.3f} s", rows, path_.estimate(Path::hybrid, rows),
-        path_.estimate(Path::layerwise, rows));
-    if (rows == config_.max_rows) break;
+// Of each path the fastest of some steps counts: what else happens on a machine only ever adds time.
+void ExpertPolicy::measure_paths(StepRunner& runner, int rows) {
+  const StepPlan plan = probe(rows, runner.vocab());
+  for (Path path : {Path::hybrid, Path::layerwise}) {
+    force(path);
+    double fastest = std::numeric_limits<double>::max(), all = 0;
+    for (int i = 0; i < 2 || (i < 6 && all < kProbeSeconds); ++i) {
+      const Clock::time_point begin = Clock::now();
+      runner.run(plan);
+      const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+      fastest = std::min(fastest, seconds);
+      all += seconds;
+    }
+    path_.measured(path, rows, fastest);
   }
-  forced_.reset();
+  force(std::nullopt);
+  log("prompts of {} tokens: hybrid {:.3f} s, layerwise {:.3f} s", rows, path_.estimate(Path::hybrid, rows),
+      path_.estimate(Path::layerwise, rows));
+}
+
+void ExpertPolicy::measure_between(StepRunner& runner, int below, int above, int times) {
+  const int rows = static_cast<int>(std::sqrt(static_cast<double>(below) * above));
+  if (!times || rows <= below || path_.choose(below).path == path_.choose(above).path) return;
+  measure_paths(runner, rows);
+  measure_between(runner, below, rows, times - 1);
+  measure_between(runner, rows, above, times - 1);
+}
+
+void ExpertPolicy::force(std::optional<Path> path) {
+  const std::lock_guard lock(mutex_);
+  forced_ = path;
+}
+
+PrefillPath ExpertPolicy::path() const {
+  const std::lock_guard lock(mutex_);
+  return path_;
 }
 
 ExpertStats ExpertPolicy::stats() const {
   const std::lock_guard lock(mutex_);
   ExpertStats s = stats_;
+  s.layerwise_from = path_.layerwise_from(config_.max_rows);
   for (const auto& layer : update_.hot()) {
     s.hot_experts += static_cast<int64_t>(layer.size());
     s.hot_per_layer.push_back(static_cast<int>(layer.size()));

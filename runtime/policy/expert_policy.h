@@ -30,6 +30,7 @@ struct ExpertStats {
   double weight = 0, late_weight = 0;
   std::map<std::pair<std::string, std::string>, uint64_t> prefill_steps;  // path, why -> steps with prompt tokens
   double hybrid_s = 0, layerwise_s = 0;                                   // last estimates
+  int layerwise_from = 0;                                                 // see PrefillPath
   std::vector<int> hot_per_layer;
 };
 
@@ -49,6 +50,10 @@ class ExpertPolicy final : public StepObserver {
   // on prompts of some sizes that are thrown away. Runs steps; uses blocks from 0 and slot 0.
   void prepare(StepRunner& runner);
 
+  // For measuring: prompts take this path until it is null again, and nothing is learnt or counted.
+  void force(std::optional<Path> path);
+  PrefillPath path() const;
+
   ExpertStats stats() const;
   const HotSets& hot_now() const { return update_.hot(); }  // for other observers, on the same thread
   void restore(const ExpertCounts& averages);
@@ -56,14 +61,16 @@ class ExpertPolicy final : public StepObserver {
 
  private:
   using Clock = std::chrono::steady_clock;
-  void measure_paths(StepRunner& runner);
+  void measure_paths(StepRunner& runner, int rows);
+  // Where the faster path is not the same.
+  void measure_between(StepRunner& runner, int below, int above, int times);
 
   const ExpertPolicyConfig config_;
   mutable std::mutex mutex_;  // guards all below
   HotUpdate update_;
   PrefillPath path_;
   PrefillPath::Choice choice_;
-  std::optional<Path> forced_;  // while measuring
+  std::optional<Path> forced_;
   std::vector<ExpertMove> first_moves_;
   Clock::time_point begin_;
   ExpertStats stats_;

@@ -105,6 +105,20 @@ class BenchStep(unittest.TestCase):
         self.assertIn(("dense", "dense"), parts)
         self.assertIn(("experts", "moe"), parts)
 
+    def test_two_ways_of_the_same_steps_are_measured_by_turns(self):
+        off, on = self.lines("--context", "100", "--decode", "3", "--rounds", "2", "--compare", "recorder")
+        self.assertEqual([line["recording"] for line in (off, on)], [False, True])
+        self.assertEqual([line["steps"] for line in (off, on)], [6, 6])
+
+        lines = self.lines("--prompt", "70", "--decode", "1", "--compare", "paths",
+                           "--kt-gpu-prefill-token-threshold", "auto", ranks=2)
+        hybrid, layerwise = (line for line in lines if line["phase"] == "prefill")
+        self.assertEqual((hybrid["path"], layerwise["path"]), ("hybrid", "layerwise"))
+        self.assertEqual(hybrid["chosen"], min((hybrid, layerwise), key=lambda line: line["predicted_ms"])["path"])
+        trunk = self.parts(layerwise["ranks"][0])
+        self.assertIn(("experts", "moe"), trunk)
+        self.assertNotIn(("experts", "moe"), self.parts(hybrid["ranks"][0]))
+
     def test_what_cannot_be_measured_is_refused(self):
         for options, expected in ((["--prompt", "64,x"], "found 'x'"), (["--prompt", "1"], "expected at least 2"),
                                   (["--decode", "0"], "decode: expected at least 1"),
@@ -115,6 +129,8 @@ class BenchStep(unittest.TestCase):
                                   (["--context", "64", "--batch", "4", "--max-running-requests", "2"],
                                    "max-running-requests is 2"),
                                   (["--prompts", "64"], "prompts"),
+                                  (["--compare", "x"], "expected paths or recorder"),
+                                  (["--compare", "paths"], "kt-gpu-prefill-token-threshold auto"),
                                   (["--layers", "2", "--load-format", "auto"], "expected load-format dummy")):
             with self.subTest(options=options):
                 answer = self.run_bench(*options)

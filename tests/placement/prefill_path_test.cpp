@@ -31,6 +31,14 @@ TEST(PrefillPath, ChoosesTheFasterBetweenBelowAndAboveWhatWasMeasured) {
   EXPECT_NEAR(path.choose(2000).layerwise_s, 1.1, 1e-9);
 }
 
+TEST(PrefillPath, SaysFromWhereOnItIsLayerwise) {
+  PrefillPath path = measured();
+  EXPECT_EQ(path.layerwise_from(4096), 501);
+  EXPECT_EQ(path.layerwise_from(400), 0);
+  EXPECT_EQ(PrefillPath(512).layerwise_from(4096), 512);
+  EXPECT_EQ(PrefillPath(0).layerwise_from(4096), 0);
+}
+
 TEST(PrefillPath, FollowsWhatStepsTakeLater) {
   PrefillPath path = measured();
   for (int i = 0; i < 30; ++i) path.measured(Path::layerwise, 1024, 2.0);  // a slower link

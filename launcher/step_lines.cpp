@@ -1,0 +1,111 @@
+#include "launcher/step_lines.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "runtime/model/traffic.h"
+
+namespace kt {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+double rounded(double x, double to = 1e4) { return std::round(x * to) / to; }
+
+double median(std::vector<double> v) {
+  if (v.empty()) return 0.0;
+  std::nth_element(v.begin(), v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2), v.end());
+  return v[v.size() / 2];
+}
+
+// The parts of one rank's time in all steps of a phase, `divisor` of them taken together.
+Json parts_of(const PhaseTotals& totals, double divisor, double dram_gbps) {
+  Json parts = Json::array();
+  for (int p = 0; p < kStepParts; ++p) {
+    const PartTotal& total = totals.parts[static_cast<size_t>(p)];
+    if (total.seconds <= 0.0) continue;
+    const StepPartName name = name_of(static_cast<StepPart>(p));
+    Json part = {{"part", name.part}, {"layer", name.layer}, {"ms", rounded(total.seconds / divisor * 1e3)}};
+    if (total.bytes > 0.0) {
+      const double gbps = total.bytes / total.seconds / 1e9;
+      part["mb"] = rounded(total.bytes / divisor / 1e6);
+      part["gbps"] = rounded(gbps, 100);
+      part["fraction_of_dram"] = rounded(gbps / dram_gbps, 1000);
+    }
+    parts.push_back(std::move(part));
+  }
+  return parts;
+}
+
+}  // namespace
+
+// Prefill counts whole prompts, decode one step.
+Json StepLines::ranks(const StepTiming& timing, Phase phase) const {
+  Json ranks = Json::array();
+  Topology topology = job_.topology;
+  for (int r = 0; r < topology.world; ++r) {
+    topology.rank = r;
+    const PhaseTotals& totals = timing.by_rank[static_cast<size_t>(r)][static_cast<size_t>(phase)];
+    const double divisor = std::max(
+        1.0, phase == Phase::decode ? static_cast<double>(totals.steps) : static_cast<double>(timing.prefill_s.size()));
+    ranks.push_back({{"rank", r},
+                     {"role", topology.role_name()},
+                     {"dram_gbps", rounded(dram_[static_cast<size_t>(r)], 100)},
+                     {"wait_ms", rounded(totals[StepPart::wait].seconds / divisor * 1e3)},
+                     {"parts", parts_of(totals, divisor, dram_[static_cast<size_t>(r)])}});
+  }
+  return ranks;
+}
+
+Json StepLines::head(const char* phase, int tokens) const {
+  const ModelConfig& model = job_.model();
+  Json line = {{"phase", phase}};
+  line[std::string_view(phase) == "prefill" ? "prompt" : "context"] = tokens;
+  line.update(Json{{"batch", batch_},
+                   {"model", job_.run.served_model_name},
+                   {"layers", model.layers.size()},
+                   {"experts", model.moe.experts},
+                   {"indexer", model.mla.indexer.has_value()},
+                   {"method", info(job_.experts->source.format).name},
+                   {"ranks_total", job_.topology.world},
+                   {"threads", job_.cores.threads},
+                   {"kernels", job_.ops->name}});
+  return line;
+}
+
+void StepLines::print(Json line, const StepTiming& timing, Phase phase) const {
+  line["ranks"] = ranks(timing, phase);
+  fmt::print("{}\n", line.dump());
+  if (std::fflush(stdout) != 0) fail(kExitTryAgain, "stdout: a line could not be written");
+}
+
+void StepLines::prefill(int prompt, const StepTiming& timing, const Json& more) const {
+  const double seconds = median(timing.prefill_s);
+  Json line = head("prefill", prompt);
+  line["chunk"] = job_.engine.chunked_prefill_size;
+  line["ttft_ms"] = rounded(seconds * 1e3, 1e3);
+  line["tokens_per_s"] = rounded(batch_ * prompt / seconds, 100);
+  line.update(more);
+  print(std::move(line), timing, Phase::prefill);
+}
+
+void StepLines::decode(int context, const StepTiming& timing, bool measured, const Json& more) const {
+  const double step = median(timing.decode_s);
+  Json line = head("decode", context);
+  line["context_computed"] = measured;
+  line["steps"] = timing.decode_s.size();
+  line["ms_per_token"] = rounded(step * 1e3);
+  line["tokens_per_s"] = rounded(batch_ / step, 100);
+  if (const MlaSpec& mla = job_.model().mla; mla.heads && mla.indexer) {
+    const double layers = static_cast<double>(job_.model().layers.size()) * batch_;
+    const SparseTraffic traffic = sparse_traffic(mla, {.first = context, .count = 1});
+    line["picked_rows_mb"] = rounded(layers * traffic.rows / 1e6);
+    line["index_keys_mb"] = rounded(layers * traffic.index_keys / 1e6);
+  }
+  line.update(more);
+  print(std::move(line), timing, Phase::decode);
+}
+
+}  // namespace kt
