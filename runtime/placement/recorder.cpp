@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "runtime/base/error.h"
+#include "runtime/base/log.h"
 #include "runtime/placement/recording_files.h"
 
 namespace kt {
@@ -20,13 +21,18 @@ std::string seconds_since_1970() {
   return fmt::format("{:.6f}", std::chrono::duration<double>(now).count());
 }
 
+size_t bytes_of(const RecordedPass& pass) {
+  return sizeof(int32_t) *
+         (pass.counts.size() + pass.ids.size() + pass.tokens.size() + pass.positions.size() + pass.lengths.size());
+}
+
 }  // namespace
 
 Recorder::Recorder(RecorderConfig config) : config_(std::move(config)) {}
 
 bool Recorder::start() {
   const std::lock_guard lock(mutex_);
-  passes_.clear();
+  forget();
   return !recording_.exchange(true);
 }
 
@@ -39,7 +45,14 @@ void Recorder::record(const RecordedStep& step) {
   const std::lock_guard lock(mutex_);
   if (!recording()) return;
   passes_.push_back(keep(step));
+  bytes_ += bytes_of(passes_.back());
   if (config_.passes > 0 && passes_.size() > static_cast<size_t>(config_.passes)) forget_oldest();
+  while (bytes_ > config_.most_bytes && passes_.size() > 1) {
+    if (config_.mode != RecorderMode::stat && lost_++ == 0)
+      log("recording: {} steps fill {} MB; from now on the oldest make room", passes_.size() - 1,
+          config_.most_bytes / 1'000'000);
+    forget_oldest();
+  }
 }
 
 RecordedPass Recorder::keep(const RecordedStep& step) const {
@@ -61,10 +74,17 @@ RecordedPass Recorder::keep(const RecordedStep& step) const {
   return pass;
 }
 
+void Recorder::forget() {
+  passes_.clear();
+  bytes_ = 0;
+  lost_ = 0;
+}
+
 // The counts of mode stat are only ever added up, so the oldest go to the next, at most to the largest there is.
 void Recorder::forget_oldest() {
   const RecordedPass oldest = std::move(passes_.front());
   passes_.pop_front();
+  bytes_ -= bytes_of(oldest);
   if (config_.mode != RecorderMode::stat || passes_.empty()) return;
   std::vector<int32_t>& next = passes_.front().counts;
   for (size_t i = 0; i < next.size(); ++i)
@@ -93,7 +113,8 @@ std::vector<std::filesystem::path> Recorder::dump() {
     files.push_back(config_.folder / fmt::format("gpu_expert_distribution_{}.pt", time));
     write_hot_sets(files.back(), config_, passes_);
   }
-  passes_.clear();
+  if (lost_ > 0) log("recording: written without the {} oldest steps, for which there was no room", lost_);
+  forget();
   return files;
 }
 

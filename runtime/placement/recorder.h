@@ -18,8 +18,9 @@ enum class RecorderMode : uint8_t { stat, per_pass, per_token };
 
 struct RecorderConfig {
   RecorderMode mode = RecorderMode::stat;
-  bool hot_sets = false;         // also which experts were hot
-  int passes = 1000;             // steps that are kept, at least 1; -1: all
+  bool hot_sets = false;  // also which experts were hot
+  int passes = 1000;      // steps that are kept, at least 1; -1: all that fit into most_bytes
+  size_t most_bytes = size_t{256} << 20;
   std::filesystem::path folder;  // for the files
   std::vector<bool> moe;         // one for each layer
   int experts = 0, top_k = 0;
@@ -50,8 +51,10 @@ struct RecordedPass {
   std::shared_ptr<const HotSets> hot;
 };
 
-// Keeps what the router chose, step by step, on rank 0, where every row is counted once. The files are torch.save's,
-// with the names and layouts of SGLang's recorder (see recording_files.h). All calls may come from any thread.
+// Keeps what the router chose, step by step, on rank 0, where every row is counted once. When it is full the oldest
+// steps make room; of mode stat their counts go on with the next, of others the log says how many were lost. The files
+// are torch.save's, with the names and layouts of SGLang's recorder (see recording_files.h). All calls may come from
+// any thread.
 class Recorder {
  public:
   explicit Recorder(RecorderConfig config);
@@ -69,12 +72,15 @@ class Recorder {
 
  private:
   RecordedPass keep(const RecordedStep& step) const;
+  void forget();
   void forget_oldest();
 
   const RecorderConfig config_;
   std::atomic<bool> recording_ = false;
-  std::mutex mutex_;  // guards passes_
+  std::mutex mutex_;  // guards all below
   std::deque<RecordedPass> passes_;
+  size_t bytes_ = 0;  // of them
+  int64_t lost_ = 0;  // because of most_bytes
 };
 
 }  // namespace kt

@@ -45,6 +45,15 @@ std::vector<int64_t> list(const PickleValue& dict, std::string_view key) {
 const std::vector<int32_t> kFirst = {0, 0, 0, 2, 1, 1, 0, 2, 2}, kSecond = {0, 0, 0, 1, 1, 0, 1, 0, 1},
                            kThird = {0, 0, 0, 0, 5, 5, 5, 5, 0};
 
+// The steps of the records in the only file of a dump.
+std::vector<int64_t> recorded_steps(Recorder& recorder) {
+  const TorchReader file(recorder.dump().at(0));
+  std::vector<int64_t> steps;
+  for (const PickleValue* record : *file.root().find("records")->as<PickleValue::Sequence>())
+    steps.push_back(*record->find("forward_pass_id")->as<int64_t>());
+  return steps;
+}
+
 TEST(Recorder, KeepsNothingUntilItIsStartedAndAfterItIsStopped) {
   const TempFolder folder;
   Recorder recorder(config_in(folder));
@@ -267,6 +276,28 @@ TEST(Recorder, MayBeStartedAndDumpedWhileStepsAreRecorded) {
   for (const auto& file : recorder.dump()) seen += read_counts(file).counts[3];
 
   EXPECT_EQ(seen, 300u);
+}
+
+TEST(Recorder, StaysWithinItsMemoryWhateverTheNumberOfSteps) {
+  const TempFolder folder;
+  RecorderConfig config = config_in(folder, RecorderMode::per_pass, -1);
+  config.most_bytes = 2 * kFirst.size() * sizeof(int32_t);
+  Recorder recorder(config);
+  recorder.start();
+  for (uint64_t step : {1, 2, 3, 4, 5}) recorder.record(step_of(kFirst, step));
+  EXPECT_THAT(recorded_steps(recorder), ElementsAre(4, 5));
+  recorder.record(step_of(kFirst, 6));
+  EXPECT_THAT(recorded_steps(recorder), ElementsAre(6));
+}
+
+TEST(Recorder, KeepsTheLastStepEvenIfItAloneIsTooMuch) {
+  const TempFolder folder;
+  RecorderConfig config = config_in(folder, RecorderMode::per_pass, -1);
+  config.most_bytes = 1;
+  Recorder recorder(config);
+  recorder.start();
+  for (uint64_t step : {1, 2}) recorder.record(step_of(kFirst, step));
+  EXPECT_THAT(recorded_steps(recorder), ElementsAre(2));
 }
 
 }  // namespace
