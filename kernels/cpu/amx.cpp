@@ -120,23 +120,7 @@ void configure_tiles(int a0_rows, int a1_rows) {
 KT_MULTIPLY_TILES(bf16_products, multiply_bf16)
 KT_MULTIPLY_TILES(int8_products, multiply_int8)
 
-// Memory of this thread, grown when needed.
-class Scratch {
- public:
-  ~Scratch() { __builtin_free(data_); }
-  std::byte* at_least(size_t bytes) {
-    if (bytes > size_) {
-      __builtin_free(data_);
-      size_ = (bytes + 4095) / 4096 * 4096;
-      data_ = static_cast<std::byte*>(aligned_alloc(64, size_));
-    }
-    return data_;
-  }
-
- private:
-  std::byte* data_ = nullptr;
-  size_t size_ = 0;
-};
+#include "kernels/cpu/scratch.h"
 thread_local Scratch rows_scratch, tiles_scratch;
 
 constexpr int kTileRows = 32;       // two blocks of sixteen

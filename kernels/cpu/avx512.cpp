@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include <cstdlib>
+
 #include "kernels/cpu/tables.h"
 
 namespace kt {
@@ -12,6 +14,8 @@ namespace {
 #include "kernels/cpu/loops.h"
 
 #ifdef KT_BF16
+#include "kernels/cpu/scratch.h"
+// (likewise)
 #include "kernels/cpu/dots_avx512.h"
 
 struct DotTable : VectorTable {

@@ -17,10 +17,12 @@ inline void store_input_pairs(const bf16* x, int32_t* out) {
   _mm512_store_si512(out, _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), _mm512_loadu_si512(x)));
 }
 
-// How the formats give pair i of a tile, even (Odd = 0) or odd (1).
+// How the formats give pairs i of a tile. kFewestMadeRows: from how many rows on it is faster to make all pairs first.
+// kTileGroups: scales always belong to one tile.
 struct Bf16Pairs : Bf16Lines {
-  static constexpr int kStreams = 8;
-  static void pairs(const std::byte* tile, int i, Pairs& even, Pairs& odd) {
+  static constexpr int kStreams = 8, kFewestMadeRows = kRowBlock + 1;
+  static constexpr bool kTileGroups = false;
+  [[gnu::always_inline]] static void pairs(const std::byte* tile, int i, Pairs& even, Pairs& odd) {
     const __m512i a = _mm512_loadu_si512(tile + i * 128), b = _mm512_loadu_si512(tile + i * 128 + 64);
     even = _mm512_mask_blend_epi16(0x55555555, _mm512_slli_epi32(a, 16), b);
     odd = _mm512_mask_blend_epi16(0x55555555, a, _mm512_srli_epi32(b, 16));
@@ -52,8 +54,9 @@ struct Fp8Table {
 alignas(64) static constexpr Fp8Table kFp8Table;
 
 struct Fp8Pairs : Fp8Lines {
-  static constexpr int kStreams = 8;
-  static void pairs(const std::byte* tile, int i, Pairs& even, Pairs& odd) {
+  static constexpr int kStreams = 8, kFewestMadeRows = 7;
+  static constexpr bool kTileGroups = false;
+  [[gnu::always_inline]] static void pairs(const std::byte* tile, int i, Pairs& even, Pairs& odd) {
     const __m512i w = _mm512_loadu_si512(tile + i * 64);
     const __m512i low =
         _mm512_permutex2var_epi8(_mm512_load_si512(kFp8Table.low), w, _mm512_load_si512(kFp8Table.low + 64));
@@ -68,44 +71,48 @@ struct Fp8Pairs : Fp8Lines {
 
 // Nibbles are moved to the lowest bits of their words, where they index the values of load_int4_line.
 struct RawInt4Pairs : RawInt4Lines {
-  static constexpr int kStreams = 8;
-  static __m512i shifted(__m512i w, int from) {
+  static constexpr int kStreams = 8, kFewestMadeRows = 7;
+  static constexpr bool kTileGroups = true;
+  [[gnu::always_inline]] static __m512i shifted(__m512i w, int from) {
     // Bytes 0 and 2 of each 32 bits: the eight bits from `from` + 4 and from `from`.
     const auto control = [](int64_t bit) { return (bit + 4) | bit << 16 | (bit + 36) << 32 | (bit + 32) << 48; };
     return _mm512_multishift_epi64_epi8(_mm512_set1_epi64(control(from)), w);
   }
-  static void pairs(const std::byte* tile, int i, Pairs& even, Pairs& odd) {
+  [[gnu::always_inline]] static void pairs(const std::byte* tile, int i, Pairs& even, Pairs& odd) {
     const __m512i w = _mm512_loadu_si512(tile + i / 2 * 64), values = _mm512_load_si512(kInt4Values);
     even = _mm512_permutexvar_epi16(shifted(w, i % 2 * 8), values);
     odd = _mm512_permutexvar_epi16(shifted(w, i % 2 * 8 + 16), values);
   }
 };
 
-// acc[r][j][16] = result for row r and panel j.
-template <class F, int R, int P>
+constexpr int kMadeBytes = 1024;  // a tile as pairs: even pairs 0, odd pairs 0, even pairs 1...
+
+// acc[r][j][16] = result for row r and panel j. Made: the weights are pairs already.
+template <class F, bool Made, int R, int P>
 inline void dot_chains(const ChainJob& job, int row, int panel, float* acc, int64_t acc_row) {
   const bf16* x[R];
   for (int r = 0; r < R; ++r) x[r] = job.x.row(job.first + row + r);
   const std::byte* const* panels = job.panels + panel;
-  const size_t scales_at = job.w.scales_at();
-  const int64_t panel_bytes = static_cast<int64_t>(job.w.panel_bytes());
-  const int group = F::kScaleBytes ? job.w.group_tiles : 0;
+  const int64_t scales_at = static_cast<int64_t>(job.w.scales_at()),
+                panel_bytes = static_cast<int64_t>(job.w.panel_bytes()), made_bytes = job.w.k_tiles() * kMadeBytes;
+  const int group = F::kScaleBytes ? job.w.group_tiles : job.t1 - job.t0;
   V sum[R][P];
   for (int r = 0; r < R; ++r)
     for (int j = 0; j < P; ++j) sum[r][j] = splat(0.0f);
   for (int t = job.t0; t < job.t1;) {
-    const int end = group && t + group < job.t1 ? t + group : job.t1;
-    const int g = group ? t / group : 0;
+    const int end = t + group < job.t1 ? t + group : job.t1, g = t / group;
     V part[R][P];
     for (int r = 0; r < R; ++r)
       for (int j = 0; j < P; ++j) part[r][j] = splat(0.0f);
-    for (; t < end; ++t) {
-      alignas(64) int32_t pairs[R][16];
-      for (int r = 0; r < R; ++r) store_input_pairs(x[r] + t * kTileK, pairs[r]);
-      asm volatile("" : "+m"(pairs));
-      // Tiles are read in order; behind a panel's end come the panels after these.
-      int64_t ahead = static_cast<int64_t>(t) * F::kTileBytes + kPrefetchBytes;
-      if (ahead >= panel_bytes) ahead += (P - 1) * panel_bytes;
+    do {
+      alignas(64) int32_t inputs[R][16];
+      for (int r = 0; r < R; ++r) store_input_pairs(x[r] + t * kTileK, inputs[r]);
+      asm volatile("" : "+m"(inputs));
+      // Weights are read in order, and behind a panel's end come the panels after these. While made pairs are used the
+      // memory is idle: time to read the next panels.
+      const int64_t at = static_cast<int64_t>(t) * F::kTileBytes;
+      const int64_t near = at + kPrefetchBytes, next = (P - 1) * panel_bytes;
+      const int64_t ahead = Made ? at + P * panel_bytes : near < panel_bytes ? near : near + next;
       V even[R][P], odd[R][P];
       for (int r = 0; r < R; ++r)
         for (int j = 0; j < P; ++j) even[r][j] = odd[r][j] = splat(0.0f);
@@ -114,10 +121,16 @@ inline void dot_chains(const ChainJob& job, int row, int panel, float* acc, int6
         Pairs we[P], wo[P];
         for (int j = 0; j < P; ++j) {
           for (int line = i; line * 64 < F::kTileBytes; line += 8) __builtin_prefetch(panels[j] + ahead + line * 64);
-          F::pairs(panels[j] + static_cast<int64_t>(t) * F::kTileBytes, i, we[j], wo[j]);
+          if constexpr (Made) {
+            const std::byte* pairs = job.made + (panel + j) * made_bytes + t * kMadeBytes + i * 128;
+            we[j] = _mm512_load_si512(pairs);
+            wo[j] = _mm512_load_si512(pairs + 64);
+          } else {
+            F::pairs(panels[j] + at, i, we[j], wo[j]);
+          }
         }
         for (int r = 0; r < R; ++r) {
-          const Pairs xe = _mm512_set1_epi32(pairs[r][i]), xo = _mm512_set1_epi32(pairs[r][8 + i]);
+          const Pairs xe = _mm512_set1_epi32(inputs[r][i]), xo = _mm512_set1_epi32(inputs[r][8 + i]);
           for (int j = 0; j < P; ++j) {
             even[r][j] = dot(even[r][j], we[j], xe);
             odd[r][j] = dot(odd[r][j], wo[j], xo);
@@ -126,7 +139,7 @@ inline void dot_chains(const ChainJob& job, int row, int panel, float* acc, int6
       }
       for (int r = 0; r < R; ++r)
         for (int j = 0; j < P; ++j) part[r][j] = add(part[r][j], add(even[r][j], odd[r][j]));
-    }
+    } while (++t < end && !F::kTileGroups);
     for (int j = 0; j < P; ++j) {
       const V scale = F::scale(panels[j] + scales_at + g * F::kScaleBytes);
       for (int r = 0; r < R; ++r) sum[r][j] = F::kScaleBytes ? fma(scale, part[r][j], sum[r][j]) : part[r][j];
@@ -136,13 +149,40 @@ inline void dot_chains(const ChainJob& job, int row, int panel, float* acc, int6
     for (int j = 0; j < P; ++j) store(acc + (row + r) * acc_row + (panel + j) * 16, sum[r][j]);
 }
 
+thread_local Scratch made_scratch;
+
 template <class F>
 struct DotChains {
   static constexpr int kRows = 6, kRowUnit = 1, kMaxPanels = F::kStreams;
   static int panels(int rows) { return rows == 1 ? F::kStreams : rows <= 3 ? 4 : 2; }
+
+  // Two panels as pairs, in memory that stays in the L2 cache, when there are rows enough to use them more than once.
+  static const std::byte* make(const PackedMatrix& w, const std::byte* const* panels, int count, int rows) {
+    if (rows < F::kFewestMadeRows || count != 2) return nullptr;
+    std::byte* made = made_scratch.at_least(static_cast<size_t>(2 * w.k_tiles() * kMadeBytes));
+    std::byte* out = made;
+    for (int j = 0; j < 2; ++j)
+      for (int t = 0; t < w.k_tiles(); ++t) {
+        const std::byte* tile = panels[j] + static_cast<int64_t>(t) * F::kTileBytes;
+        for (int line = 0; line < F::kTileBytes; line += 64) __builtin_prefetch(tile + kPrefetchBytes + line);
+#pragma GCC unroll 8
+        for (int i = 0; i < kTileK / 4; ++i, out += 128) {
+          Pairs even, odd;
+          F::pairs(tile, i, even, odd);
+          _mm512_store_si512(out, even);
+          _mm512_store_si512(out + 64, odd);
+        }
+      }
+    return made;
+  }
   static void run(const ChainJob& job, int panels, float* acc) {
-    cover<F::kStreams, 3>(job.rows, panels, [&]<int R, int P>(int row, int panel) {
-      dot_chains<F, R, P>(job, row, panel, acc, panels * 16);
-    });
+    if (job.made)
+      cover<F::kStreams, 3>(job.rows, panels, [&]<int R, int P>(int row, int panel) {
+        dot_chains<F, true, R, P>(job, row, panel, acc, panels * 16);
+      });
+    else
+      cover<F::kStreams, 3>(job.rows, panels, [&]<int R, int P>(int row, int panel) {
+        dot_chains<F, false, R, P>(job, row, panel, acc, panels * 16);
+      });
   }
 };

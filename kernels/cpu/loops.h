@@ -91,6 +91,7 @@ struct ChainJob {
   const PackedMatrix& w;
   const std::byte* const* panels;
   int t0, t1;
+  const std::byte* made;  // the panels as Chains::make left them for all rows, or null
 };
 
 // acc[r][j][16] = result for row r and panel j.
@@ -244,12 +245,21 @@ struct VectorTable {
 // Rows whose inputs stay in cache while all panels pass by.
 constexpr int kRowBlock = 192;
 
-// Calls done(i, p, count, acc) with the results of row i and panels [p, p + count) for every row, panel and slice of
-// `slice` tiles, slices of one row and panel in ascending order.
+// Results of one row and some panels for consecutive slices: slice s, panel j, sixteen outputs at at(s, j).
+struct Results {
+  const float* data;
+  int64_t slice_stride;
+  int slices;
+  const float* at(int s, int j) const { return data + s * slice_stride + j * kPanel; }
+};
+
+// Calls done(i, p, count, results) with the results of row i and panels [p, p + count) for every row, panel and slice
+// of `slice` tiles, slices of one row and panel in ascending order.
 template <class Chains, class Done>
 inline void sweep(const Rows& x, const PackedMatrix& w, int begin, int end, int slice, Done done) {
   const int tiles = w.k_tiles();
-  alignas(64) float acc[Chains::kRows * Chains::kMaxPanels * 16];
+  constexpr int kSlices = 4;  // at once
+  alignas(64) float acc[kSlices * Chains::kRows * Chains::kMaxPanels * 16];
   for (int i0 = 0; i0 < x.count; i0 += kRowBlock) {
     const int i1 = i0 + kRowBlock < x.count ? i0 + kRowBlock : x.count;
     const int group = Chains::panels(i1 - i0), blocks = static_cast<int>(ceil_div(i1 - i0, Chains::kRows));
@@ -258,11 +268,17 @@ inline void sweep(const Rows& x, const PackedMatrix& w, int begin, int end, int 
       const int count = end - p < group ? end - p : group;
       const std::byte* panels[Chains::kMaxPanels];
       for (int j = 0; j < count; ++j) panels[j] = w.panel(p + j);
+      const std::byte* made = nullptr;
+      if constexpr (requires { Chains::make; }) made = Chains::make(w, panels, count, i1 - i0);
       for (int i = i0; i < i1; i += step) {
         const int rows = i1 - i < step ? i1 - i : step;
-        for (int t = 0; t < tiles; t += slice) {
-          Chains::run({x, i, rows, w, panels, t, t + slice < tiles ? t + slice : tiles}, count, acc);
-          for (int r = 0; r < rows; ++r) done(i + r, p, count, acc + r * count * 16);
+        const int64_t stride = static_cast<int64_t>(rows) * count * 16;
+        for (int t = 0; t < tiles;) {
+          int slices = 0;
+          for (; slices < kSlices && t < tiles; t += slice, ++slices)
+            Chains::run({x, i, rows, w, panels, t, t + slice < tiles ? t + slice : tiles, made}, count,
+                        acc + slices * stride);
+          for (int r = 0; r < rows; ++r) done(i + r, p, count, Results{acc + r * count * 16, stride, slices});
         }
       }
     }
@@ -281,17 +297,17 @@ inline void sweep_format(const Rows& x, const PackedMatrix& w, int begin, int en
 
 template <class Table>
 void matmul(const Rows& x, const PackedMatrix& w, int begin, int end, float* out, int64_t ldo) {
-  sweep_format<Table>(x, w, begin, end, w.k_tiles(), [&](int i, int p, int count, const float* acc) {
-    for (int j = 0; j < count; ++j) store(out + i * ldo + (p + j) * kPanel, load(acc + j * 16));
+  sweep_format<Table>(x, w, begin, end, w.k_tiles(), [&](int i, int p, int count, const Results& sums) {
+    for (int j = 0; j < count; ++j) store(out + i * ldo + (p + j) * kPanel, load(sums.at(0, j)));
   });
 }
 
 template <class Table>
 void swiglu(const Rows& x, const PackedMatrix& gate_up, int begin, int end, bf16* h, int64_t ldh) {
   sweep_format<Table>(x, gate_up, 2 * begin, 2 * end, gate_up.k_tiles(),
-                      [&](int i, int p, int count, const float* acc) {
+                      [&](int i, int p, int count, const Results& sums) {
                         for (int j = 0; j < count; j += 2) {
-                          const V gate = load(acc + j * 16), up = load(acc + j * 16 + 16);
+                          const V gate = load(sums.at(0, j)), up = load(sums.at(0, j + 1));
                           store_bf16(h + i * ldh + (p + j) / 2 * kPanel, mul(silu_v(gate), up));
                         }
                       });
@@ -300,11 +316,14 @@ void swiglu(const Rows& x, const PackedMatrix& gate_up, int begin, int end, bf16
 template <class Table>
 void matmul_add(const Rows& x, const PackedMatrix& w, int slice, int begin, int end, const float* scale, double* out,
                 int64_t ldo, const int32_t* out_index) {
-  sweep_format<Table>(x, w, begin, end, slice / kTileK, [&](int i, int p, int count, const float* acc) {
+  sweep_format<Table>(x, w, begin, end, slice / kTileK, [&](int i, int p, int count, const Results& sums) {
     double* row = out + (out_index ? out_index[i] : i) * ldo + p * kPanel;
     const float s = scale ? scale[i] : 1.0f;
-    for (int j = 0; j < count; ++j)
-      store(row + j * kPanel, add(load(row + j * kPanel), scaled_to_grid(load(acc + j * 16), s)));
+    for (int j = 0; j < count; ++j) {
+      D total = load(row + j * kPanel);
+      for (int n = 0; n < sums.slices; ++n) total = add(total, scaled_to_grid(load(sums.at(n, j)), s));
+      store(row + j * kPanel, total);
+    }
   });
 }
 
