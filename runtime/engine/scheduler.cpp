@@ -138,6 +138,7 @@ void Scheduler::add_slice(Sequence& sequence, int count) {
                  .first = first,
                  .count = count,
                  .logits_from = std::clamp(sequence.logits_due - first, 0, count),
+                 .prompt = sequence.prompt,
                  .load = std::exchange(sequence.load, PrefixCache::kNone)};
   if (const int position = state_to_save(sequence, first + count); position > 0) {
     slice.save = cache_.take_snapshot();

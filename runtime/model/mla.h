@@ -13,6 +13,10 @@ namespace kt {
 // Latent attention takes a step's rows in blocks of this size, so that what it keeps per row and head stays small: at
 // 128 heads a row of queries in latent form is 144 KiB.
 inline constexpr int kMlaRows = 256;
+// Rows in expanded form are taken head by head, in larger blocks: the more, the less their keys' expansion weighs.
+inline constexpr int kMlaExpandedRows = 2048;
+// Only whole blocks of a prompt, of so many tokens from its beginning on, are computed in expanded form.
+inline constexpr int kMlaPromptBlock = 256;
 
 // Memory of mix_mla, used by one layer after the other.
 struct MlaRoom {
@@ -23,12 +27,12 @@ struct MlaRoom {
 
   // Per row of a block:
   Buffer down;                // f32 projections of the normed rows, see above
-  Buffer q_latent;            // bf16 normed latent of the queries
+  Buffer q_latent;            // bf16 normed latent of the queries; of larger blocks too
   Buffer q;                   // f32 (heads, head_dim)
   Buffer query;               // bf16 (heads, cached_dim): in latent form, then the rotated part
   Buffer mixed;               // bf16 (heads, kv_rank): weighted sums of latents
   Buffer values;              // f32 (heads, value_dim)
-  Buffer out;                 // bf16 (heads, value_dim)
+  Buffer out;                 // bf16 (heads, value_dim); of larger blocks too
   Buffer index_q, index_q16;  // f32, bf16 (index heads, index head_dim)
   Buffer keys;                // int32 (top_k): positions that the indexer picked
 
@@ -47,7 +51,7 @@ struct MlaRoom {
   }
 
   // One for each thread:
-  std::vector<Buffer> slots;                 // see MlaSlot in mla_block.h
+  std::vector<Buffer> slots;                 // see MlaSlot in mla_block.h, HeadSlot in mla_expand.cpp
   std::vector<std::vector<uint32_t>> ranks;  // of top_keys
 };
 // What mix_mla takes for sequences of up to `context` tokens: an MlaRoom, and its part of the trunk's SpanRoom.

@@ -23,9 +23,13 @@ struct MlaSlot {
 MlaSlot slot_of(const Trunk& t, int64_t slot);
 int64_t index_score_room(const ModelConfig& config);  // floats
 
+// Bytes of a thread's memory for one head of up to `rows` rows in expanded form; in the place of an MlaSlot.
+size_t head_slot_bytes(const MlaSpec& m, int rows);
+
 // A token of the step.
 struct MlaToken {
   int slice, position;
+  bool expanded;  // its form
   const int32_t* blocks;
 };
 
@@ -39,6 +43,7 @@ struct MlaBlock {
   int layer, begin, rows, heads;
   const MlaToken* tokens;
   const int64_t* places;  // in the cache
+  int kept = 0;           // rows of q_latent and out before this block's
 
   int64_t query_stride() const { return static_cast<int64_t>(heads) * m.cached_dim(); }
   bf16* page(int64_t block) const { return t.cache.pages(layer) + block * t.cache.page_stride(); }
@@ -54,14 +59,18 @@ inline void to_bf16_row(const Ops& ops, const float* x, int64_t n, bf16* out) {
   ops.gate_output(x, nullptr, static_cast<int>(n), out);
 }
 
-void project_down(const MlaBlock& b);    // latents of queries and keys; the latter, and the index keys, to the cache
-void absorb_queries(const MlaBlock& b);  // queries in latent form, with their rotated part behind
-void pick_keys(const MlaBlock& b);       // of the rows that see more than top_k, as the indexer has it
-void attend(const MlaBlock& b);          // weighted sums of latents into `mixed`
-void project_up(const MlaBlock& b);      // the heads' value projections, and the output projection into y
+void project_down(const MlaBlock& b);     // latents of queries and keys; the latter, and the index keys, to the cache
+void absorb_queries(const MlaBlock& b);   // queries in latent form, with their rotated part behind
+void pick_keys(const MlaBlock& b);        // of the rows that see more than top_k, as the indexer has it
+void attend(const MlaBlock& b);           // weighted sums of latents into `mixed`
+void project_up(const MlaBlock& b);       // the heads' value projections into `out`
+void attend_expanded(const MlaBlock& b);  // of rows of one sequence, from latents of queries to `out`
+void project_out(const MlaBlock& b);      // the output projection into y
 
 inline Rows latent_queries(const MlaBlock& b) {
-  return {.data = b.room.q_latent.as<bf16>(), .stride = b.m.q_rank, .count = b.rows};
+  return {.data = b.room.q_latent.as<bf16>() + static_cast<int64_t>(b.kept) * b.m.q_rank,
+          .stride = b.m.q_rank,
+          .count = b.rows};
 }
 
 }  // namespace kt

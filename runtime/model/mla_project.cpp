@@ -1,5 +1,5 @@
 // The projections of latent attention: down to latents, queries through their heads' key projections, sums through the
-// value projections.
+// value projections, and the output projection.
 
 #include <cstring>
 
@@ -42,7 +42,7 @@ void project_down(const MlaBlock& b) {
   t.kernels.split(b.rows, 1, [&](int first, int last) {
     for (int r = first; r < last; ++r) {
       b.ops.rms_norm(b.down(r) + b.room.q_at, b.w.q_norm.data(), kLatentEps, b.m.q_rank,
-                     b.room.q_latent.as<bf16>() + static_cast<int64_t>(r) * b.m.q_rank);
+                     b.room.q_latent.as<bf16>() + static_cast<int64_t>(b.kept + r) * b.m.q_rank);
       float* kv = b.down(r) + b.room.kv_at;
       b.ops.head_norm(kv, b.w.kv_norm.data(), kLatentEps, b.m.kv_rank);
       b.ops.rope_pairs(kv + b.m.kv_rank, b.cosines(r), b.sines(r), b.m.rope.dims / 2);
@@ -92,8 +92,13 @@ void project_up(const MlaBlock& b) {
   b.t.kernels.split(b.rows, 1, [&](int first, int last) {
     for (int64_t r = first; r < last; ++r) to_bf16_row(b.ops, values + r * stride, stride, out + r * stride);
   });
-  b.t.kernels.matmul_add({.data = out, .stride = stride, .count = b.rows}, b.w.out, m.value_dim, nullptr,
-                         b.t.y.as<double>() + b.begin * b.t.stride.y, b.t.stride.y);
+}
+
+void project_out(const MlaBlock& b) {
+  const Rows out{
+      .data = b.room.out.as<bf16>(), .stride = static_cast<int64_t>(b.heads) * b.m.value_dim, .count = b.rows};
+  b.t.kernels.matmul_add(out, b.w.out, b.m.value_dim, nullptr, b.t.y.as<double>() + b.begin * b.t.stride.y,
+                         b.t.stride.y);
 }
 
 }  // namespace kt

@@ -16,9 +16,11 @@ SlotSizes slot_sizes(const MlaSpec& m) {
           .scores = static_cast<size_t>(std::max({attend, static_cast<int64_t>(kAbsorbRows) * m.kv_rank, index})),
           .weights = static_cast<size_t>(std::max(attend, static_cast<int64_t>(kAbsorbRows) * m.nope_dim))};
 }
-size_t slot_bytes(const MlaSpec& m) {
+// Of either form: a thread is at work on one at a time.
+size_t slot_bytes(const MlaSpec& m, int max_rows) {
   const SlotSizes s = slot_sizes(m);
-  return s.packed * sizeof(bf16) + s.scores * sizeof(float) + s.weights * sizeof(bf16);
+  return std::max(s.packed * sizeof(bf16) + s.scores * sizeof(float) + s.weights * sizeof(bf16),
+                  head_slot_bytes(m, std::min(max_rows, kMlaExpandedRows)));
 }
 
 struct RoomBytes {
@@ -36,15 +38,16 @@ RoomBytes room_bytes(const ModelConfig& config, const TrunkShare& share, int max
   const MlaSpec& m = config.mla;
   const IndexerSpec index = m.indexer.value_or(IndexerSpec{});
   const int64_t heads = share.heads.size(), rows = std::min(max_rows, kMlaRows);
+  const int64_t kept = std::min(max_rows, kMlaExpandedRows);
   const auto bytes = [&](int64_t columns, size_t size) { return static_cast<size_t>(rows * columns) * size; };
   const DownColumns d = down_columns(m);
   return {.down = bytes(d.q + d.kv + d.index_k + d.index_weights, 4),
-          .q_latent = bytes(m.q_rank, 2),
+          .q_latent = static_cast<size_t>(kept) * m.q_rank * 2,
           .q = bytes(round_up(heads * m.head_dim(), kPanel), 4),
           .query = bytes(heads * m.cached_dim(), 2),
           .mixed = bytes(heads * m.kv_rank, 2),
           .values = bytes(heads * m.value_dim, 4),
-          .out = bytes(heads * m.value_dim, 2),
+          .out = static_cast<size_t>(kept * heads) * m.value_dim * 2,
           .index_q = bytes(static_cast<int64_t>(index.heads) * index.head_dim, 4),
           .index_q16 = bytes(static_cast<int64_t>(index.heads) * index.head_dim, 2),
           .keys = bytes(index.top_k, 4),
@@ -80,7 +83,7 @@ size_t mla_room_bytes(const ModelConfig& config, const TrunkShare& share, int ma
   const size_t ranks = m.indexer ? static_cast<size_t>(context) * sizeof(uint32_t) : 0;
   const int keys = m.indexer ? std::min(context, m.indexer->top_k) : context;
   return bytes + Buffer::footprint(packed_bytes(m, ceil_div(keys, kKvSpan))) +
-         static_cast<size_t>(threads) * (Buffer::footprint(slot_bytes(m)) + ranks) +
+         static_cast<size_t>(threads) * (Buffer::footprint(slot_bytes(m, max_rows)) + ranks) +
          span_room_bytes(threads, ceil_div(keys, kKvSpan), kRunQueries, m.kv_rank);
 }
 
@@ -103,7 +106,7 @@ MlaRoom::MlaRoom(const ModelConfig& config, const TrunkShare& share, int max_row
   index_q16 = make(b.index_q16);
   keys = make(b.keys);
   index_scores = make(b.index_scores);
-  for (int i = 0; i < pool.size(); ++i) slots.push_back(make(slot_bytes(config.mla)));
+  for (int i = 0; i < pool.size(); ++i) slots.push_back(make(slot_bytes(config.mla, max_rows)));
   ranks.resize(static_cast<size_t>(pool.size()));
   this->numa_node = numa_node;
 }

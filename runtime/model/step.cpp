@@ -8,14 +8,14 @@
 namespace kt {
 namespace {
 
-// Layout, little-endian, no padding: Header, slices x SeqSlice (7 x i32), tokens x i32, blocks x i32,
+// Layout, little-endian, no padding: Header, slices x SeqSlice (8 x i32), tokens x i32, blocks x i32,
 // (slices + 1) x i32 of block_begin, moves x ExpertMove (3 x i32). The length of the message follows from the header.
 static_assert(std::endian::native == std::endian::little);
-static_assert(sizeof(SeqSlice) == 7 * sizeof(int32_t));
+static_assert(sizeof(SeqSlice) == 8 * sizeof(int32_t));
 static_assert(sizeof(ExpertMove) == 3 * sizeof(int32_t));
 
 constexpr uint32_t kMagic = 0x5054534b;  // "KSTP"
-constexpr uint32_t kVersion = 3;
+constexpr uint32_t kVersion = 4;
 enum Flag : uint32_t { kCounts = 1, kIds = 2, kLayerwise = 4 };
 
 struct Header {
@@ -27,7 +27,7 @@ static_assert(sizeof(Header) == 40);
 
 size_t size_of(const Header& header) {
   return sizeof(Header) +
-         4 * (8 * size_t{header.slices} + 1 + header.tokens + header.blocks + 3 * size_t{header.moves});
+         4 * (9 * size_t{header.slices} + 1 + header.tokens + header.blocks + 3 * size_t{header.moves});
 }
 
 uint32_t flags_of(const StepOrders& o) {
@@ -57,8 +57,9 @@ template <class... Args>
 
 void check_slice(const StepPlan& plan, size_t i) {
   const SeqSlice& s = plan.slices[i];
-  if (s.slot < 0 || s.first < 0 || s.count < 1 || s.logits_from < 0 || s.logits_from > s.count) {
-    refuse("slice {} has slot {}, first {}, count {}, logits_from {}", i, s.slot, s.first, s.count, s.logits_from);
+  if (s.slot < 0 || s.first < 0 || s.count < 1 || s.logits_from < 0 || s.logits_from > s.count || s.prompt < 0) {
+    refuse("slice {} has slot {}, first {}, count {}, logits_from {}, prompt {}", i, s.slot, s.first, s.count,
+           s.logits_from, s.prompt);
   }
   if (s.load < -1 || (s.load >= 0 && (s.first == 0 || s.first % kBlockTokens != 0))) {
     refuse("slice {} loads snapshot {} at position {}", i, s.load, s.first);

@@ -19,6 +19,7 @@ struct SeqSlice {
   int32_t first = 0;  // position of the first token; 0 starts the sequence (its recurrent state is cleared)
   int32_t count = 0;
   int32_t logits_from = 0;  // logits are wanted for tokens [logits_from, count) of the slice; == count: none
+  int32_t prompt = 0;  // length of the request's prompt; tokens from there on are an answer's, whoever computes them
   // Recurrent state, by number of the snapshot; -1: none. What is loaded is what was there before the step: its number
   // may be saved under in the same step.
   int32_t load = -1;       // the slot's state before the first token

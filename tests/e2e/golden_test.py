@@ -4,6 +4,7 @@
 
 A job is WORLD:TENSOR_PARALLEL. Within every job the batch prompts are also sent all at once and must give the bytes
 they give alone. Every kernel table of this machine must give the same bytes, too. Prompt logprobs are compared as well.
+A prompt of several hundred tokens, longer than the reference has, is among those whose bytes are compared.
 Dummy weights must be the same on every layout.
 """
 import argparse
@@ -141,7 +142,9 @@ def main():
     jobs = [job.split(":") for job in a.jobs.split(",")]
     layouts = [(int(world), ["--tensor-parallel-size", tp], {}) for world, tp in jobs]
     layouts += [(2, ["--chunked-prefill-size", chunk], {}) for chunk in a.chunks.split(",") if chunk]
-    first = run_layouts(program, fixture, prompts, layouts)
+    longest = max((ids for ids, _ in prompts.values()), key=len)
+    many = prompts | {"long": (longest[::-1] + longest[::2] + longest, 16)}
+    first = run_layouts(program, fixture, many, layouts)
     short = {n: p for n, p in prompts.items() if n.startswith("len") and len(p[0]) <= 150}  # "ref" is slow
     run_layouts(program, fixture, short, [(1, [], {"KTMPI_ISA": t}) for t in tables.split(",") if t], first)
     check_against_reference(fixture, prompts, first)

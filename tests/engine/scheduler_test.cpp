@@ -177,6 +177,7 @@ TEST(Scheduler, RetractsTheYoungestWhenBlocksRunOut) {
   EXPECT_EQ(again.plan.slices[0].first, 64) << "its full block is still there";
   EXPECT_EQ(again.plan.slices[0].count, static_cast<int>(tokens) - 64);
   EXPECT_EQ(again.plan.slices[0].logits_from, static_cast<int>(tokens) - 65);
+  EXPECT_EQ(again.plan.slices[0].prompt, 60) << "the output is no part of it";
 }
 
 TEST(Scheduler, RetractsTheLowestPriorityFirst) {

@@ -12,7 +12,7 @@ namespace {
 
 StepPlan two_slices() {
   return {.step = 77,
-          .slices = {{.slot = 3, .first = 64, .count = 2, .logits_from = 1, .load = 5},
+          .slices = {{.slot = 3, .first = 64, .count = 2, .logits_from = 1, .prompt = 65, .load = 5},
                      {.slot = 0, .first = 0, .count = 1, .logits_from = 1}},
           .tokens = {5, 6, 7},
           .blocks = {9, 2, 4},
@@ -35,6 +35,7 @@ TEST(StepPlan, SurvivesTheWire) {
   EXPECT_EQ(got.slices[0].first, 64);
   EXPECT_EQ(got.slices[0].count, 2);
   EXPECT_EQ(got.slices[0].logits_from, 1);
+  EXPECT_EQ(got.slices[0].prompt, 65);
   EXPECT_EQ(got.slices[0].load, 5);
   EXPECT_EQ(got.slices[0].save, -1);
   EXPECT_EQ(got.logit_rows(), 1);
@@ -76,6 +77,7 @@ TEST(StepPlan, IsRefusedWhenItsNumbersDisagree) {
   changed([](StepPlan& p) { p.slices[0].count = 3; });
   changed([](StepPlan& p) { p.slices[0].logits_from = 3; });
   changed([](StepPlan& p) { p.slices[0].logits_from = -1; });
+  changed([](StepPlan& p) { p.slices[0].prompt = -1; });
   changed([](StepPlan& p) { p.slices[0].load = -2; });
   changed([](StepPlan& p) { p.slices[1].load = 0; });
   changed([](StepPlan& p) { p.slices[0].first = 63; });

@@ -1,12 +1,15 @@
 // Latent attention on one rank with generated weights: how rows are grouped into steps, blocks, runs and threads must
-// not show in the bits. Equality with the published equations is checked on the tiny checkpoints (tests/e2e).
+// not show in the bits, and both of its forms are near exact attention. Equality with the published equations is
+// checked on the tiny checkpoints (tests/e2e).
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <random>
 
+#include "kernels/format/bf16.h"
 #include "runtime/arch/arch.h"
 #include "runtime/checkpoint/dummy.h"
 #include "runtime/model/rope.h"
@@ -33,29 +36,42 @@ struct Chunk {
   int first, count;
 };
 
-// Logits of the last token of each chunk. Pages are handed out in a scrambled order.
-std::vector<float> logits(const ModelConfig& config, int threads, const std::vector<Chunk>& chunks) {
-  const std::vector<std::unique_ptr<Transport>> transports = make_local_transports(1);
-  const Topology topology = plan_topology({.tensor_parallel = 1, .experts_per_node = -1}, 0, transports[0]->nodes());
-  ThreadPool pool(threads);
-  const KernelContext kernels{choose_ops(), pool};
-  const std::unique_ptr<Checkpoint> checkpoint = dummy_checkpoint({});
-  const Arch& arch = find_arch(nlohmann::json{{"model_type", "deepseek_v3"}});
-  const TrunkShare share = trunk_share(config, 0, 1);
-  const TrunkWeights weights = load_trunk(*checkpoint, arch, config, share, pool, -1);
-  constexpr int kBlocks = 32;
-  const TrunkLimits limits{.max_rows = 2048, .max_logit_rows = 4};
-  StateCache cache(config, share, {.blocks = kBlocks, .slots = 1}, pool, -1);
-  Trunk trunk =
-      make_trunk(*transports[0], topology, kernels, *checkpoint, config, share, weights, nullptr, cache, limits, -1);
-  std::vector<float> out;
-  for (const Chunk& chunk : chunks) {
+// One rank, and a sequence whose pages are handed out in a scrambled order.
+struct Machine {
+  static constexpr int kBlocks = 64;
+
+  Machine(const ModelConfig& model, int threads) : config(model), pool(threads) {}
+
+  StepPlan plan(const Chunk& chunk, int prompt) const {
     StepPlan plan;
-    plan.slices = {{.slot = 0, .first = chunk.first, .count = chunk.count, .logits_from = chunk.count - 1}};
+    plan.slices = {
+        {.slot = 0, .first = chunk.first, .count = chunk.count, .logits_from = chunk.count - 1, .prompt = prompt}};
     for (int i = 0; i < chunk.count; ++i) plan.tokens.push_back((chunk.first + i) * 37 % config.vocab);
     for (int i = 0; i < kBlocks; ++i) plan.blocks.push_back((i * 11 + 5) % kBlocks);
     plan.block_begin = {0, kBlocks};
-    const float* row = forward(trunk, plan);
+    return plan;
+  }
+
+  ModelConfig config;
+  ThreadPool pool;
+  std::vector<std::unique_ptr<Transport>> transports = make_local_transports(1);
+  Topology topology = plan_topology({.tensor_parallel = 1, .experts_per_node = -1}, 0, transports[0]->nodes());
+  KernelContext kernels{choose_ops(), pool};
+  std::unique_ptr<Checkpoint> checkpoint = dummy_checkpoint({});
+  TrunkShare share = trunk_share(config, 0, 1);
+  TrunkWeights weights =
+      load_trunk(*checkpoint, find_arch(nlohmann::json{{"model_type", "deepseek_v3"}}), config, share, pool, -1);
+  StateCache cache{config, share, {.blocks = kBlocks, .slots = 1}, pool, -1};
+  Trunk trunk = make_trunk(*transports[0], topology, kernels, *checkpoint, config, share, weights, nullptr, cache,
+                           {.max_rows = 4096, .max_logit_rows = 4}, -1);
+};
+
+// Logits of the last token of the last chunk.
+std::vector<float> logits(const ModelConfig& config, int threads, const std::vector<Chunk>& chunks, int prompt = 0) {
+  Machine machine(config, threads);
+  std::vector<float> out;
+  for (const Chunk& chunk : chunks) {
+    const float* row = forward(machine.trunk, machine.plan(chunk, prompt));
     out.assign(row, row + config.vocab);
   }
   return out;
@@ -95,11 +111,157 @@ TEST(Mla, GroupingAndThreadsDoNotShowWithPickedKeys) {
   }
 }
 
+// Of 1300 tokens 1290 are the prompt's, and 1280 of those in whole blocks.
+TEST(Mla, GroupingAndThreadsDoNotShowInExpandedForm) {
+  for (int top_k : {0, 100, 600}) {
+    const ModelConfig config = tiny(top_k);
+    const std::vector<float> whole = logits(config, 1, kWhole, 1290);
+
+    expect_same_bits(logits(config, 1, chunked(), 1290), whole);
+    expect_same_bits(logits(config, 3, chunked(), 1290), whole);
+    expect_same_bits(logits(config, 5, {{0, 640}, {640, 660}}, 1290), whole);
+    EXPECT_NE(logits(config, 1, kWhole), whole) << "the forms round alike";
+  }
+}
+
+TEST(Mla, PromptsLongerThanAnExpandedBlockOfRowsAreTakenInSeveral) {
+  const ModelConfig config = tiny(0);
+
+  expect_same_bits(logits(config, 2, {{0, 2112}, {2112, 1200}}, 3328), logits(config, 2, {{0, 3312}}, 3328));
+}
+
+// What follows the last whole block, and answers, which may be computed again after a retraction.
+TEST(Mla, OnlyWholeBlocksOfThePromptAreExpanded) {
+  const ModelConfig config = tiny(0);
+  const std::vector<Chunk> chunk = {{0, 700}};
+
+  expect_same_bits(logits(config, 1, chunk, 255), logits(config, 1, chunk, 0));
+  expect_same_bits(logits(config, 1, chunk, 511), logits(config, 1, chunk, 256));
+  EXPECT_NE(logits(config, 1, chunk, 512), logits(config, 1, chunk, 511));
+}
+
 TEST(Mla, AnIndexerThatKeepsEveryKeyChangesNothing) {
   const std::vector<float> all = logits(tiny(0), 2, kWhole);
 
   expect_same_bits(logits(tiny(1300), 2, kWhole), all);
   EXPECT_NE(logits(tiny(1299), 2, kWhole), all);
+}
+
+// What one head makes of a row, and how far each form may be from it. With u = 2^-8 the rounding of bf16, p the exact
+// weights and d the most that a score's rounding moves it, a weight's relative error is at most r = e^2d (1+u)/(1-u)
+// - 1. absorbed   q~ is rounded, then the sum of latents, then the output:  d = u s max_j |q~| |c_j|,
+//            |error| <= ((1+r)(1+u)^2 - 1) |W_V| sum_j p_j |c_j|
+// expanded   keys and values are rounded, then the output:             d = u s max_j |q| |W_K c_j|,
+//            |error| <= ((1+r)(1+u)^2 - 1) sum_j p_j |W_V c_j|
+// Float32 sums of some hundred terms are within 1/16 of u of exact ones, which counts as u (1 + 1/16).
+struct Exact {
+  std::vector<double> out, absorbed_bound, expanded_bound;
+};
+
+// Output o and input i of a matrix.
+double weight(const PackedMatrix& w, int o, int i) {
+  const std::byte* tile = w.panel(o / kPanel) + static_cast<int64_t>(i / kTileK) * kPanel * kTileK * sizeof(bf16);
+  return Bf16Format::weight(tile, o % kPanel, i % kTileK);
+}
+
+Exact attend_exactly(const MlaSpec& m, const MlaWeights& w, int head, const std::vector<double>& q,
+                     const std::vector<std::vector<double>>& cached) {
+  constexpr double u = 17.0 / 16 / 256;
+  std::vector<double> scores, p, moved_absorbed{0}, moved_expanded{0};
+  std::vector<double> latent_query(m.kv_rank, 0.0);
+  for (int k = 0; k < m.kv_rank; ++k)
+    for (int i = 0; i < m.nope_dim; ++i) latent_query[k] += weight(w.key_up[head], k, i) * q[i];
+  std::vector<std::vector<double>> values;
+  for (const std::vector<double>& c : cached) {
+    double score = 0, absorbed = 0, expanded = 0;
+    for (int i = 0; i < m.head_dim(); ++i) {
+      double key = i < m.nope_dim ? 0.0 : c[m.kv_rank + i - m.nope_dim];
+      for (int k = 0; i < m.nope_dim && k < m.kv_rank; ++k) key += weight(w.key_up[head], k, i) * c[k];
+      score += q[i] * key;
+      expanded += std::abs(q[i] * key);
+    }
+    for (int k = 0; k < m.kv_rank; ++k) absorbed += std::abs(latent_query[k] * c[k]);
+    for (int i = 0; i < m.rope.dims; ++i) absorbed += std::abs(q[m.nope_dim + i] * c[m.kv_rank + i]);
+    scores.push_back(score * m.scale);
+    moved_absorbed.push_back(u * absorbed * m.scale);
+    moved_expanded.push_back(u * expanded * m.scale);
+    values.emplace_back(m.value_dim, 0.0);
+    for (int v = 0; v < m.value_dim; ++v)
+      for (int k = 0; k < m.kv_rank; ++k) values.back()[v] += weight(w.value_up[head], v, k) * c[k];
+  }
+  double sum = 0;
+  for (double s : scores) p.push_back(std::exp(s - *std::max_element(scores.begin(), scores.end())));
+  for (double x : p) sum += x;
+  const auto growth = [&](const std::vector<double>& moved) {
+    const double d = *std::max_element(moved.begin(), moved.end());
+    return std::exp(2 * d) * (1 + u) / (1 - u) * (1 + u) * (1 + u) - 1;
+  };
+  Exact exact;
+  for (int v = 0; v < m.value_dim; ++v) {
+    double out = 0, absorbed = 0, expanded = 0;
+    for (size_t j = 0; j < cached.size(); ++j) {
+      out += p[j] / sum * values[j][v];
+      expanded += p[j] / sum * std::abs(values[j][v]);
+      for (int k = 0; k < m.kv_rank; ++k)
+        absorbed += p[j] / sum * std::abs(weight(w.value_up[head], v, k) * cached[j][k]);
+    }
+    exact.out.push_back(out);
+    exact.absorbed_bound.push_back(growth(moved_absorbed) * absorbed);
+    exact.expanded_bound.push_back(growth(moved_expanded) * expanded);
+  }
+  return exact;
+}
+
+// The mixer's inputs: normed rows, and no rotation.
+void make_inputs(Machine& machine, int rows) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  Trunk& t = machine.trunk;
+  for (int r = 0; r < rows; ++r)
+    for (int i = 0; i < machine.config.hidden; ++i) t.h.as<bf16>()[r * t.stride.h + i] = to_bf16(normal(random));
+  std::fill(t.rope_cos.begin(), t.rope_cos.end(), 1.0f);
+  std::fill(t.rope_sin.begin(), t.rope_sin.end(), 0.0f);
+}
+
+// What a form leaves before the output projection, (rows, heads * value_dim).
+std::vector<bf16> mixed(Machine& machine, int rows, int prompt) {
+  mix_mla(machine.trunk, 0, machine.plan({0, rows}, prompt));
+  const bf16* out = machine.trunk.mla->out.as<bf16>();
+  return {out, out + rows * machine.config.mla.heads * machine.config.mla.value_dim};
+}
+
+TEST(Mla, BothFormsAreWithinTheirBoundsOfExactAttention) {
+  constexpr int kRows = 256;
+  Machine machine(tiny(0), 2);
+  const MlaSpec& m = machine.config.mla;
+  make_inputs(machine, kRows);
+
+  const std::vector<bf16> absorbed = mixed(machine, kRows, 0);
+  const float* q = machine.trunk.mla->q.as<float>();  // of the absorbed form, one block of rows
+  const std::vector<bf16> expanded = mixed(machine, kRows, kRows);
+
+  ASSERT_NE(absorbed, expanded);
+  for (int row : {0, 1, 63, 200, 255})
+    for (int head = 0; head < m.heads; ++head) {
+      std::vector<std::vector<double>> cached;
+      for (int j = 0; j <= row; ++j) {
+        const int page = machine.plan({0, kRows}, 0).blocks[j / kKvBlock];
+        const bf16* latent =
+            machine.cache.pages(0) + page * machine.cache.page_stride() + j % kKvBlock * m.cached_dim();
+        cached.emplace_back();
+        for (int i = 0; i < m.cached_dim(); ++i) cached.back().push_back(to_float(latent[i]));
+      }
+      std::vector<double> query;
+      for (int i = 0; i < m.head_dim(); ++i)
+        query.push_back(to_float(to_bf16(q[(row * m.heads + head) * m.head_dim() + i])));
+      const Exact exact = attend_exactly(m, machine.weights.layers[0].mla, head, query, cached);
+
+      for (int v = 0; v < m.value_dim; ++v) {
+        const size_t at = (static_cast<size_t>(row) * m.heads + head) * m.value_dim + v;
+        EXPECT_NEAR(to_float(absorbed[at]), exact.out[v], exact.absorbed_bound[v]) << row << ' ' << head << ' ' << v;
+        EXPECT_NEAR(to_float(expanded[at]), exact.out[v], exact.expanded_bound[v]) << row << ' ' << head << ' ' << v;
+      }
+    }
 }
 
 TEST(Rope, IsPlainWithoutYarn) {
