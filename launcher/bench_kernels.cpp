@@ -14,6 +14,7 @@
 #include "kernels/buffer.h"
 #include "kernels/context.h"
 #include "launcher/commands.h"
+#include "launcher/layer_output.h"
 #include "launcher/machine_limits.h"
 #include "runtime/base/error.h"
 #include "runtime/model/experts.h"
@@ -25,7 +26,7 @@ namespace po = boost::program_options;
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  std::string method;
+  std::string method, layer, layer_output;
   int hidden = 0, inter = 0, experts = 0, top_k = 0, threads = 0;
   std::vector<int> tokens;
   double seconds = 1.0, memory_gb = 0.0;
@@ -59,7 +60,9 @@ Options parse(int argc, char** argv, bool* help) {
       "threads", po::value(&o.threads)->default_value(static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN))), "threads")(
       "seconds", po::value(&o.seconds)->default_value(1.0), "time for each batch size")(
       "memory-gb", po::value(&o.memory_gb)->default_value(0.0), "memory for experts; 0: 60 % of what is available")(
-      "help,h", "this text");
+      "layer", po::value(&o.layer), "instead of timing: a file with one expert and rows in bf16")(
+      "layer-output", po::value(&o.layer_output), "the rows that come out of --layer, in float32")("help,h",
+                                                                                                   "this text");
   try {
     po::variables_map map;
     po::store(po::command_line_parser(argc, argv).options(d).positional({}).run(), map);
@@ -83,6 +86,8 @@ Options parse(int argc, char** argv, bool* help) {
   if (o.tokens.empty() || o.hidden < 32 || o.inter < 32 || o.hidden % 32 || o.inter % 32 || o.top_k < 1 ||
       o.experts < o.top_k || o.threads < 1)
     fail(kExitUsage, "bench kernels: hidden and inter must be multiples of 32, 1 <= topk <= experts, threads >= 1");
+  if (o.layer.empty() != o.layer_output.empty())
+    fail(kExitUsage, "bench kernels: --layer and --layer-output need each other");
   return o;
 }
 
@@ -92,8 +97,7 @@ struct Bank {
   Buffer memory;
   size_t expert_bytes = 0;
 };
-Bank make_bank(const Options& o, Format format, int experts, ThreadPool& pool) {
-  Bank bank;
+FfnWeights expert_shape(const Options& o, Format format) {
   FfnWeights w;
   const int slice_tiles = slice_width(o.inter) / kTileK;
   const int groups = info(format).max_group_tiles;
@@ -101,6 +105,11 @@ Bank make_bank(const Options& o, Format format, int experts, ThreadPool& pool) {
   w.gate_up = {
       .format = format, .n = static_cast<int>(2 * round_up(o.inter, 2 * kPanel)), .k = o.hidden, .group_tiles = groups};
   w.down = {.format = format, .n = o.hidden, .k = o.inter, .group_tiles = std::min(groups, slice_tiles)};
+  return w;
+}
+Bank make_bank(const Options& o, Format format, int experts, ThreadPool& pool) {
+  Bank bank;
+  const FfnWeights w = expert_shape(o, format);
   bank.expert_bytes = w.gate_up.bytes() + w.down.bytes();
   bank.memory = Buffer(static_cast<size_t>(experts) * bank.expert_bytes, -1, pool);
   bank.experts.assign(static_cast<size_t>(experts), w);
@@ -177,6 +186,10 @@ int bench_kernels_command(int argc, char** argv) {
     cores.push_back(i);
   ThreadPool pool(o.threads, cores);
   const KernelContext kernels{ops, pool};
+  if (!o.layer.empty()) {
+    write_layer_output(kernels, expert_shape(o, format), o.layer, o.layer_output);
+    return kExitOk;
+  }
 
   // As many experts as fit, at least 1 GiB of them so that no cache helps.
   constexpr size_t kSmallestBank = 1ull << 30;
