@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "launcher/measured_rates.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 #include "runtime/checkpoint/dummy.h"
@@ -104,18 +105,35 @@ void require_one_table(Transport& transport, const Ops& ops) {
 
 // ---- the phases ----------------------------------------------------------------------------------------------------
 
-void read_set_up(JobRank& job, const std::function<void()>& front, const EditConfig& edit) {
-  const RunConfig& run = job.run;
-  job.topology = plan_topology({.tensor_parallel = run.tensor_parallel_size,
-                                .experts_per_node = run.kt_threadpool_count.value_or(-1),
-                                .expert_layout = run.expert_layout},
-                               job.rank(), job.transport.nodes());
-  set_log_name(fmt::format("r{} {}", job.rank(), job.topology.role_name()));
+void choose_kernels(JobRank& job) {
   try {
     job.ops = &choose_ops();
   } catch (const std::runtime_error& e) {
     fail(kExitUsage, "{}", e.what());
   }
+}
+
+Topology topology_with(const JobRank& job, std::string_view layout) {
+  return plan_topology({.tensor_parallel = job.run.tensor_parallel_size,
+                        .experts_per_node = job.run.kt_threadpool_count.value_or(-1),
+                        .expert_layout = layout},
+                       job.rank(), job.transport.nodes());
+}
+
+// With the rates that all ranks have measured together.
+void choose_expert_layout(JobRank& job, const Hardware& rates) {
+  job.layout = choose_layout(job.model(), job.experts->source.format, rates, job.engine.chunked_prefill_size,
+                             [&](std::string_view layout) { return topology_with(job, layout); });
+  job.topology = topology_with(job, job.layout.layout);
+  if (job.rank() == 0) log("expert-layout auto: {} ({})", job.layout.layout, job.layout.why);
+}
+
+void read_set_up(JobRank& job, const std::optional<Hardware>& rates, const std::function<void()>& front,
+                 const EditConfig& edit) {
+  const RunConfig& run = job.run;
+  job.layout.layout = rates ? "hybrid" : run.expert_layout;
+  job.topology = topology_with(job, job.layout.layout);
+  set_log_name(fmt::format("r{} {}", job.rank(), job.topology.role_name()));
   job.loaded.emplace(load_model_config(run.model));
   if (edit) edit(*job.loaded);
   const ModelConfig& model = job.model();
@@ -125,6 +143,7 @@ void read_set_up(JobRank& job, const std::function<void()>& front, const EditCon
   job.checkpoint = run.load_format == "dummy" ? dummy_checkpoint({.norm_plus_one = model.norm_plus_one})
                                               : open_checkpoint(run.model);
   job.experts = find_experts(run, *job.loaded, *job.checkpoint);
+  if (rates) choose_expert_layout(job, *rates);
   job.hot = place_experts(run, model);
   if (job.rank() != 0) return;
   if (!job.experts->warning.empty()) log("{}", job.experts->warning);
@@ -202,7 +221,12 @@ int live(Transport& transport, const std::function<int()>& life) {
 
 bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& edit) {
   Phases phases{job.transport, job.exit_code};
-  if (!phases.run([&] { read_set_up(job, front, edit); }) || !phases.run([&] { place(job); }) ||
+  std::optional<Hardware> rates;  // where they decide something
+  const auto measure = [&] {
+    if (job.run.expert_layout == "auto") rates = measure_rates(job.transport, *job.ops);
+  };
+  if (!phases.run([&] { choose_kernels(job); }) || !phases.run(measure) ||
+      !phases.run([&] { read_set_up(job, rates, front, edit); }) || !phases.run([&] { place(job); }) ||
       !phases.run([&] { plan(job); }) || !phases.run([&] { load(job); }))
     return false;
   if (job.cores.numa_node >= 0 && job.bank)

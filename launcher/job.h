@@ -15,6 +15,7 @@
 #include "runtime/model/cluster_runner.h"
 #include "runtime/model/memory_plan.h"
 #include "runtime/placement/placement.h"
+#include "runtime/plan/layout.h"
 
 namespace kt {
 
@@ -31,6 +32,7 @@ struct JobRank {
   Transport& transport;
   int exit_code = kExitOk;  // of a set-up that failed
 
+  LayoutChoice layout = {};  // of the routed experts
   Topology topology = {};
   const Ops* ops = nullptr;
   std::optional<LoadedConfig> loaded = {};

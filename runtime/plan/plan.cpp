@@ -80,15 +80,30 @@ int nodes_needed(const RunConfig& run, const LoadedConfig& model, Format experts
   return 0;
 }
 
+LayoutChoice layout_of(const RunConfig& run, const LoadedConfig& model, Format experts, const Hardware& hardware,
+                       std::optional<int> world) {
+  if (run.expert_layout != "auto") return {.layout = run.expert_layout, .why = {}};
+  const int chunk = engine_config(run, model.config).chunked_prefill_size;
+  return choose_layout(model.config, experts, hardware, chunk, [&](std::string_view layout) {
+    RunConfig with = run;
+    with.expert_layout = layout;
+    return topology_of(with, hardware, world);
+  });
+}
+
 }  // namespace
 
-ClusterPlan plan_cluster(const RunConfig& run, const LoadedConfig& model, Format experts, const Hardware& hardware,
+ClusterPlan plan_cluster(const RunConfig& asked, const LoadedConfig& model, Format experts, const Hardware& hardware,
                          std::optional<int> world) {
-  if (run.device == "cuda" && !hardware.gpus)
+  if (asked.device == "cuda" && !hardware.gpus)
     fail(kExitUsage, "device cuda: {} has no GPUs\nuse device cpu, or hardware with gpus and gpu-memory-gb",
          hardware.name);
+  RunConfig run = asked;
+  const LayoutChoice layout = layout_of(asked, model, experts, hardware, world);
+  run.expert_layout = layout.layout;
   const TopologyRequest request = request_of(run, hardware, false);
   ClusterPlan plan{.hardware = hardware,
+                   .layout = layout,
                    .worlds = valid_world_sizes(request, hardware.nodes),
                    .deployment = deploy(run, model, experts, hardware, topology_of(run, hardware, world))};
   plan.ranks = plan_ranks(run, plan.deployment);

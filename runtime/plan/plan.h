@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "runtime/plan/fit.h"
+#include "runtime/plan/layout.h"
 #include "runtime/plan/limits.h"
 
 namespace kt {
@@ -13,6 +14,7 @@ namespace kt {
 // What a deployment would take and could give, from the model's config and a description of the hardware alone.
 struct ClusterPlan {
   Hardware hardware;
+  LayoutChoice layout;            // of the routed experts; why: only of `auto`
   std::vector<WorldSize> worlds;  // that are valid
   Deployment deployment;
   std::vector<RankPlan> ranks;

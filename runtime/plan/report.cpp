@@ -116,6 +116,8 @@ std::string totals(const ClusterPlan& plan) {
   if (const size_t slot = layer_slot(plan))
     text += fmt::format("layerwise prefill: {} slots of {:.2f} GB, so that one is filled while the other is computed\n",
                         kLayerSlots, gb(slot));
+  if (!plan.layout.why.empty())
+    text += fmt::format("expert-layout auto: {} ({})\n", plan.layout.layout, plan.layout.why);
   const Deployment& d = plan.deployment;
   const double files = gb(d.trunk_files + d.expert_files);
   text += fmt::format("files to read: {:.1f} GB ({:.1f} trunk, {:.1f} experts)", files, gb(d.trunk_files),
@@ -189,6 +191,7 @@ nlohmann::ordered_json to_json(const ClusterPlan& plan) {
   return {{"architecture", d.model.config.architecture},
           {"experts", info(d.experts).name},
           {"hardware", plan.hardware.name},
+          {"expert_layout", plan.layout.layout},
           {"world", d.topology.world},
           {"valid_worlds", worlds},
           {"fits", plan.shortages.empty()},

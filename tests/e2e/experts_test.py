@@ -57,6 +57,7 @@ def main():
         (3, ["--kt-gpu-prefill-token-threshold", "1"], {}),
         (3, ["--kt-num-gpu-experts", "1", *tp2, "--kt-threadpool-count", "3", *update("shuffle", "auto")], {}),
         (4, ["--expert-layout", "expert", *ratio], {}),
+        (3, ["--expert-layout", "auto"], {}),
         (5, ["--expert-layout", "expert", *tp2, *update("shuffle", "64"), "--kt-gpu-experts-ratio", "0.1"], {}),
     ]
     exact = run_layouts(program, fixture, prompts, layouts, then=check_metrics)
