@@ -17,7 +17,7 @@ def find_chromium():
 class Browser:
     """`with Browser(program) as browser`: one page. `events` has all that the page's domains reported."""
 
-    def __init__(self, program, width=1100, height=760):
+    def __init__(self, program, width=1100, height=960):
         self.program, self.size = program, (width, height)
         self.events, self.number, self.buffer, self.session = [], 0, b"", None
 

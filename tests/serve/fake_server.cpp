@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <iostream>
 
+#include "runtime/policy/expert_metrics.h"
+#include "runtime/policy/expert_policy.h"
 #include "runtime/serve/http.h"
 #include "tests/serve/fakes.h"
 
@@ -16,12 +18,16 @@ int main(int argc, char** argv) {
   kt::PhaseTotals& decode = expert[static_cast<size_t>(kt::Phase::decode)];
   decode.steps = 1;
   decode[kt::StepPart::experts].seconds = 3;
+  decode[kt::StepPart::experts].bytes = 6e9;
   decode[kt::StepPart::wait].seconds = 1;
+  const kt::ExpertStats experts{
+      .hot_experts = 6, .experts = 24, .pairs = 80, .hot_pairs = 30, .exchanges = 3, .hot_per_layer = {0, 4, 2}};
   kt::FakeEngine engine(
       {.step = std::chrono::microseconds(200), .max_context = 2048, .step_totals = {kt::StepTotals(), expert}});
   kt::ServedModel model = kt::fake_model();
   model.max_context = 2048;
   model.ranks = {{0, "scheduler+trunk"}, {0, "expert"}, {1, "expert"}};
+  model.more_metrics = [&] { return to_prometheus(experts); };
   if (argc > 2) model.tools = kt::find_tool_format(argv[2]);
   if (argc > 3) model.reasoning = kt::find_reasoning_format(argv[3]);
   server.serve(engine, model);

@@ -49,9 +49,19 @@ def server_is_shown(browser):
     browser.wait("document.querySelectorAll('#ranks tr').length === 3", 10)
     shown = browser.run("document.body.innerText")
     rows = browser.run("[...document.querySelectorAll('#ranks tr')].map(r => [...r.cells].map(c => c.textContent))")
-    assert rows == [["0", "0", "scheduler+trunk", ""], ["1", "0", "expert", "25 %"], ["2", "1", "expert", ""]], rows
+    assert rows == [["0", "0", "scheduler+trunk", "", ""], ["1", "0", "expert", "2.0", "25 %"],
+                    ["2", "1", "expert", "", ""]], rows
     for words in ("fake/model", "Running requests", "KV cache in use"):
         assert words in shown, shown
+
+
+def placement_is_shown(browser):
+    assert not browser.run("document.getElementById('placement').hidden")
+    rows = browser.run("[...document.querySelectorAll('#experts td:last-child')].map(c => c.textContent)")
+    assert rows == ["6 of 24", "37.5 %", "3"], rows
+    bars = browser.run("[...document.querySelectorAll('#layers div')].map(b => [b.title, b.offsetHeight])")
+    assert [title for title, _ in bars] == ["layer 1: 4 on the trunk", "layer 2: 2 on the trunk"], bars
+    assert bars[0][1] == 2 * bars[1][1] > 0, bars
 
 
 def nobody_else_is_asked(browser, url):
@@ -88,7 +98,7 @@ def main():
         url = server.stdout.readline().strip()
         with Browser(program) as browser:
             open_page(browser, url)
-            for check in (chat, errors_are_shown, server_is_shown):
+            for check in (chat, errors_are_shown, server_is_shown, placement_is_shown):
                 check(browser)
                 print("passed", check.__name__, flush=True)
             nobody_else_is_asked(browser, url)
