@@ -202,8 +202,10 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
                         .chat_template = chat_template.get(),
                         .reasoning = formats.reasoning,
                         .tools = formats.tools,
-                        .compile_grammar = grammars ? [&](const std::string& tag) { return grammars->compile(tag); }
-                                                    : CompileGrammar(),
+                        .compile_grammar =
+                            grammars ? [&](const std::string& tag,
+                                           std::stop_token stop) { return grammars->compile(tag, std::move(stop)); }
+                                     : CompileGrammar(),
                         .defaults = job.loaded->sampling,
                         .recorder = &recorder,
                         .ranks = served_ranks(job.topology),

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <utility>
 #include <vector>
 
@@ -18,12 +19,13 @@ namespace {
 
 using Grammars = std::vector<std::shared_ptr<const Grammar>>;
 
-OrError<Grammars> compile_all(const CompileGrammar& compile, const std::vector<GrammarOrder>& orders) {
+OrError<Grammars> compile_all(const CompileGrammar& compile, const std::vector<GrammarOrder>& orders,
+                              const std::stop_token& stop) {
   return or_error([&] {
     Grammars grammars;
     for (const GrammarOrder& order : orders) {
       try {
-        grammars.push_back(compile(order.structural_tag));
+        grammars.push_back(compile(order.structural_tag, stop));
       } catch (const GrammarError& e) {
         throw BadRequest(order.param, fmt::format("{}: {}", order.param, e.what()), "invalid_grammar");
       }
@@ -41,7 +43,7 @@ ApiError too_late(bool started, const std::string& param, double seconds) {
 
 }  // namespace
 
-// A job at the desk. All but `orders` and `started` belongs to the io thread.
+// A job at the desk. All but `orders`, `started` and `nobody_waits` belongs to the io thread.
 struct GrammarDesk::Waiting {
   Waiting(boost::asio::io_context& io, Job given, Done then)
       : job(std::move(given)), done(std::move(then)), timer(io), orders(std::exchange(job.grammars, {})) {}
@@ -61,6 +63,7 @@ struct GrammarDesk::Waiting {
   boost::asio::steady_timer timer;
   const std::vector<GrammarOrder> orders;
   std::atomic<bool> started = false;
+  std::stop_source nobody_waits;
 };
 
 void GrammarDesk::prepare(const CompileGrammar& compile, Job job, Done done) {
@@ -72,8 +75,10 @@ void GrammarDesk::prepare(const CompileGrammar& compile, Job job, Done done) {
     if (!ec) finish(waiting, too_late(waiting->started, waiting->orders.front().param, time_limit_s_));
   });
   boost::asio::post(threads_, [this, &compile, waiting] {
+    const std::stop_token stop = waiting->nobody_waits.get_token();
+    if (stop.stop_requested()) return;
     waiting->started = true;
-    boost::asio::post(io_, [this, waiting, compiled = compile_all(compile, waiting->orders)]() mutable {
+    boost::asio::post(io_, [this, waiting, compiled = compile_all(compile, waiting->orders, stop)]() mutable {
       if (waiting_.contains(waiting)) finish(waiting, waiting->filled(std::move(compiled)));
     });
   });
@@ -82,6 +87,7 @@ void GrammarDesk::prepare(const CompileGrammar& compile, Job job, Done done) {
 void GrammarDesk::finish(const std::shared_ptr<Waiting>& waiting, OrError<Job> outcome) {
   if (waiting_.erase(waiting) == 0) return;
   waiting->timer.cancel();
+  waiting->nobody_waits.request_stop();
   std::exchange(waiting->done, nullptr)(std::move(outcome));
 }
 

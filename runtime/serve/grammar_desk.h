@@ -12,8 +12,7 @@
 namespace kt {
 
 // Has the grammars of jobs compiled on threads of its own, so that neither the io thread nor those that read requests
-// wait for them. Compiling cannot be stopped: a job that waits for too long is refused, and what it waited for goes on
-// for the next one.
+// wait for them. A job that waits for too long is refused, and the compiling for it is stopped.
 class GrammarDesk {
  public:
   using Done = std::function<void(OrError<Job>)>;

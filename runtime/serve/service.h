@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <utility>
 #include <variant>
@@ -23,7 +24,8 @@
 namespace kt {
 
 // What GrammarCompiler::compile does: slow, throws GrammarError, may be called by several threads.
-using CompileGrammar = std::function<std::shared_ptr<const Grammar>(const std::string& structural_tag)>;
+using CompileGrammar =
+    std::function<std::shared_ptr<const Grammar>(const std::string& structural_tag, std::stop_token stop)>;
 
 // A process of the job, for those who look after it.
 struct ServedRank {

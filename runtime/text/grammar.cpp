@@ -9,10 +9,13 @@
 #include <unordered_map>
 #include <utility>
 
+#include "runtime/text/xgrammar_stop.h"
+
 namespace {
 
-// What the library said about the grammar that this thread compiles.
+// Of the grammar that this thread compiles: what the library said about it, and whether somebody still waits for it.
 thread_local std::string warning;
+thread_local std::stop_token stopping;
 
 }  // namespace
 
@@ -23,6 +26,10 @@ namespace xgrammar {
 
 // Called from a destructor: must not throw.
 void LogMessageImpl(const std::string&, int, int, const std::string& message) { warning = message; }
+
+void StopPoint() {
+  if (stopping.stop_requested()) throw XGrammarError("compiling it was stopped");
+}
 
 }  // namespace xgrammar
 
@@ -109,9 +116,10 @@ GrammarCompiler::GrammarCompiler(const Tokenizer& tokenizer, const std::vector<i
 
 GrammarCompiler::~GrammarCompiler() = default;
 
-std::shared_ptr<const Grammar> GrammarCompiler::compile(const std::string& structural_tag) {
+std::shared_ptr<const Grammar> GrammarCompiler::compile(const std::string& structural_tag, std::stop_token stop) {
   if (auto cached = library_->cache.find(structural_tag)) return cached;
   warning.clear();
+  stopping = std::move(stop);
   std::shared_ptr<const Grammar> grammar;
   try {
     grammar = std::make_shared<const Grammar>(library_->compiler.CompileStructuralTag(structural_tag));

@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,8 +37,8 @@ class GrammarCompiler {
                   const std::vector<std::string_view>& markup, size_t cache_bytes = size_t{256} << 20);
   ~GrammarCompiler();
 
-  // May take seconds and cannot be stopped. Throws GrammarError.
-  std::shared_ptr<const Grammar> compile(const std::string& structural_tag);
+  // May take seconds, or minutes until it is stopped. Throws GrammarError, also when it is stopped.
+  std::shared_ptr<const Grammar> compile(const std::string& structural_tag, std::stop_token stop = {});
 
  private:
   struct Library;

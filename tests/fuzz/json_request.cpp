@@ -29,7 +29,7 @@ kt::ServedModel make_model() {
   model.chat_template = &chat_template;
   model.reasoning = kt::find_reasoning_format("qwen3");
   model.tools = kt::find_tool_format("qwen3_coder");
-  model.compile_grammar = [](const std::string&) { return nullptr; };
+  model.compile_grammar = [](const std::string&, std::stop_token) { return nullptr; };
   return model;
 }
 

@@ -72,9 +72,9 @@ inline std::vector<int32_t> fake_answer(const std::vector<int32_t>& prompt) {
           prompt.end() - static_cast<ptrdiff_t>(kEnd.size())};
 }
 
-inline std::shared_ptr<const Grammar> fake_grammar(const std::string& structural_tag) {
+inline std::shared_ptr<const Grammar> fake_grammar(const std::string& structural_tag, std::stop_token stop = {}) {
   static GrammarCompiler compiler(FakeTokenizer(), {kFakeEos}, {});
-  return compiler.compile(structural_tag);
+  return compiler.compile(structural_tag, std::move(stop));
 }
 
 // Answers token by token, one a step, then "<eos>"; leaves out tokens that a grammar does not allow. Logprobs are made

@@ -6,6 +6,7 @@
 #include <boost/asio/post.hpp>
 #include <condition_variable>
 #include <mutex>
+#include <thread>
 
 #include "runtime/serve/http.h"
 #include "runtime/text/grammar.h"
@@ -73,7 +74,9 @@ TEST(GrammarDesk, GivesEveryRequestTheGrammarThatWasOrderedForIt) {
 }
 
 TEST(GrammarDesk, NamesTheFieldWhoseGrammarIsWrong) {
-  const auto refuse = [](const std::string&) -> std::shared_ptr<const Grammar> { throw GrammarError("no such rule"); };
+  const auto refuse = [](const std::string&, std::stop_token) -> std::shared_ptr<const Grammar> {
+    throw GrammarError("no such rule");
+  };
   const OrError<Job> outcome = prepared(refuse, job_with({{kYes, "ebnf", 0, 1}}, 1));
 
   const ApiError& error = std::get<ApiError>(outcome);
@@ -84,7 +87,7 @@ TEST(GrammarDesk, NamesTheFieldWhoseGrammarIsWrong) {
 
 TEST(GrammarDesk, RefusesWhatTakesTooLongAndAsksTheNextToComeBack) {
   Gate gate;
-  const CompileGrammar compile = [&](const std::string& tag) {
+  const CompileGrammar compile = [&](const std::string& tag, std::stop_token) {
     gate.pass();
     return fake_grammar(tag);
   };
@@ -109,7 +112,7 @@ TEST(GrammarDesk, RefusesWhatTakesTooLongAndAsksTheNextToComeBack) {
 
 TEST(GrammarDesk, AnswersThoseWhoWaitWhenItStops) {
   Gate gate;
-  const CompileGrammar compile = [&](const std::string& tag) {
+  const CompileGrammar compile = [&](const std::string& tag, std::stop_token) {
     gate.pass();
     return fake_grammar(tag);
   };
@@ -125,6 +128,21 @@ TEST(GrammarDesk, AnswersThoseWhoWaitWhenItStops) {
   gate.open();
   desk.join();
   io.run();
+}
+
+TEST(GrammarDesk, StopsCompilingWhatNobodyWaitsFor) {
+  const CompileGrammar compile = [&](const std::string& tag, std::stop_token stop) {
+    while (!stop.stop_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return fake_grammar(tag);
+  };
+  boost::asio::io_context io;
+  GrammarDesk desk(io, 1, 0.05);
+  int refused = 0;
+  for (int i = 0; i < 2; ++i)
+    desk.prepare(compile, job_with({{kYes, "regex", 0, 1}}, 1),
+                 [&](OrError<Job> result) { refused += std::holds_alternative<ApiError>(result); });
+  while (refused < 2) io.run_one();
+  desk.join();  // ends although stop() was not called
 }
 
 std::string chat_with(const std::string& members) {
@@ -178,7 +196,7 @@ TEST_F(GrammarServer, SaysWhatIsWrongWithAForm) {
 
 // 200 forms, none of which compiles before all plain requests are answered.
 TEST_F(GrammarServer, AnswersPlainRequestsWhileGrammarsAreCompiled) {
-  serve([this](const std::string& tag) {
+  serve([this](const std::string& tag, std::stop_token) {
     gate_.pass();
     return fake_grammar(tag);
   });

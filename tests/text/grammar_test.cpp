@@ -171,6 +171,16 @@ TEST(Grammar, RefusesWhatItWouldLeaveOut) {
   EXPECT_THROW(compiler.compile(text), GrammarError);  // also the second time
 }
 
+TEST(Grammar, StopsCompilingWhenAsked) {
+  GrammarCompiler compiler = small_compiler();
+  const std::string text = schema_tag(kWeather);
+  std::stop_source stop;
+  stop.request_stop();
+
+  EXPECT_THROW(compiler.compile(text, stop.get_token()), GrammarError);
+  EXPECT_TRUE(matches(compiler.compile(text), R"({"rain": true})"));
+}
+
 TEST(Grammar, KeepsTheLatestGrammarsThatFit) {
   GrammarCompiler compiler = small_compiler();
   const auto grammar = compiler.compile(schema_tag(kWeather));
