@@ -20,7 +20,7 @@ inline void store_input_pairs(const bf16* x, int32_t* out) {
 // How the formats give pairs i of a tile. kFewestMadeRows: from how many rows on it is faster to make all pairs first.
 // kTileGroups: scales always belong to one tile.
 struct Bf16Pairs : Bf16Lines {
-  static constexpr int kStreams = 8, kFewestMadeRows = kRowBlock + 1;
+  static constexpr int kStreams = 4, kFewestMadeRows = kRowBlock + 1;
   static constexpr bool kTileGroups = false;
   [[gnu::always_inline]] static void pairs(const std::byte* tile, int i, Pairs& even, Pairs& odd) {
     const __m512i a = _mm512_loadu_si512(tile + i * 128), b = _mm512_loadu_si512(tile + i * 128 + 64);
@@ -54,7 +54,7 @@ struct Fp8Table {
 alignas(64) static constexpr Fp8Table kFp8Table;
 
 struct Fp8Pairs : Fp8Lines {
-  static constexpr int kStreams = 8, kFewestMadeRows = 7;
+  static constexpr int kStreams = 4, kFewestMadeRows = 7;
   static constexpr bool kTileGroups = false;
   [[gnu::always_inline]] static void pairs(const std::byte* tile, int i, Pairs& even, Pairs& odd) {
     const __m512i w = _mm512_loadu_si512(tile + i * 64);
@@ -71,7 +71,7 @@ struct Fp8Pairs : Fp8Lines {
 
 // Nibbles are moved to the lowest bits of their words, where they index the values of load_int4_line.
 struct RawInt4Pairs : RawInt4Lines {
-  static constexpr int kStreams = 8, kFewestMadeRows = 7;
+  static constexpr int kStreams = 4, kFewestMadeRows = 7;
   static constexpr bool kTileGroups = true;
   [[gnu::always_inline]] static __m512i shifted(__m512i w, int from) {
     // Bytes 0 and 2 of each 32 bits: the eight bits from `from` + 4 and from `from`.
@@ -93,8 +93,7 @@ inline void dot_chains(const ChainJob& job, int row, int panel, float* acc, int6
   const bf16* x[R];
   for (int r = 0; r < R; ++r) x[r] = job.x.row(job.first + row + r);
   const std::byte* const* panels = job.panels + panel;
-  const int64_t scales_at = static_cast<int64_t>(job.w.scales_at()),
-                panel_bytes = static_cast<int64_t>(job.w.panel_bytes()), made_bytes = job.w.k_tiles() * kMadeBytes;
+  const int64_t scales_at = static_cast<int64_t>(job.w.scales_at()), made_bytes = job.w.k_tiles() * kMadeBytes;
   const int group = F::kScaleBytes ? job.w.group_tiles : job.t1 - job.t0;
   V sum[R][P];
   for (int r = 0; r < R; ++r)
@@ -108,11 +107,8 @@ inline void dot_chains(const ChainJob& job, int row, int panel, float* acc, int6
       alignas(64) int32_t inputs[R][16];
       for (int r = 0; r < R; ++r) store_input_pairs(x[r] + t * kTileK, inputs[r]);
       asm volatile("" : "+m"(inputs));
-      // Weights are read in order, and behind a panel's end come the panels after these. While made pairs are used the
-      // memory is idle: time to read the next panels.
       const int64_t at = static_cast<int64_t>(t) * F::kTileBytes;
-      const int64_t near = at + kPrefetchBytes, next = (P - 1) * panel_bytes;
-      const int64_t ahead = Made ? at + P * panel_bytes : near < panel_bytes ? near : near + next;
+      const int64_t ahead = prefetch_at(job, P, at);
       V even[R][P], odd[R][P];
       for (int r = 0; r < R; ++r)
         for (int j = 0; j < P; ++j) even[r][j] = odd[r][j] = splat(0.0f);
@@ -153,7 +149,7 @@ thread_local Scratch made_scratch;
 
 template <class F>
 struct DotChains {
-  static constexpr int kRows = 6, kRowUnit = 1, kMaxPanels = F::kStreams;
+  static constexpr int kRows = kBlockRows, kRowUnit = 1, kMaxPanels = F::kStreams;
   static int panels(int rows) { return rows == 1 ? F::kStreams : rows <= 3 ? 4 : 2; }
 
   // Two panels as pairs, in memory that stays in the L2 cache, when there are rows enough to use them more than once.

@@ -83,6 +83,7 @@ struct AmxInt8Lines {
 // ---- chains of weight tiles ----------------------------------------------------------------------------------------
 
 constexpr int kPrefetchBytes = 2048;
+constexpr int kBlockRows = 6;  // that share a weight in registers
 
 // What a chain is over: rows [first, first + rows) of x, some panels of w, tiles [t0, t1), of which t0 starts a group.
 struct ChainJob {
@@ -93,6 +94,15 @@ struct ChainJob {
   int t0, t1;
   const std::byte* made;  // the panels as Chains::make left them for all rows, or null
 };
+
+// Where to prefetch while the bytes from `at` on of `panels` panels are read: as far ahead, and behind the panels' ends
+// at the beginning of those after them; for the second block of rows, whose panels are in cache, all of those.
+[[gnu::always_inline]] inline int64_t prefetch_at(const ChainJob& job, int panels, int64_t at) {
+  const int64_t bytes = static_cast<int64_t>(job.w.panel_bytes());
+  if (job.first > 0 && job.first <= kBlockRows) return at + panels * bytes;
+  at += kPrefetchBytes;
+  return at < bytes ? at : at + (panels - 1) * bytes;
+}
 
 // acc[r][j][16] = result for row r and panel j.
 template <class F, int R, int P>
@@ -168,11 +178,13 @@ inline void integer_chains(const ChainJob& job, int row, int panel, float* acc, 
     for (int r = 0; r < R; ++r)
       for (int j = 0; j < P; ++j) dot[r][j] = zero_i();
     for (; t < end; ++t) {
+      const int64_t ahead = prefetch_at(job, P, static_cast<int64_t>(t) * F::kTileBytes);
 #pragma GCC unroll 8
       for (int p = 0; p < kTileK / 4; ++p) {
         int quad[R];
         for (int r = 0; r < R; ++r) __builtin_memcpy(&quad[r], x[r] + t * kTileK + 4 * p, 4);
         for (int j = 0; j < P; ++j) {
+          if (p * 64 < F::kTileBytes) __builtin_prefetch(panels[j] + ahead + p * 64);
           const Line w = F::line(panels[j] + static_cast<int64_t>(t) * F::kTileBytes, p);
           for (int r = 0; r < R; ++r) dot[r][j] = dot4<F::kOffset>(dot[r][j], w, quad[r]);
         }
@@ -218,7 +230,7 @@ inline void cover(int rows, int panels, const Block& block) {
 
 template <class F>
 struct VectorChains {
-  static constexpr int kRows = 6, kRowUnit = 1, kMaxPanels = F::kStreams;
+  static constexpr int kRows = kBlockRows, kRowUnit = 1, kMaxPanels = F::kStreams;
   static int panels(int rows) { return rows == 1 ? F::kStreams : rows == 2 ? 4 : 2; }
   static void run(const ChainJob& job, int panels, float* acc) {
     cover<F::kStreams, 2>(job.rows, panels, [&]<int R, int P>(int row, int panel) {
@@ -317,7 +329,11 @@ template <class Table>
 void matmul_add(const Rows& x, const PackedMatrix& w, int slice, int begin, int end, const float* scale, double* out,
                 int64_t ldo, const int32_t* out_index) {
   sweep_format<Table>(x, w, begin, end, slice / kTileK, [&](int i, int p, int count, const Results& sums) {
-    double* row = out + (out_index ? out_index[i] : i) * ldo + p * kPanel;
+    const auto at = [&](int row) { return out + (out_index ? out_index[row] : row) * ldo; };
+    double* row = at(i) + p * kPanel;
+    // Of the next block's row; behind the last block the first one's next panels.
+    const double* next = at((i + kBlockRows) % x.count) + (i + kBlockRows < x.count ? p : p + count) * kPanel;
+    for (int j = 0; j < count * kPanel; j += 8) __builtin_prefetch(next + j, 1);
     const float s = scale ? scale[i] : 1.0f;
     for (int j = 0; j < count; ++j) {
       D total = load(row + j * kPanel);
