@@ -1,9 +1,11 @@
 // The program: finds the command, lets it run, and turns an error into one block on stderr and an exit code.
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "launcher/commands.h"
@@ -96,10 +98,10 @@ int main(int argc, char** argv) {
     return kt::run(argc, argv);
   } catch (const kt::Error& error) {
     const std::string block = fmt::format("ktmpi: {}\n", error.what());
-    if (error.exit_code() == kt::kExitUsage)
-      kt::say(stderr, block);
-    else
+    if (error.exit_code() != kt::kExitUsage || kt::speaks_for_node())
       fmt::print(stderr, "{}", block);
+    else  // a launcher ends all ranks at the first exit, which has to be that of the one that speaks
+      std::this_thread::sleep_for(std::chrono::seconds(1));
     return error.exit_code();
   }
 }
