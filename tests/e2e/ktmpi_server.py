@@ -5,6 +5,7 @@ A test that lacks the program, mpirun, numpy or the tiny checkpoints beside the 
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -74,7 +75,7 @@ def environment():
 class Server:
     """`with Server(program, model, world=3, options=[...]) as server`: a job that answers, and is gone afterwards."""
 
-    def __init__(self, program, model, world=1, options=(), variables=None, start_s=60):
+    def __init__(self, program, model, world=1, options=(), variables=None, start_s=180):
         self.program, self.start_s = program, start_s
         self.environment = {**environment(), **(variables or {})}
         self.folder = tempfile.mkdtemp(prefix="ktmpi_e2e_")
@@ -114,7 +115,8 @@ class Server:
         raise AssertionError(f"not ready after {self.start_s} s:\n{self.log()}")
 
     def stop(self, wait_s=20):
-        """Tells the ranks to end (mpirun would take two seconds over it); kills the whole session when they do not."""
+        """Tells the ranks to end (mpirun would take two seconds over it); kills the whole session when they do not. What
+        sanitizers have reported fails the test."""
         if self.process:
             try:
                 for pid in self._ranks() or [self.process.pid]:
@@ -126,7 +128,9 @@ class Server:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
         self.process = None
+        log = self.log() if os.path.exists(self.log_path) else ""
         shutil.rmtree(self.folder, ignore_errors=True)
+        assert not re.search("ERROR: [A-Za-z]+Sanitizer|: runtime error: ", log), log
 
     def _ranks(self):
         """Process ids of the ranks, which are mpirun's children."""
