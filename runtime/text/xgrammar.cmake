@@ -53,5 +53,5 @@ set_source_files_properties(${PROJECT_BINARY_DIR}/xgrammar/grammar_compiler.cc P
 target_compile_definitions(xgrammar
   PUBLIC XGRAMMAR_ENABLE_CPPTRACE=0 XGRAMMAR_ENABLE_INTERNAL_CHECK=0
   PRIVATE XGRAMMAR_LOG_CUSTOMIZE=1)
-target_compile_options(xgrammar PRIVATE -w ${KTMPI_NOT_FUZZED})
+target_compile_options(xgrammar PRIVATE -w)
 target_link_libraries(xgrammar PRIVATE Threads::Threads)
