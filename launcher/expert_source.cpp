@@ -74,10 +74,16 @@ void use_packed(ExpertFiles& files, const std::string& path, std::optional<Forma
   files.source = {.format = packed.format, .packed_folder = path, .packed = &packed};
 }
 
+ExpertSource as_stored(const std::string& stored, const LoadedConfig& model, const Checkpoint& checkpoint) {
+  const Format format = stored == "fp8" ? Format::FP8 : stored == "int4" ? Format::RAWINT4 : Format::BF16;
+  return {.format = format, .quant = model.config.quant, .checkpoint = &checkpoint, .arch = &model.arch};
+}
+
 void use_checkpoint(ExpertFiles& files, const std::string& path, std::optional<Format> method,
                     const LoadedConfig& model, const Checkpoint& checkpoint) {
   const std::string stored = stored_experts(checkpoint, model);
-  const Format format = stored == "fp8" ? Format::FP8 : stored == "int4" ? Format::RAWINT4 : Format::BF16;
+  files.source = as_stored(stored, model, checkpoint);
+  const Format format = files.source.format;
   if (method && info(*method).int8_activations) {
     const std::string output = fmt::format("{}-{}", path, info(*method).name);
     fail(kExitUsage,
@@ -88,7 +94,18 @@ void use_checkpoint(ExpertFiles& files, const std::string& path, std::optional<F
   if (method && *method != format)
     fail(kExitUsage, "kt-method {}: {} has {} experts, which are served as {}\n  use kt-method auto or {}",
          info(*method).name, path, stored, info(format).name, info(format).name);
-  files.source = {.format = format, .quant = model.config.quant, .checkpoint = &checkpoint, .arch = &model.arch};
+}
+
+// hot-weights model, and the bank's experts are others.
+void use_own_hot_experts(ExpertFiles& files, const RunConfig& run, const LoadedConfig& model,
+                         const Checkpoint& checkpoint) {
+  const std::string stored = stored_experts(checkpoint, model);
+  if (stored != "bf16" && stored != "fp8" && stored != "int4")
+    fail(kExitUsage,
+         "hot-weights model: {} has {} where its routed experts would be, expected bf16, fp8 or int4\n"
+         "  use hot-weights bank, or name the folder of the whole checkpoint as model",
+         run.model, stored);
+  files.hot = as_stored(stored, model, checkpoint);
 }
 
 }  // namespace
@@ -108,6 +125,7 @@ std::unique_ptr<ExpertFiles> find_experts(const RunConfig& run, const LoadedConf
   const std::optional<Format> method = format_named(run.kt_method);
   std::error_code error;
   const bool own = path == run.model || fs::equivalent(path, run.model, error);
+  const bool hot_from_model = run.hot_weights == "model";
 
   if (run.load_format == "dummy") {
     if (!own)
@@ -117,10 +135,13 @@ std::unique_ptr<ExpertFiles> find_experts(const RunConfig& run, const LoadedConf
                      .quant = quant_of(format, model.config.quant),
                      .checkpoint = &checkpoint,
                      .arch = &model.arch};
+    if (const Format stored = stored_format(model.config.quant.stored); hot_from_model && stored != format)
+      files->hot = {.format = stored, .quant = model.config.quant, .checkpoint = &checkpoint, .arch = &model.arch};
     return files;
   }
   if (!own) {
     if (!fs::is_directory(path, error)) fail(kExitModel, "kt-weight-path {}: there is no such folder", path);
+    if (hot_from_model) use_own_hot_experts(*files, run, model, checkpoint);
     files->packed = read_manifest(path);
     if (files->packed) {
       use_packed(*files, path, method, model, checkpoint);

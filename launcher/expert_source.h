@@ -14,8 +14,9 @@ struct ExpertFiles {
   std::unique_ptr<Checkpoint> checkpoint;  // where it is not the model's
   std::optional<LoadedConfig> config;
   std::optional<PackedManifest> packed;
-  std::string warning;  // one line, or ""
-  ExpertSource source;  // points into this object and at the model's checkpoint
+  std::string warning;              // one line, or ""
+  ExpertSource source;              // points into this object and at the model's checkpoint
+  std::optional<ExpertSource> hot;  // of hot experts, where hot-weights wants the model's own and those are others
 };
 // The experts' format in memory as far as options and config tell it, without files: kt-method, else what the folder of
 // kt-weight-path was converted to if it is there, else the checkpoint's own.

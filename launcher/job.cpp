@@ -154,6 +154,7 @@ void read_set_up(JobRank& job, const std::optional<Hardware>& rates, const std::
 void place(JobRank& job) {
   require_one_table(job.transport, *job.ops);
   job.limits = trunk_limits(job.run, job.engine, job.model(), job.experts->source.format);
+  job.limits.hot_format = job.experts->hot.value_or(job.experts->source).format;
   job.cache_limits = cache_limits(job.engine);
   if (job.topology.expert_index() >= 0)
     job.expert_share = expert_shares(job.model().moe.inter, job.topology.group_of)[job.topology.expert_index()];
@@ -196,6 +197,7 @@ void load(JobRank& job) {
   job.cache.emplace(job.model(), job.share, job.cache_limits, *job.pool, numa_node);
   job.trunk.emplace(make_trunk(job.transport, job.topology, *job.kernels, *job.checkpoint, job.model(), job.share,
                                *job.trunk_weights, job.bank ? &*job.bank : nullptr, *job.cache, job.limits, numa_node));
+  if (job.experts->hot) job.trunk->hot_source = &*job.experts->hot;
 }
 
 }  // namespace

@@ -71,6 +71,9 @@ std::vector<std::string> conflicts(const RunConfig& config) {
   if (config.kt_expert_placement_strategy == "frequency" && config.init_expert_location == "trivial")
     problems.push_back(
         "kt-expert-placement-strategy frequency: needs the counts of a recording: set init-expert-location to a file");
+  if (config.hot_weights == "model" &&
+      config.kt_gpu_experts_ratio.value_or(config.kt_num_gpu_experts.value_or(0)) == 0.0)
+    problems.push_back("hot-weights model: no expert is hot: set kt-num-gpu-experts or kt-gpu-experts-ratio");
   return problems;
 }
 

@@ -20,25 +20,28 @@ std::string what_of(const ModelConfig& config, const ExpertBank& bank) {
                      columns);
 }
 
+void add_expert(Packing& packing, const ExpertSource& source, const ModelConfig& config, int layer, int e,
+                Range columns, FfnWeights& expert) {
+  const auto take = [&](RowRun run) {
+    run.first += columns.begin;
+    run.count = columns.size();
+    return run;
+  };
+  const ExpertRows rows = expert_rows(*source.checkpoint, *source.arch, config, layer, e);
+  expert.columns = columns.size();
+  packing.add_pair(&expert.gate_up, take(rows.gate), take(rows.up));
+  packing.add(&expert.down, {rows.down}, columns.begin, columns.size(), slice_width(config.moe.inter));
+}
+
 // A checkpoint's own format, or generated.
 void load_stored(ExpertBank& bank, const ExpertSource& source, const ModelConfig& config, ThreadPool& pool,
                  int numa_node) {
   Packing packing(*source.checkpoint, source.quant);
   auto expert = bank.experts.begin();
-  const auto take = [&](RowRun run) {
-    run.first += bank.share.columns.begin;
-    run.count = bank.share.columns.size();
-    return run;
-  };
   for (size_t layer = 0; layer < config.layers.size(); ++layer)
-    for (int e = 0; bank.moe_index[layer] >= 0 && e < config.moe.experts; ++e, ++expert) {
-      if (!bank.share.owns(e)) continue;
-      const ExpertRows rows = expert_rows(*source.checkpoint, *source.arch, config, static_cast<int>(layer), e);
-      expert->columns = bank.share.columns.size();
-      packing.add_pair(&expert->gate_up, take(rows.gate), take(rows.up));
-      packing.add(&expert->down, {rows.down}, bank.share.columns.begin, bank.share.columns.size(),
-                  slice_width(config.moe.inter));
-    }
+    for (int e = 0; bank.moe_index[layer] >= 0 && e < config.moe.experts; ++e, ++expert)
+      if (bank.share.owns(e))
+        add_expert(packing, source, config, static_cast<int>(layer), e, bank.share.columns, *expert);
   bank.storage = packing.load(pool, numa_node, what_of(config, bank));
 }
 
@@ -141,6 +144,18 @@ ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, E
   else
     load_stored(bank, source, config, pool, numa_node);
   return bank;
+}
+
+void load_expert(const ExpertSource& source, const ModelConfig& config, int layer, int expert, Range columns,
+                 std::byte* memory, ThreadPool& pool) {
+  Packing packing(*source.checkpoint, source.quant);
+  FfnWeights weights;
+  add_expert(packing, source, config, layer, expert, columns, weights);
+  for (const PackedMatrix* w : {&weights.gate_up, &weights.down})
+    if (w->format != source.format)
+      fail(kExitModel, "layer {}, expert {}: stored as {}, expected {} as in the first layer with experts", layer,
+           expert, info(w->format).name, info(source.format).name);
+  packing.load_into(memory, pool);
 }
 
 }  // namespace kt

@@ -48,4 +48,9 @@ size_t bank_bytes(const ModelConfig& config, Format format, const ExpertShare& s
 ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, ExpertShare share, ThreadPool& pool,
                         int numa_node);
 
+// Some columns of one expert of a checkpoint, not a packed one, to expert_bytes() bytes at `memory`; in the same
+// layout, and with the same errors.
+void load_expert(const ExpertSource& source, const ModelConfig& config, int layer, int expert, Range columns,
+                 std::byte* memory, ThreadPool& pool);
+
 }  // namespace kt

@@ -3,13 +3,13 @@
 namespace kt {
 
 ExpertRunner::ExpertRunner(const MoeSpec& spec, int hidden, int columns, Format format, int max_rows)
-    : spec_(spec), hidden_(hidden), columns_(columns), int8_(info(format).int8_activations), fill_(spec.experts) {
+    : spec_(spec), hidden_(hidden), columns_(columns), fill_(spec.experts) {
   const size_t rows = static_cast<size_t>(max_rows), pairs = rows * spec.top_k;
   groups_.reserve(spec.experts);
   row_.resize(pairs);
   weight_.resize(pairs);
   activations_.resize(pairs * round_up(columns, kTileK));
-  if (!int8_) return;
+  if (!info(format).int8_activations) return;
   x_q_.resize(rows * round_up(hidden, kTileK));
   x_groups_.resize(rows * ceil_div(hidden, kTileK));
   activations_q_.resize(activations_.size());
@@ -80,8 +80,9 @@ void ExpertRunner::run(const KernelContext& k, const FfnWeights* experts, const 
   traffic_ = static_cast<double>(groups_.size()) * static_cast<double>(any.gate_up.bytes() + any.down.bytes());
   const int64_t ldh = round_up(columns_, kTileK);
   const int groups = static_cast<int>(groups_.size());
-  const int group_tiles = int8_ ? any.down.group_tiles : 1;
-  const Rows x = int8_ ? quantized(k, rows, routing.rows, any.gate_up.group_tiles) : rows;
+  const bool int8 = info(any.gate_up.format).int8_activations;  // rows and activations are quantised for the kernels
+  const int group_tiles = int8 ? any.down.group_tiles : 1;
+  const Rows x = int8 ? quantized(k, rows, routing.rows, any.gate_up.group_tiles) : rows;
 
   // Gate and up: tasks are (expert, part of its columns), enough of them to keep every thread busy. Parts begin at
   // groups of the down projection's inputs, so that a part can quantise what it has made.
@@ -97,7 +98,7 @@ void ExpertRunner::run(const KernelContext& k, const FfnWeights* experts, const 
     mine.count = g.count;
     mine.index = &row_[g.begin];
     k.ops.swiglu(mine, experts[g.expert].gate_up, begin, end, &activations_[g.begin * ldh], ldh);
-    if (int8_) quantize_activations(k.ops, g, begin, end, group_tiles);
+    if (int8) quantize_activations(k.ops, g, begin, end, group_tiles);
   });
 
   // Down: tasks own columns of the output, so no two write to one place.
@@ -105,7 +106,7 @@ void ExpertRunner::run(const KernelContext& k, const FfnWeights* experts, const 
   k.split(ceil_div(hidden_, kPanel), 4, [&](int begin, int end) {
     for (const Group& g : groups_) {
       Rows h{.data = &activations_[g.begin * ldh], .stride = ldh, .count = g.count};
-      if (int8_) {
+      if (int8) {
         h.q = &activations_q_[g.begin * ldh];
         h.q_stride = ldh;
         h.groups = &activation_groups_[g.begin * group_stride];

@@ -19,7 +19,8 @@ struct Routing {
 // Computes routed experts; keeps the memory that this needs between calls, sized by the largest batch.
 class ExpertRunner {
  public:
-  // `columns`: of each expert on this rank; `format`: of their weights.
+  // `columns`: of each expert on this rank; `format`: of their weights. Room for a format with 8-bit activations will
+  // do for every format.
   ExpertRunner(const MoeSpec& spec, int hidden, int columns, Format format, int max_rows);
   static size_t bytes(const MoeSpec& spec, int hidden, int columns, Format format, int max_rows);
 
@@ -41,7 +42,6 @@ class ExpertRunner {
   MoeSpec spec_;
   int hidden_, columns_;
   double traffic_ = 0.0;
-  bool int8_;                      // rows and activations are quantised for the kernels
   std::vector<Group> groups_;      // experts with rows, ascending
   std::vector<int> fill_;          // per expert
   std::vector<int32_t> row_;       // grouped: row of the batch

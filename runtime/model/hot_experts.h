@@ -7,9 +7,9 @@
 
 namespace kt {
 
-// The hot experts of a trunk rank: copies of the bank's, on the columns that the rank computes of each. Which ones are
-// hot decides who computes, and no bit of the result. All slots are of one size and taken at start; an expert takes
-// whichever is free.
+// The hot experts of a trunk rank, on the columns that the rank computes of each: copies of the bank's, so that being
+// hot decides who computes and no bit of the result; or the checkpoint's own where the bank was converted. All slots
+// are of one size and taken at start; an expert takes whichever is free.
 class HotExperts {
  public:
   // `columns`: of this rank; `slots`: experts of all layers together that it can hold.

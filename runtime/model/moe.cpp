@@ -168,6 +168,24 @@ void run_streamed(Trunk& t, int layer, const Routing& cold) {
   }
 }
 
+// What the runner of hot and streamed experts must have room for: only a bank's format has 8-bit activations.
+Format runner_format(const TrunkLimits& limits) {
+  return limits.layerwise || !limits.hot_experts ? limits.expert_format : limits.hot_format;
+}
+
+// Experts of a layer, ascending, into slots of their own.
+void bring_hot(Trunk& t, int layer, std::vector<int32_t> experts) {
+  if (t.hot_source) {
+    for (int32_t e : experts)
+      if (const ExpertBytes to = t.hot->take(layer, e); to.gate_up)
+        load_expert(*t.hot_source, t.config, layer, e, t.hot->columns(), to.gate_up, t.kernels.pool);
+    return;
+  }
+  ExpertFetch fetch(t, layer, std::move(experts));
+  while (!fetch.next([&](int32_t expert) { return t.hot->take(layer, expert); }).empty()) {
+  }
+}
+
 }  // namespace
 
 void dense_ffn(Trunk& t, int layer, int rows) {
@@ -211,9 +229,7 @@ void move_experts(Trunk& t, std::span<const ExpertMove> moves) {
   for (auto& [layer, experts] : in) {
     std::sort(experts.begin(), experts.end());
     t.report.moved_bytes += static_cast<int64_t>(experts.size() * t.hot->shape().bytes());
-    ExpertFetch fetch(t, layer, std::move(experts));
-    while (!fetch.next([&, at = layer](int32_t expert) { return t.hot->take(at, expert); }).empty()) {
-    }
+    bring_hot(t, layer, std::move(experts));
   }
 }
 
@@ -237,29 +253,29 @@ void make_expert_room(Trunk& t, int numa_node) {
     t.local_experts = std::make_unique<ExpertRunner>(c.moe, c.hidden, t.bank->share.columns.size(), t.bank->format,
                                                      t.limits.max_rows);
   const Range columns = inter_part(c.moe.inter, t.share.index, t.share.count);
-  const auto slots = [&](int64_t count) {
-    return std::make_unique<HotExperts>(c, t.limits.expert_format, columns, count, t.kernels.pool, numa_node);
+  const auto slots = [&](Format format, int64_t count) {
+    return std::make_unique<HotExperts>(c, format, columns, count, t.kernels.pool, numa_node);
   };
-  if (t.limits.hot_experts) t.hot = slots(t.limits.hot_experts);
+  if (t.limits.hot_experts) t.hot = slots(t.limits.hot_format, t.limits.hot_experts);
   if (t.limits.layerwise)
-    for (auto& s : t.stream) s = slots(fetch_batch(c, t.limits.expert_format));
+    for (auto& s : t.stream) s = slots(t.limits.expert_format, fetch_batch(c, t.limits.expert_format));
   if (t.hot || t.limits.layerwise)
     t.hot_runner =
-        std::make_unique<ExpertRunner>(c.moe, c.hidden, columns.size(), t.limits.expert_format, t.limits.max_rows);
+        std::make_unique<ExpertRunner>(c.moe, c.hidden, columns.size(), runner_format(t.limits), t.limits.max_rows);
   if (t.bank && t.limits.max_deferred)
     t.late = Buffer(static_cast<size_t>(t.limits.max_rows * t.stride.y) * sizeof(double), numa_node, t.kernels.pool);
 }
 
 ExpertRoomBytes expert_room_bytes(const ModelConfig& c, const TrunkShare& share, TrunkLimits limits, bool has_bank) {
   const int columns = inter_part(c.moe.inter, share.index, share.count).size();
-  const auto weights = [&](int64_t slots) {
-    return Buffer::footprint(HotExperts::bytes(c, limits.expert_format, columns, slots));
+  const auto weights = [&](Format format, int64_t slots) {
+    return Buffer::footprint(HotExperts::bytes(c, format, columns, slots));
   };
-  ExpertRoomBytes bytes{.hot = weights(limits.hot_experts)};
-  if (limits.layerwise) bytes.stream = 2 * weights(fetch_batch(c, limits.expert_format));
+  ExpertRoomBytes bytes{.hot = weights(limits.hot_format, limits.hot_experts)};
+  if (limits.layerwise) bytes.stream = 2 * weights(limits.expert_format, fetch_batch(c, limits.expert_format));
   bytes.scratch = 5 * static_cast<size_t>(limits.max_rows) * c.moe.top_k * sizeof(int32_t);
   if (limits.hot_experts || limits.layerwise)
-    bytes.scratch += ExpertRunner::bytes(c.moe, c.hidden, columns, limits.expert_format, limits.max_rows);
+    bytes.scratch += ExpertRunner::bytes(c.moe, c.hidden, columns, runner_format(limits), limits.max_rows);
   if (has_bank && limits.max_deferred)
     bytes.scratch +=
         Buffer::footprint(static_cast<size_t>(limits.max_rows * round_up(c.hidden, kPanel)) * sizeof(double));

@@ -14,7 +14,8 @@ struct ExpertMove {
   int32_t layer = 0, in = -1, out = -1;
 };
 
-// What rank 0 wants done with the routed experts in one step. None of it changes a bit of the step's logits.
+// What rank 0 wants done with the routed experts in one step. None of it changes a bit of the step's logits, unless hot
+// experts have weights of their own (hot-weights).
 struct StepOrders {
   bool counts = false;            // report how often each expert was chosen
   bool ids = false;               // report which experts each row chose

@@ -136,6 +136,19 @@ void Packing::check() const {
 Buffer Packing::load(ThreadPool& pool, int numa_node, const std::string& what) {
   check();
   Buffer buffer(bytes_, numa_node, pool);
+  Progress progress("loading " + what, "loaded " + what, bytes_);
+  fill(buffer.bytes(), pool, [&](size_t bytes) { progress.add(bytes); });
+  progress.finish();
+  return buffer;
+}
+
+void Packing::load_into(std::byte* memory, ThreadPool& pool) {
+  check();
+  fill(memory, pool, [](size_t) {});
+}
+
+// `done` is called with the bytes of every part, by the thread that made it.
+void Packing::fill(std::byte* memory, ThreadPool& pool, const std::function<void(size_t)>& done) {
   struct Task {
     const Job* job;
     int first_panel, panels;
@@ -146,18 +159,15 @@ Buffer Packing::load(ThreadPool& pool, int numa_node, const std::string& what) {
     const int panels = job.target->panels() / job.panel_step;
     for (int p = 0; p < panels; p += kPanelsPerTask) tasks.push_back({&job, p, std::min(kPanelsPerTask, panels - p)});
   }
-  Progress progress("loading " + what, "loaded " + what, bytes_);
   FirstError error;
   pool.run(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
     error.guard([&] {
-      pack(*tasks[i].job, tasks[i].first_panel, tasks[i].panels, buffer.bytes());
-      progress.add(static_cast<size_t>(tasks[i].panels) * tasks[i].job->target->panel_bytes());
+      pack(*tasks[i].job, tasks[i].first_panel, tasks[i].panels, memory);
+      done(static_cast<size_t>(tasks[i].panels) * tasks[i].job->target->panel_bytes());
     });
   });
   error.rethrow();
-  for (const Job& job : jobs_) job.target->data = buffer.bytes() + job.offset;
-  progress.finish();
-  return buffer;
+  for (const Job& job : jobs_) job.target->data = memory + job.offset;
 }
 
 void Packing::pack(const Job& job, int first_panel, int panels, std::byte* buffer) const {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -44,6 +45,8 @@ class Packing {
   // (-1: any) and packs, with a progress line now and then: "loading <what>: 12.0 of 88.2 GB, 2.15 GB/s, 35 s left".
   // Throws Error(kExitModel). The targets must still be where they were.
   Buffer load(ThreadPool& pool, int numa_node, const std::string& what);
+  // The same into bytes() bytes at `memory`, matrix after matrix in the order of add, and without lines.
+  void load_into(std::byte* memory, ThreadPool& pool);
 
  private:
   struct Job {
@@ -57,6 +60,7 @@ class Packing {
   Format format_of(const std::string& name) const;
   PackedMatrix planned(const std::vector<RowRun>& rows, int64_t n, int64_t first_column, int columns, int slice) const;
   void check() const;
+  void fill(std::byte* memory, ThreadPool& pool, const std::function<void(size_t)>& done);
   void pack(const Job& job, int first_panel, int panels, std::byte* buffer) const;
   void pack_bf16(const Job& job, int panel, std::byte* out) const;
   void pack_fp8(const Job& job, int panel, std::byte* out) const;

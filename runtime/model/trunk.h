@@ -26,10 +26,11 @@ struct TrunkLimits {
   int max_logit_rows = 0;  // logits of a step
 
   // Routed experts, besides those of the rank's own bank.
-  Format expert_format = Format::BF16;
-  int64_t hot_experts = 0;  // of all layers together
-  bool layerwise = false;   // steps may bring the cold experts here
-  int max_deferred = 0;     // of a token's experts, those of least weight, added one MoE layer later
+  Format expert_format = Format::BF16;  // of the banks
+  Format hot_format = Format::BF16;     // of hot experts: the banks', or the checkpoint's own
+  int64_t hot_experts = 0;              // of all layers together
+  bool layerwise = false;               // steps may bring the cold experts here
+  int max_deferred = 0;                 // of a token's experts, those of least weight, added one MoE layer later
 };
 // Bytes of a step's memory: what make_trunk takes and what steps grow to with sequences of up to `context` tokens,
 // without local experts and messages.
@@ -81,9 +82,10 @@ struct Trunk {
   std::vector<ExpertShare> expert_shares;  // of topology.experts
   std::vector<RemoteGroup> remote;         // expert ranks that are no trunk ranks
   int last_moe_layer = -1;
-  bool layerwise = false;                 // this step
-  std::unique_ptr<HotExperts> hot;        // null when there are none
-  std::unique_ptr<HotExperts> stream[2];  // of layerwise steps: one batch is computed while the next one comes
+  bool layerwise = false;                    // this step
+  std::unique_ptr<HotExperts> hot;           // null when there are none
+  const ExpertSource* hot_source = nullptr;  // the checkpoint that they are read from; null: the banks
+  std::unique_ptr<HotExperts> stream[2];     // of layerwise steps: one batch is computed while the next one comes
   std::unique_ptr<ExpertRunner> hot_runner;
   std::vector<int32_t> hot_ids, cold_ids, late_ids, group_ids, group_late_ids;  // of a layer's routing
   Buffer late;             // f64 sums of this rank's own deferred experts, like y

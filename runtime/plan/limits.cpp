@@ -75,7 +75,7 @@ Model make_model(const RunConfig& run, const Deployment& d, const Hardware& hard
   m.trunk_weights = static_cast<double>(d.trunk.front().elements) - m.shared_weights - m.head_weights;
   if (c.moe.experts) {
     m.expert_bytes = static_cast<double>(expert_bytes(c, d.experts, c.moe.inter));
-    m.hot_expert_bytes = static_cast<double>(expert_bytes(c, m.limits.expert_format, c.moe.inter));
+    m.hot_expert_bytes = static_cast<double>(expert_bytes(c, m.limits.hot_format, c.moe.inter));
     m.expert_weights = 3.0 * c.hidden * c.moe.inter;
     m.hot = static_cast<double>(m.limits.hot_experts) / (m.moe_layers * c.moe.experts);
   }

@@ -19,7 +19,8 @@ size_t expert_file_bytes(const ModelConfig& config, Format format) {
 TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const ModelConfig& config, Format bank) {
   return {.max_rows = max_step_rows(engine),
           .max_logit_rows = engine.max_logit_rows,
-          .expert_format = run.hot_weights == "model" ? stored_format(config.quant.stored) : bank,
+          .expert_format = bank,
+          .hot_format = run.hot_weights == "model" ? stored_format(config.quant.stored) : bank,
           .hot_experts =
               hot_budget(run.kt_num_gpu_experts, run.kt_gpu_experts_ratio, moe_layer_count(config), config.moe.experts),
           .layerwise = run.prefill_threshold() != 0,

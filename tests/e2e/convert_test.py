@@ -4,6 +4,7 @@
 
 AMXINT8 is held to the fixture's reference like BF16. AMXINT4 has no such reference: its deviation from the checkpoint's
 own format is held to AMXINT8's, in proportion to the errors that `ktmpi convert --check` measures in experts' outputs.
+With hot-weights model a hot expert gives the bytes of the checkpoint's own format, whatever the bank has.
 """
 import argparse
 import hashlib
@@ -16,7 +17,7 @@ import subprocess
 import tempfile
 import time
 
-from golden_test import answers_of_job, check_against_reference, expect_same, read_prompts
+from golden_test import answers_of_job, check_against_reference, expect_same, read_prompts, run_layouts
 from ktmpi_server import Server, environment, fixture_folder, mpirun, need_program, skip
 
 import numpy as np
@@ -121,6 +122,25 @@ def serve_everywhere(program, model, prompts, worlds, options):
     return first
 
 
+def check_hot_weights(program, model, prompts, options, native, cold):
+    """Hot experts of the checkpoint's own format beside a converted bank: all of them, then some."""
+    own, tp2 = [*options, "--hot-weights", "model", "--kt-gpu-experts-ratio"], ["--tensor-parallel-size", "2"]
+    streamed = ["--kt-gpu-prefill-token-threshold", "64"]
+    few = {n: p for n, p in prompts.items() if n.startswith("batch")}
+    run_layouts(program, model, few, [(1, [*own, "1"], {}), (4, [*own, "1", *tp2, *streamed], {})], native)
+    some = run_layouts(program, model, few, [(1, [*own, "0.4"], {}), (3, [*own, "0.4", *streamed], {}),
+                                             (4, [*own, "0.4", *tp2], {})])
+    for other in (native, cold):
+        assert any(some[n] != other[n] for n in some), "the hot experts are not those that were asked for"
+    exchanged = [*own, "0.4", "--kt-enable-dynamic-expert-update", "--kt-expert-update-rule", "shuffle", *streamed]
+    with Server(program, model, 3, exchanged) as server:
+        answer = server.generate({"input_ids": max((ids for ids, _ in prompts.values()), key=len)})
+        assert answer["output_ids"] and server.metric("ktmpi_hot_expert_exchanges_total") > 0
+    refused = run(program, "--model", model, "--port", "0", *options, "--hot-weights", "model")
+    assert refused.returncode == 2 and "kt-num-gpu-experts" in refused.stderr, (refused.returncode, refused.stderr)
+    print("  hot experts of the checkpoint's own format: its bytes")
+
+
 def prompt_logprobs(answers):
     return np.array([lp for name, a in sorted(answers.items()) if name.startswith("prompt of ")
                      for lp, _, _ in a["input_token_logprobs"] if lp is not None])
@@ -161,6 +181,9 @@ def main():
                                        ["--kt-method", method, "--kt-weight-path", folder])
             if method == "AMXINT8":
                 check_against_reference(model, prompts, answers)
+            else:
+                check_hot_weights(program, model, prompts, ["--kt-method", method, "--kt-weight-path", folder], native,
+                                  answers)
             off[method] = float(np.median(np.abs(prompt_logprobs(answers) - prompt_logprobs(native))))
             print(f"  an expert's output is off by {error[method]:.3f}, prompt logprobs by {off[method]:.4f} (median)")
     # To first order logprobs move in proportion to the experts' errors; 1.5 leaves room for the noise of a median.

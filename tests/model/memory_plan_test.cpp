@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "runtime/checkpoint/dummy.h"
 #include "tests/plan/releases.h"
 
@@ -86,7 +88,8 @@ TEST_P(MemoryPlanOf, BuffersOfAStepAreWhatTheTrunkTakes) {
   const TrunkWeights trunk_weights = load_trunk(*weights, model.arch, config, share, pool, -1);
   const CacheLimits cache_limits{.blocks = 50, .slots = 3, .snapshots = 4};
   StateCache cache(config, share, cache_limits, pool, -1);
-  const TrunkLimits limits{.max_rows = 3000, .max_logit_rows = 700, .hot_experts = 5, .layerwise = true};
+  const TrunkLimits limits{
+      .max_rows = 3000, .max_logit_rows = 700, .hot_format = Format::FP8, .hot_experts = 5, .layerwise = true};
 
   const Trunk t =
       make_trunk(*transports[0], topology, kernels, *weights, config, share, trunk_weights, nullptr, cache, limits, -1);
@@ -134,6 +137,26 @@ TEST_P(MemoryPlanOf, TheBankIsWhatLoadingTakes) {
 
     EXPECT_EQ(plan.experts, touched(bank.storage));
   }
+}
+
+TEST_P(MemoryPlanOf, AnExpertThatIsReadAloneHasTheBanksBytes) {
+  const LoadedConfig model = GetParam()();
+  const auto weights = dummy_checkpoint({});
+  ThreadPool pool(2);
+  const Format format = stored_format(model.config.quant.stored);
+  const ExpertSource source{
+      .format = format, .quant = model.config.quant, .checkpoint = weights.get(), .arch = &model.arch};
+  const ExpertShare share(inter_part(model.config.moe.inter, 1, 3));
+  const int layer = static_cast<int>(model.config.layers.size()) - 1, expert = 5;
+
+  const ExpertBank bank = load_experts(source, model.config, share, pool, -1);
+  const Buffer alone(expert_bytes(model.config, format, share.columns.size()), -1, pool);
+  load_expert(source, model.config, layer, expert, share.columns, alone.bytes(), pool);
+
+  const FfnWeights& w = bank.layer(layer, model.config.moe.experts)[expert];
+  ASSERT_EQ(alone.size(), w.gate_up.bytes() + w.down.bytes());
+  EXPECT_EQ(0, std::memcmp(alone.bytes(), w.gate_up.data, w.gate_up.bytes()));
+  EXPECT_EQ(0, std::memcmp(alone.bytes() + w.gate_up.bytes(), w.down.data, w.down.bytes()));
 }
 
 TEST(MemoryPlan, AddsUpAndIsDescribedByPurpose) {
