@@ -109,6 +109,7 @@ inline void dot_chains(const ChainJob& job, int row, int panel, float* acc, int6
       asm volatile("" : "+m"(inputs));
       const int64_t at = static_cast<int64_t>(t) * F::kTileBytes;
       const int64_t ahead = prefetch_at(job, P, at);
+      prefetch_next(job, panel, P, t);
       V even[R][P], odd[R][P];
       for (int r = 0; r < R; ++r)
         for (int j = 0; j < P; ++j) even[r][j] = odd[r][j] = splat(0.0f);
@@ -116,7 +117,8 @@ inline void dot_chains(const ChainJob& job, int row, int panel, float* acc, int6
       for (int i = 0; i < kTileK / 4; ++i) {
         Pairs we[P], wo[P];
         for (int j = 0; j < P; ++j) {
-          for (int line = i; line * 64 < F::kTileBytes; line += 8) __builtin_prefetch(panels[j] + ahead + line * 64);
+          if constexpr (!Made)
+            for (int line = i; line * 64 < F::kTileBytes; line += 8) __builtin_prefetch(panels[j] + ahead + line * 64);
           if constexpr (Made) {
             const std::byte* pairs = job.made + (panel + j) * made_bytes + t * kMadeBytes + i * 128;
             we[j] = _mm512_load_si512(pairs);

@@ -93,15 +93,23 @@ struct ChainJob {
   const std::byte* const* panels;
   int t0, t1;
   const std::byte* made;  // the panels as Chains::make left them for all rows, or null
+  int block;              // of rows that these panels meet
+  int64_t next_bytes;     // of each panel after these that one tile fetches; 0 in the first block
 };
 
 // Where to prefetch while the bytes from `at` on of `panels` panels are read: as far ahead, and behind the panels' ends
-// at the beginning of those after them; for the second block of rows, whose panels are in cache, all of those.
+// at the beginning of those after them.
 [[gnu::always_inline]] inline int64_t prefetch_at(const ChainJob& job, int panels, int64_t at) {
   const int64_t bytes = static_cast<int64_t>(job.w.panel_bytes());
-  if (job.first > 0 && job.first <= kBlockRows) return at + panels * bytes;
   at += kPrefetchBytes;
   return at < bytes ? at : at + (panels - 1) * bytes;
+}
+// All blocks of rows but the first find their panels in cache. In that time, tile by tile, the next panels are fetched.
+[[gnu::always_inline]] inline void prefetch_next(const ChainJob& job, int panel, int panels, int t) {
+  const int64_t bytes = static_cast<int64_t>(job.w.panel_bytes());
+  const int64_t from = (static_cast<int64_t>(job.block - 1) * job.w.k_tiles() + t) * job.next_bytes;
+  for (int64_t at = from; at < from + job.next_bytes; at += 64)
+    for (int j = 0; j < panels; ++j) __builtin_prefetch(job.panels[panel + j] + panels * bytes + at);
 }
 
 // acc[r][j][16] = result for row r and panel j.
@@ -179,6 +187,7 @@ inline void integer_chains(const ChainJob& job, int row, int panel, float* acc, 
       for (int j = 0; j < P; ++j) dot[r][j] = zero_i();
     for (; t < end; ++t) {
       const int64_t ahead = prefetch_at(job, P, static_cast<int64_t>(t) * F::kTileBytes);
+      prefetch_next(job, panel, P, t);
 #pragma GCC unroll 8
       for (int p = 0; p < kTileK / 4; ++p) {
         int quad[R];
@@ -270,6 +279,7 @@ struct Results {
 template <class Chains, class Done>
 inline void sweep(const Rows& x, const PackedMatrix& w, int begin, int end, int slice, Done done) {
   const int tiles = w.k_tiles();
+  const int64_t panel_bytes = static_cast<int64_t>(w.panel_bytes());
   constexpr int kSlices = 4;  // at once
   alignas(64) float acc[kSlices * Chains::kRows * Chains::kMaxPanels * 16];
   for (int i0 = 0; i0 < x.count; i0 += kRowBlock) {
@@ -283,13 +293,14 @@ inline void sweep(const Rows& x, const PackedMatrix& w, int begin, int end, int 
       const std::byte* made = nullptr;
       if constexpr (requires { Chains::make; }) made = Chains::make(w, panels, count, i1 - i0);
       for (int i = i0; i < i1; i += step) {
-        const int rows = i1 - i < step ? i1 - i : step;
+        const int rows = i1 - i < step ? i1 - i : step, block = (i - i0) / step;
+        const int64_t next_bytes = block ? round_up(ceil_div(panel_bytes, (blocks - 1) * tiles), 64) : 0;
         const int64_t stride = static_cast<int64_t>(rows) * count * 16;
         for (int t = 0; t < tiles;) {
           int slices = 0;
           for (; slices < kSlices && t < tiles; t += slice, ++slices)
-            Chains::run({x, i, rows, w, panels, t, t + slice < tiles ? t + slice : tiles, made}, count,
-                        acc + slices * stride);
+            Chains::run({x, i, rows, w, panels, t, t + slice < tiles ? t + slice : tiles, made, block, next_bytes},
+                        count, acc + slices * stride);
           for (int r = 0; r < rows; ++r) done(i + r, p, count, Results{acc + r * count * 16, stride, slices});
         }
       }
