@@ -166,7 +166,29 @@ inline void vector_chains(const ChainJob& job, int row, int panel, float* acc, i
     for (int j = 0; j < P; ++j) store(acc + (row + r) * acc_row + (panel + j) * 16, sum[r][j]);
 }
 
-template <class F, int R, int P>
+// How integer_chains adds up the products of tile t: dot[r][j] for row r, whose int8 inputs x[r] points at, and panel
+// j.
+struct VectorProducts {
+  template <class F>
+  static constexpr bool kKeepsOffset = kDotKeepsOffset;  // of the weights: the sums are larger by it times the inputs'
+  template <class F, int R, int P>
+  [[gnu::always_inline]] static void add(const ChainJob& job, const std::byte* const* panels, const int8_t* const* x,
+                                         int t, I (&dot)[R][P]) {
+    const int64_t ahead = prefetch_at(job, P, static_cast<int64_t>(t) * F::kTileBytes);
+#pragma GCC unroll 8
+    for (int p = 0; p < kTileK / 4; ++p) {
+      int quad[R];
+      for (int r = 0; r < R; ++r) __builtin_memcpy(&quad[r], x[r] + t * kTileK + 4 * p, 4);
+      for (int j = 0; j < P; ++j) {
+        if (p * 64 < F::kTileBytes) __builtin_prefetch(panels[j] + ahead + p * 64);
+        const Line w = F::line(panels[j] + static_cast<int64_t>(t) * F::kTileBytes, p);
+        for (int r = 0; r < R; ++r) dot[r][j] = dot4<F::kOffset>(dot[r][j], w, quad[r]);
+      }
+    }
+  }
+};
+
+template <class F, class Products, int R, int P>
 inline void integer_chains(const ChainJob& job, int row, int panel, float* acc, int64_t acc_row) {
   const int8_t* x[R];
   const QuantGroup* groups[R];
@@ -186,23 +208,14 @@ inline void integer_chains(const ChainJob& job, int row, int panel, float* acc, 
     for (int r = 0; r < R; ++r)
       for (int j = 0; j < P; ++j) dot[r][j] = zero_i();
     for (; t < end; ++t) {
-      const int64_t ahead = prefetch_at(job, P, static_cast<int64_t>(t) * F::kTileBytes);
       prefetch_next(job, panel, P, t);
-#pragma GCC unroll 8
-      for (int p = 0; p < kTileK / 4; ++p) {
-        int quad[R];
-        for (int r = 0; r < R; ++r) __builtin_memcpy(&quad[r], x[r] + t * kTileK + 4 * p, 4);
-        for (int j = 0; j < P; ++j) {
-          if (p * 64 < F::kTileBytes) __builtin_prefetch(panels[j] + ahead + p * 64);
-          const Line w = F::line(panels[j] + static_cast<int64_t>(t) * F::kTileBytes, p);
-          for (int r = 0; r < R; ++r) dot[r][j] = dot4<F::kOffset>(dot[r][j], w, quad[r]);
-        }
-      }
+      Products::template add<F>(job, panels, x, t, dot);
     }
     for (int j = 0; j < P; ++j) {
       const V scale = load_bf16(reinterpret_cast<const bf16*>(panels[j] + scales_at + g * F::kScaleBytes));
       for (int r = 0; r < R; ++r) {
-        const I exact = kDotKeepsOffset ? sub_i(dot[r][j], F::kOffset * groups[r][g].sum) : dot[r][j];
+        const I exact =
+            Products::template kKeepsOffset<F> ? sub_i(dot[r][j], F::kOffset * groups[r][g].sum) : dot[r][j];
         sum[r][j] = fma(to_float(exact), mul(splat(groups[r][g].scale), scale), sum[r][j]);
       }
     }
@@ -237,14 +250,14 @@ inline void cover(int rows, int panels, const Block& block) {
     for (int r = 0; r < rows; ++r) block.template operator()<1, 1>(r, j);
 }
 
-template <class F>
+template <class F, class Products = VectorProducts>
 struct VectorChains {
   static constexpr int kRows = kBlockRows, kRowUnit = 1, kMaxPanels = F::kStreams;
   static int panels(int rows) { return rows == 1 ? F::kStreams : rows == 2 ? 4 : 2; }
   static void run(const ChainJob& job, int panels, float* acc) {
     cover<F::kStreams, 2>(job.rows, panels, [&]<int R, int P>(int row, int panel) {
       if constexpr (F::kIntegers)
-        integer_chains<F, R, P>(job, row, panel, acc, panels * 16);
+        integer_chains<F, Products, R, P>(job, row, panel, acc, panels * 16);
       else
         vector_chains<F, R, P>(job, row, panel, acc, panels * 16);
     });
@@ -465,20 +478,18 @@ void store_kv(const float* key, const float* value, int head_dim, int offset, bf
 // Scores of Q queries and the 64 keys of one page: a chain over the components in ascending order.
 template <int Q>
 inline void page_scores(const float* const* q, const bf16* keys, int head_dim, float scale, float* const* scores) {
-  for (int c = 0; c < kKvBlock; c += 32) {
-    V s0[Q], s1[Q];
-    for (int i = 0; i < Q; ++i) s0[i] = s1[i] = splat(0.0f);
-    for (int d = 0; d < head_dim; ++d) {
-      const V k0 = load_bf16(keys + d * kKvBlock + c), k1 = load_bf16(keys + d * kKvBlock + c + 16);
-      for (int i = 0; i < Q; ++i) {
-        s0[i] = fma(splat(q[i][d]), k0, s0[i]);
-        s1[i] = fma(splat(q[i][d]), k1, s1[i]);
+  constexpr int kVectors = kManyRegisters ? 2 : 1;
+  for (int c = 0; c < kKvBlock; c += 16 * kVectors) {
+    V s[Q][kVectors];
+    for (int i = 0; i < Q; ++i)
+      for (int v = 0; v < kVectors; ++v) s[i][v] = splat(0.0f);
+    for (int d = 0; d < head_dim; ++d)
+      for (int v = 0; v < kVectors; ++v) {
+        const V k = load_bf16(keys + d * kKvBlock + c + 16 * v);
+        for (int i = 0; i < Q; ++i) s[i][v] = fma(splat(q[i][d]), k, s[i][v]);
       }
-    }
-    for (int i = 0; i < Q; ++i) {
-      store(scores[i] + c, mul(s0[i], splat(scale)));
-      store(scores[i] + c + 16, mul(s1[i], splat(scale)));
-    }
+    for (int i = 0; i < Q; ++i)
+      for (int v = 0; v < kVectors; ++v) store(scores[i] + c + 16 * v, mul(s[i][v], splat(scale)));
   }
 }
 
@@ -500,8 +511,10 @@ inline void page_values(const float* const* p, const bf16* values, int head_dim,
 }
 template <int Q>
 inline void page_values(const float* const* p, const bf16* values, int head_dim, int from, int to, float* const* out) {
+  constexpr int kVectors = kManyRegisters ? 4 : 1;
   int c = 0;
-  for (; c + 64 <= head_dim; c += 64) page_values<Q, 4>(p, values, head_dim, c, from, to, out);
+  for (; c + 16 * kVectors <= head_dim; c += 16 * kVectors)
+    page_values<Q, kVectors>(p, values, head_dim, c, from, to, out);
   for (; c < head_dim; c += 16) page_values<Q, 1>(p, values, head_dim, c, from, to, out);
 }
 
@@ -619,8 +632,9 @@ inline void delta_columns(const DeltaJob& j, int column) {
 }
 
 void delta_rule(const DeltaJob& job, int column, int columns) {
+  constexpr int kVectors = kManyRegisters ? 4 : 2;
   int c = column;
-  for (; c + 64 <= column + columns; c += 64) delta_columns<4>(job, c);
+  for (; c + 16 * kVectors <= column + columns; c += 16 * kVectors) delta_columns<kVectors>(job, c);
   for (; c < column + columns; c += 16) delta_columns<1>(job, c);
 }
 
@@ -666,8 +680,12 @@ inline double multiply_sums(int64_t rounds, Sum zero, Multiply multiply) {
 }
 double multiply_vectors(bool int8, int64_t rounds) {
   const V x = splat(1.0f), y = splat(1e-9f);
-  const Line w = load_bytes(reinterpret_cast<const std::byte*>(&x));
-  if (int8) return 16 * 8 * multiply_sums(rounds, zero_i(), [w](I& sum) { keep(sum = dot4<0>(sum, w, 0x01010101)); });
+  Line w = load_bytes(reinterpret_cast<const std::byte*>(&x));
+  if (int8)
+    return 16 * 8 * multiply_sums(rounds, zero_i(), [&w](I& sum) {
+             keep(w);  // where a product takes several instructions, all of them count
+             keep(sum = dot4<0>(sum, w, 0x01010101));
+           });
   return 16 * 2 * multiply_sums(rounds, splat(0.0f), [x, y](V& sum) { keep(sum = fma(x, y, sum)); });
 }
 

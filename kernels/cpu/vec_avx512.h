@@ -167,5 +167,6 @@ inline int store_int8(int8_t* p, V a) {
 inline V either(V a, V b) { return {_mm512_or_ps(a.v, b.v)}; }
 inline void keep(V& a) { asm volatile("" : "+v"(a.v)); }
 inline void keep(I& a) { asm volatile("" : "+v"(a.v)); }
+inline void keep(Line& a) { asm volatile("" : "+v"(a.v)); }
 
 constexpr bool kManyRegisters = true;  // for sixteen sums of sixteen floats besides the operands

@@ -167,6 +167,29 @@ TEST_P(EveryTable, MatmulHasTheReferencesBitsInEveryFormat) {
     }
 }
 
+TEST_P(EveryTable, EveryFp8CodeHasItsValueAtEveryPlace) {
+  const int n = kPanel, k = kTileK;
+  PackedMatrix m{.format = Format::FP8, .n = n, .k = k, .group_tiles = 1};
+  std::vector<std::byte> storage(m.bytes() + 64);
+  m.data = storage.data() + (64 - reinterpret_cast<uintptr_t>(storage.data()) % 64) % 64;
+  std::vector<bf16> unit(static_cast<size_t>(k) * k);  // row r picks input r
+  for (int r = 0; r < k; ++r) unit[static_cast<size_t>(r) * k + r] = to_bf16(1.0f);
+  for (int shift = 0; shift < 256; ++shift) {
+    std::vector<uint8_t> codes(static_cast<size_t>(n) * k);
+    for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i + static_cast<size_t>(shift));
+    Fp8Format::pack(
+        codes.data(), k, n, m, [](int) { return 1.0f; }, const_cast<std::byte*>(m.data));
+    for (int rows : {1, k}) {
+      std::vector<float> out(static_cast<size_t>(rows) * n);
+      ops().matmul({.data = unit.data(), .stride = k, .count = rows}, m, 0, 1, out.data(), n);
+      for (int r = 0; r < rows; ++r)
+        for (int c = 0; c < n; ++c)
+          ASSERT_EQ(out[static_cast<size_t>(r) * n + c], Fp8Format::value(codes[static_cast<size_t>(c) * k + r]))
+              << "code " << int{codes[static_cast<size_t>(c) * k + r]} << ", input " << r << ", output " << c;
+    }
+  }
+}
+
 TEST_P(EveryTable, QuantizesLikeTheReference) {
   for (int group : {1, 2, 4}) {
     auto x = halves(10 * 32, 3.0f);
