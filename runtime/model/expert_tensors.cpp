@@ -10,6 +10,7 @@
 
 #include "kernels/format/fp8.h"
 #include "runtime/base/error.h"
+#include "runtime/model/half.h"
 
 namespace kt {
 namespace {
@@ -119,7 +120,7 @@ void FloatRows::read_row(int64_t row, Range columns, float* out) const {
       break;
     case Kind::f16:
       for (int64_t c = columns.begin; c < columns.end; ++c)
-        *out++ = static_cast<float>(load<_Float16>(bytes + (row * columns_ + c) * 2));
+        *out++ = half_to_float(load<uint16_t>(bytes + (row * columns_ + c) * 2));
       break;
     case Kind::fp8:
       for (int64_t c = columns.begin; c < columns.end; ++c)

@@ -11,6 +11,7 @@
 #include "runtime/base/error.h"
 #include "runtime/base/first_error.h"
 #include "runtime/base/progress.h"
+#include "runtime/model/half.h"
 
 namespace kt {
 namespace {
@@ -322,9 +323,9 @@ std::vector<float> read_floats(const Checkpoint& checkpoint, const std::string& 
       std::memcpy(&h, p, sizeof h);
       out[i] = to_float(h);
     } else if (stored.type == StoredType::f16) {
-      _Float16 h;
+      uint16_t h;
       std::memcpy(&h, p, sizeof h);
-      out[i] = static_cast<float>(h);
+      out[i] = half_to_float(h);
     } else {
       fail(kExitModel, "{}: expected F32, BF16 or F16, found {}", name, name_of(stored.type));
     }
