@@ -43,8 +43,10 @@ void Scheduler::add(NewSequence added) {
   if (length < 1 || blocks_for(length) > cache_.total()) {
     fail(kExitUsage, "sequence {}: a prompt of {} tokens for a pool of {} blocks", added.id, length, cache_.total());
   }
+  const int64_t turn = next_turn(added.client);
   Sequence sequence{.id = added.id,
-                    .place = static_cast<int64_t>(arrivals_) - added.priority * kHeadStart,
+                    .turn = turn,
+                    .place = turn - added.priority * kHeadStart,
                     .arrival = arrivals_,
                     .salt = std::move(added.salt),
                     .tokens = std::move(added.prompt),
@@ -56,6 +58,15 @@ void Scheduler::add(NewSequence added) {
   if (!is_new) fail(kExitUsage, "sequence {} was added twice", added.id);
   waiting_.insert(&entry->second);
   ++arrivals_;
+}
+
+// Start-time fair queueing with sequences of equal cost: behind the client's last one, or behind what has been
+// admitted.
+int64_t Scheduler::next_turn(const std::string& client) {
+  if (last_turn_.size() > 2 * sequences_.size() + 64)
+    std::erase_if(last_turn_, [&](const auto& entry) { return entry.second <= turn_; });
+  int64_t& last = last_turn_[client];
+  return last = std::max(last, turn_) + 1;
 }
 
 void Scheduler::remove(uint64_t id) {
@@ -267,6 +278,7 @@ bool Scheduler::admit(Sequence& sequence, int budget) {
     queried_tokens_total_ += static_cast<uint64_t>(sequence.prompt);
     cached_tokens_total_ += static_cast<uint64_t>(sequence.computed);
   }
+  turn_ = std::max(turn_, sequence.turn);
   sequence.slot = free_slots_.back();
   free_slots_.pop_back();
   waiting_.erase(&sequence);

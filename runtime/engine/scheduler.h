@@ -35,11 +35,12 @@ struct NewSequence {
   int max_answer = -1;          // tokens; -1: not known
   int logits_from = -1;         // first prompt position whose logits are wanted; -1: the last one's only
   std::string salt = {};        // shares cached prefixes only with those that have the same
+  std::string client = {};      // whose it is: clients take turns
 };
 
 // Chooses what the next step computes: continuous batching over a paged KV cache with shared prefixes, prompts in
-// chunks. A pure state machine without clock, threads, ranks or text. Its order is arrival, moved forward by priority;
-// every choice follows it:
+// chunks. A pure state machine without clock, threads, ranks or text. Its order is arrival, except that clients take
+// turns (who asks for much does not keep out who asks for little), moved forward by priority; every choice follows it:
 //   admission   in order, nobody overtakes; a sequence enters when a slot and the blocks of all its tokens can be had
 //   and
 //               those that run keep room to grow. What the cache knows of its beginning is not computed again.
@@ -48,7 +49,7 @@ struct NewSequence {
 //   retraction  when a decode row finds no block, the last in the order leaves: its blocks can be had by others, its
 //               tokens stay, and it waits in its old place to be prefilled again from what is left in the cache
 // The first in the order thus always advances, and everybody becomes first: only finitely many that come later have the
-// priority to get ahead.
+// turn or the priority to get ahead.
 //
 // Use: add and remove between steps; plan(); run it; finish_step(); then append the sampled tokens.
 class Scheduler {
@@ -96,6 +97,7 @@ class Scheduler {
  private:
   struct Sequence {
     uint64_t id = 0;
+    int64_t turn = 0;   // its number among its client's, counted from the turn that the others had reached
     int64_t place = 0;  // in the order
     uint64_t arrival = 0;
     std::string salt;
@@ -120,6 +122,7 @@ class Scheduler {
   };
   using Order = std::set<Sequence*, Earlier>;
 
+  int64_t next_turn(const std::string& client);
   void plan_decode();
   void plan_prefill(int budget);
   bool grow(Sequence& sequence);
@@ -140,6 +143,8 @@ class Scheduler {
   std::vector<int32_t> free_slots_;
   std::map<uint64_t, Sequence> sequences_;  // nodes stay in place: the orders point to them
   Order waiting_, running_;
+  std::map<std::string, int64_t> last_turn_;  // of each client, where it is beyond turn_
+  int64_t turn_ = 0;                          // the furthest one that was admitted
   uint64_t arrivals_ = 0, steps_ = 0, retractions_ = 0, queried_tokens_total_ = 0, cached_tokens_total_ = 0;
   Planned planned_;
 };

@@ -255,6 +255,40 @@ TEST(Scheduler, ServesALowPriorityAfterAHeadStart) {
   EXPECT_GE(served, Scheduler::kHeadStart - 1);
 }
 
+// The client of each sequence in the order in which they run, one at a time; `arrivals` name clients.
+std::string order_of(const std::string& arrivals, Scheduler& scheduler) {
+  for (size_t i = 0; i < arrivals.size(); ++i)
+    scheduler.add({.id = i, .prompt = prompt_of(5), .client = arrivals.substr(i, 1)});
+  std::string order;
+  for (size_t i = 0; i < arrivals.size(); ++i) {
+    const uint64_t id = step(scheduler).ids.at(0);
+    order += arrivals[id];
+    scheduler.remove(id);
+  }
+  return order;
+}
+
+TEST(Scheduler, LetsClientsTakeTurns) {
+  Scheduler scheduler({.slots = 1, .blocks = 8});
+
+  EXPECT_EQ(order_of("aaaaabbc", scheduler), "abcabaaa");
+  EXPECT_EQ(order_of("baab", scheduler), "baab") << "what was had before does not count";
+}
+
+TEST(Scheduler, NeverLetsNewClientsKeepOutAWaitingOne) {
+  Scheduler scheduler({.slots = 1, .blocks = 8});
+  for (uint64_t id = 0; id < 20; ++id) scheduler.add({.id = id, .prompt = prompt_of(5), .client = "busy"});
+
+  uint64_t stranger = 100, ran = 0;
+  for (; ran != 19 && stranger < 1000; ++stranger) {
+    scheduler.add({.id = stranger, .prompt = prompt_of(5), .client = std::to_string(stranger)});
+    ran = step(scheduler).ids.at(0);
+    scheduler.remove(ran);
+  }
+  EXPECT_EQ(ran, 19u);
+  EXPECT_LT(stranger, 100u + 20 * 21 / 2 + 20) << "each turn has one more stranger than the one before";
+}
+
 TEST(Scheduler, StartsBehindWhatIsCached) {
   Scheduler scheduler({.slots = 2, .blocks = 16});
   scheduler.add({.id = 1, .prompt = prompt_of(200)});
@@ -536,7 +570,8 @@ class SchedulerTrace {
                    .priority = pick(3),
                    .max_answer = pick(2) ? answer : -1,
                    .logits_from = pick(5) ? -1 : pick(length),
-                   .salt = pick(10) ? "" : "salt"});
+                   .salt = pick(10) ? "" : "salt",
+                   .client = std::to_string(pick(4))});
     left_[id] = answer;
     computed_[id] = 0;
   }
