@@ -51,10 +51,31 @@ size_t memory_of_machine(const std::vector<RankPlan>& ranks, int node) {
   return bytes;
 }
 
-// What to change so that this machine's ranks fit into `available`, as lines of a message.
-std::string memory_advice(const JobRank& job, int node, size_t available) {
+Deployment deployment_of(const JobRank& job) {
   Deployment deployment = make_deployment(*job.loaded, *job.checkpoint, job.topology, job.experts->source.format);
   deployment.trunk_threads = deployment.expert_threads = job.cores.threads;
+  return deployment;
+}
+
+// What mem-fraction-static leaves for the KV cache, if it was given.
+void size_kv_cache(JobRank& job) {
+  if (!job.run.mem_fraction_static) return;
+  const std::vector<std::string> free_bytes = all_gather(job.transport, std::to_string(available_memory()));
+  std::vector<size_t> available;  // by machine: what its first rank finds
+  for (int r = 0; r < job.topology.world; ++r) {
+    const auto node = static_cast<size_t>(job.topology.node_of[r]);
+    if (node >= available.size()) available.resize(node + 1, 0);
+    if (!available[node]) available[node] = std::stoull(free_bytes[r]);
+  }
+  job.engine.kv_blocks = kv_blocks_of_fraction(job.run, deployment_of(job), available);
+  if (job.rank() == 0)
+    log("mem-fraction-static {:g}: {} tokens of KV cache", *job.run.mem_fraction_static,
+        job.engine.kv_blocks * kBlockTokens);
+}
+
+// What to change so that this machine's ranks fit into `available`, as lines of a message.
+std::string memory_advice(const JobRank& job, int node, size_t available) {
+  const Deployment deployment = deployment_of(job);
   const Remedies remedies = find_remedies(job.run, job.model(), [&](const RunConfig& changed) {
     return memory_of_machine(plan_ranks(changed, deployment), node) <= available;
   });
@@ -76,12 +97,13 @@ HotSets place_experts(const RunConfig& run, const ModelConfig& model) {
 }
 
 // The memory of all ranks of this machine together must be there before any of it is taken.
-void check_memory(const JobRank& job) {
-  const std::vector<std::string> totals = all_gather(job.transport, std::to_string(job.memory.total()));
+void check_memory(JobRank& job) {
+  for (const std::string& total : all_gather(job.transport, std::to_string(job.memory.total())))
+    job.memory_of_rank.push_back(std::stoull(total));
   const int node = job.topology.node_of[job.rank()];
   size_t machine = 0;
   for (int r = 0; r < job.topology.world; ++r)
-    if (job.topology.node_of[r] == node) machine += std::stoull(totals[r]);
+    if (job.topology.node_of[r] == node) machine += job.memory_of_rank[r];
   const size_t available = available_memory();
   const std::vector<int>& nodes = job.topology.node_of;
   if (std::find(nodes.begin(), nodes.end(), node) - nodes.begin() == job.rank())
@@ -153,14 +175,15 @@ void read_set_up(JobRank& job, const std::optional<Hardware>& rates, const std::
 
 void place(JobRank& job) {
   require_one_table(job.transport, *job.ops);
-  job.limits = trunk_limits(job.run, job.engine, job.model(), job.experts->source.format);
-  job.limits.hot_format = job.experts->hot.value_or(job.experts->source).format;
-  job.cache_limits = cache_limits(job.engine);
   if (job.topology.expert_index() >= 0)
     job.expert_share = expert_shares(job.model().moe.inter, job.topology.group_of)[job.topology.expert_index()];
   job.cores =
       plan_cores(job.transport, job.topology, {job.run.trunk_threads, job.run.kt_cpuinfer, job.run.kt_numa_nodes});
   for (const std::string& w : job.cores.warnings) log("{}", w);
+  size_kv_cache(job);
+  job.limits = trunk_limits(job.run, job.engine, job.model(), job.experts->source.format);
+  job.limits.hot_format = job.experts->hot.value_or(job.experts->source).format;
+  job.cache_limits = cache_limits(job.engine);
 
   const bool trunk = job.topology.trunk_index() >= 0;
   job.memory = plan_memory(
@@ -231,9 +254,11 @@ bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& 
       !phases.run([&] { read_set_up(job, rates, front, edit); }) || !phases.run([&] { place(job); }) ||
       !phases.run([&] { plan(job); }) || !phases.run([&] { load(job); }))
     return false;
-  if (job.cores.numa_node >= 0 && job.bank)
-    if (const int64_t pages = misplaced_pages(job.bank->storage, job.cores.numa_node); pages > 0)
-      log("{} of the sampled pages of the experts are not on NUMA node {}", pages, job.cores.numa_node);
+  const int64_t pages =
+      job.cores.numa_node >= 0 && job.bank ? misplaced_pages(job.bank->storage, job.cores.numa_node) : -1;
+  if (pages > 0) log("{} of the sampled pages of the experts are not on NUMA node {}", pages, job.cores.numa_node);
+  for (const std::string& of_rank : all_gather(job.transport, std::to_string(pages)))
+    job.misplaced_pages_of_rank.push_back(std::stoll(of_rank));
   return true;
 }
 

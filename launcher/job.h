@@ -46,6 +46,8 @@ struct JobRank {
   HotSets hot = {};               // at start
   CorePlan cores = {};
   MemoryPlan memory = {};
+  std::vector<size_t> memory_of_rank = {};            // bytes, of every rank
+  std::vector<int64_t> misplaced_pages_of_rank = {};  // of the sampled ones of its experts; -1: not known
   std::unique_ptr<ThreadPool> pool = {};
   std::optional<KernelContext> kernels = {};
   std::optional<TrunkWeights> trunk_weights = {};

@@ -28,6 +28,8 @@ struct RunConfig {
   std::string tool_call_parser = "none", reasoning_parser = "none";
   // scheduling
   std::optional<int> max_running_requests, max_total_tokens, chunked_prefill_size, max_queued_requests;
+  int max_requests_per_key = 64;  // 0: any
+  std::optional<double> mem_fraction_static;
   bool enable_mixed_chunk = false, disable_radix_cache = false;
   double max_decode_stall_ms = 0.0;
   // ranks
@@ -47,7 +49,7 @@ struct RunConfig {
   std::string kt_expert_update_rule = "average", kt_expert_statistics;
   std::string kt_gpu_prefill_token_threshold = "0";  // a number of tokens, or auto
   int kt_max_deferred_experts_per_token = 0;
-  double request_timeout_s = 0.0;  // 0: none but the client's own
+  double request_timeout_s = 600.0;  // 0: none but the client's own
   std::string expert_distribution_recorder_mode = "stat";
   int expert_distribution_recorder_buffer_size = 1000;
   bool record_kt_gpu_expert_distribution = false;

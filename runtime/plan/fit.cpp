@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <numeric>
+
+#include "runtime/base/error.h"
 
 namespace kt {
 namespace {
@@ -109,6 +112,42 @@ std::vector<Shortage> find_shortages(const RunConfig& run, const std::vector<Ran
       check(fmt::format("NUMA node {} of machine {}", n, machine), numa[n], hardware.memory_gb / hardware.numa_nodes);
   }
   return shortages;
+}
+
+int kv_blocks_of_fraction(const RunConfig& run, const Deployment& deployment, const std::vector<size_t>& available) {
+  RunConfig least = run;
+  least.mem_fraction_static.reset();
+  least.max_total_tokens = kBlockTokens;
+  struct Part {
+    size_t weights = 0, block = 0;  // bytes: of what is there to stay beside the cache, and of one block
+  };
+  std::vector<Part> parts(available.size());
+  for (const RankPlan& r : plan_ranks(least, deployment)) {
+    const MemoryPlan& m = r.memory;
+    const std::vector<int>& trunk = deployment.topology.trunk;
+    const auto at = std::find(trunk.begin(), trunk.end(), r.rank);
+    if (deployment.gpu_trunk && at == trunk.end()) continue;
+    Part& part = parts[static_cast<size_t>(deployment.gpu_trunk ? at - trunk.begin() : r.node)];
+    part.weights += m.trunk_weights + m.hot_experts + m.states + (deployment.gpu_trunk ? 0 : m.experts);
+    if (at != trunk.end())
+      part.block += StateCache::bytes(deployment.model.config,
+                                      deployment.shares[static_cast<size_t>(at - trunk.begin())], {.blocks = 1})
+                        .pages;
+  }
+  int64_t blocks = run.max_total_tokens ? *run.max_total_tokens / kBlockTokens : INT_MAX / kBlockTokens;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (!parts[i].block) continue;
+    const double share = *run.mem_fraction_static * static_cast<double>(available[i]);
+    const double left = share - static_cast<double>(parts[i].weights);
+    if (left < static_cast<double>(parts[i].block))
+      fail(kExitUsage,
+           "mem-fraction-static {:g}: of {:.1f} GB that are free, {:.1f} GB are for weights and KV cache, and the "
+           "weights of {} {} take {:.1f} GB\ntry a larger share, or leave it out",
+           *run.mem_fraction_static, static_cast<double>(available[i]) / 1e9, share / 1e9,
+           deployment.gpu_trunk ? "trunk rank" : "machine", i, static_cast<double>(parts[i].weights) / 1e9);
+    blocks = std::min(blocks, static_cast<int64_t>(left / static_cast<double>(parts[i].block)));
+  }
+  return static_cast<int>(std::max<int64_t>(blocks, 1));
 }
 
 Remedies find_remedies(const RunConfig& run, const ModelConfig& model,

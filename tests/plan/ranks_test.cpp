@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/base/error.h"
 #include "runtime/checkpoint/dummy.h"
 #include "runtime/plan/fit.h"
 #include "tests/plan/releases.h"
@@ -104,6 +105,30 @@ TEST(PlanRanks, MoreTokensThanRecommendedAreRefusedWithTheOptionsToLower) {
   }
   EXPECT_EQ(names,
             (std::vector<std::string>{"chunked-prefill-size", "max-total-tokens", "kt-gpu-prefill-token-threshold"}));
+}
+
+TEST(PlanRanks, AShareOfTheFreeMemoryIsForWeightsAndCacheTogether) {
+  for (const bool gpu : {true, false}) {
+    Published p = kimi(1, 0, 1 << 30, 4096);
+    Deployment d = p.deployment();
+    d.gpu_trunk = gpu;
+    p.run.mem_fraction_static = 0.9;
+    const std::vector<size_t> available = {gpu ? size_t{48'000'000'000} : size_t{700'000'000'000}};
+
+    RunConfig run = p.run;
+    run.max_total_tokens = kv_blocks_of_fraction(p.run, d, available) * kBlockTokens;
+    size_t taken = 0;
+    for (const RankPlan& r : plan_ranks(run, d)) {
+      const MemoryPlan& m = r.memory;
+      taken += m.trunk_weights + m.hot_experts + m.kv_cache + m.states + (gpu ? 0 : m.experts);
+    }
+    EXPECT_NEAR(gb(taken), 0.9 * gb(available[0]), 0.01) << gpu;
+
+    p.run.max_total_tokens = 1000;
+    EXPECT_EQ(kv_blocks_of_fraction(p.run, d, available), 1000 / kBlockTokens) << "only a cap";
+    p.run.mem_fraction_static = 0.1;
+    EXPECT_THROW(kv_blocks_of_fraction(p.run, d, available), Error);
+  }
 }
 
 TEST(PlanRanks, FilesToReadHaveThePublishedSizes) {
