@@ -95,7 +95,10 @@ class StepEngine final : public Engine {
     stats.waiting += static_cast<int>(inbox_.size());
     stats.draining = draining_;
     stats.step_totals = runner_.totals();
-    if (open_ > 0) stats.step_age_s = std::chrono::duration<double>(Clock::now() - last_progress_).count();
+    const Clock::time_point now = Clock::now();
+    if (const int64_t progress = runner_.progress(); std::exchange(progress_seen_, progress) != progress)
+      last_progress_ = now;
+    if (open_ > 0) stats.step_age_s = std::chrono::duration<double>(now - last_progress_).count();
     return stats;
   }
 
@@ -213,7 +216,8 @@ class StepEngine final : public Engine {
                     .priority = request.priority,
                     .max_answer = max_new,
                     .logits_from = prompt_too ? std::max(request.logprob_start - 1, 0) : -1,
-                    .salt = std::move(request.cache_salt)});
+                    .salt = std::move(request.cache_salt),
+                    .client = std::move(request.client)});
   }
 
   // Who has an answer's end finds the engine's books without it: the cache can be flushed, the statistics are up to
@@ -366,8 +370,9 @@ class StepEngine final : public Engine {
   uint64_t last_id_ = 0;
   int open_ = 0;  // submitted and not ended
   bool draining_ = false;
-  bool flush_ = false;  // the prefix cache, before anything else
-  Clock::time_point last_progress_;
+  bool flush_ = false;                       // the prefix cache, before anything else
+  mutable Clock::time_point last_progress_;  // as far as somebody looked
+  mutable int64_t progress_seen_ = 0;
   EngineStats stats_;
 
   // Of the thread in run().

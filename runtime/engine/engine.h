@@ -44,7 +44,7 @@ struct EngineStats {
   uint64_t queried_tokens_total = 0, cached_tokens_total = 0;  // of prompts: looked up in the prefix cache, found there
   Histogram prefill_steps, decode_steps, mixed_steps;
   double last_generation_throughput = 0.0;  // tokens/s of recent decode steps
-  double step_age_s = 0.0;                  // since the last finished step while work is waiting; 0 when idle
+  double step_age_s = 0.0;                  // since a step was last seen to go on while work is waiting; 0 when idle
   bool draining = false;
   std::vector<StepTotals> step_totals = {};  // by rank
 };

@@ -54,6 +54,7 @@ struct GenerateRequest {
   int priority = 0;        // a point gets ahead of all who wait, see Scheduler
   double deadline_s = 0;   // from submit on; then it ends, wherever it is; 0: none
   std::string cache_salt;  // shares cached prefixes only with requests that have the same
+  std::string client;      // whose it is: clients take turns in the queue
 };
 
 struct Finish {

@@ -18,6 +18,8 @@ class ClusterRunner final : public StepRunner {
 
   int vocab() const override { return config_.vocab; }
   std::span<const float> run(const StepPlan& plan) override;
+  // Of this rank's part of a step; that of a rank 0 that only schedules is not seen.
+  int64_t progress() const override { return trunk_ ? trunk_->clock.laps() : 0; }
   // Own ones up to the last step, those of others at most two seconds older.
   std::vector<StepTotals> totals() const override;
   // Brings those of all ranks up to date; between steps, on the thread that runs them.

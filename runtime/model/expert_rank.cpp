@@ -98,9 +98,11 @@ void send_sums(ExpertRank& r, Tag tag, const std::vector<double>& sums) {
   size_t row = 0;
   for (size_t t = 0; t < r.trunks; ++t) {
     const size_t count = static_cast<size_t>(r.messages[t].now.rows);
-    if (count && (tag == Tag::results || r.messages[t].has_late))
-      r.transport.send(r.topology.trunk[t], tag,
-                       std::as_bytes(std::span(sums).subspan(row * r.config.hidden, count * r.config.hidden)));
+    if (count && (tag == Tag::results || r.messages[t].has_late)) {
+      const auto bytes = std::as_bytes(std::span(sums).subspan(row * r.config.hidden, count * r.config.hidden));
+      r.transport.send(r.topology.trunk[t], tag, bytes);
+      r.clock.sent(bytes.size());
+    }
     row += count;
   }
 }

@@ -61,6 +61,7 @@ void send_rows(Trunk& t, int layer, const Routing& all_now, const Routing& all_l
     encode_rows(layer, t.clock.phase(), g.rows, now, any_late ? late : Routing{}, t.normed(end), t.config.hidden,
                 g.outbox);
     for (int rank : g.ranks) t.transport.send(rank, Tag::rows, g.outbox);
+    t.clock.sent(g.ranks.size() * g.outbox.size());
     g.sent_late = any_late;
   }
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -46,6 +47,7 @@ struct PartTotal {
 };
 struct PhaseTotals {
   int64_t steps = 0, rows = 0;
+  int64_t sent_bytes = 0;  // between trunk and expert ranks: rows and sums
   std::array<PartTotal, kStepParts> parts;
 
   PartTotal& operator[](StepPart part) { return parts[static_cast<size_t>(part)]; }
@@ -74,7 +76,11 @@ class StepClock {
     total.seconds += std::chrono::duration<double>(time - last_).count();
     total.bytes += bytes;
     last_ = time;
+    std::atomic_ref(laps_).fetch_add(1, std::memory_order_relaxed);
   }
+  void sent(size_t bytes) { totals_[index()].sent_bytes += static_cast<int64_t>(bytes); }
+  // Grows while a step goes on; any thread may ask.
+  int64_t laps() const { return std::atomic_ref(laps_).load(std::memory_order_relaxed); }
   Phase phase() const { return phase_; }
   const StepTotals& totals() const { return totals_; }
 
@@ -84,6 +90,7 @@ class StepClock {
   size_t index() const { return static_cast<size_t>(phase_); }
 
   StepTotals totals_ = {};
+  mutable int64_t laps_ = 0;
   Phase phase_ = Phase::prefill;
   Clock::time_point last_;
 };

@@ -368,6 +368,32 @@ TEST(Engine, CountsInItsStats) {
   EXPECT_GT(stats.last_generation_throughput, 0.0);
 }
 
+TEST(Engine, TellsALongStepFromOneThatHangs) {
+  Running run;
+  Client client;
+  std::atomic<bool> hold = true;
+  run.model().before_step = [&](const StepPlan&) {
+    while (hold) std::this_thread::yield();
+  };
+  run.submit(ask("hello", 1), client);
+  run.start();
+  const auto age = [&] {
+    run.engine().stats();  // sees what has gone on by now
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    return run.engine().stats().step_age_s;
+  };
+
+  EXPECT_GE(age(), 0.03);
+  ++run.model().laps;
+  run.engine().stats();
+  std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  ++run.model().laps;
+  EXPECT_EQ(run.engine().stats().step_age_s, 0.0) << "a step that goes on is young";
+  EXPECT_GE(age(), 0.03);
+  hold = false;
+  client.await_end();
+}
+
 class EngineUnderLoad : public ::testing::TestWithParam<bool> {};
 INSTANTIATE_TEST_SUITE_P(OfBothKinds, EngineUnderLoad, ::testing::Bool());
 
