@@ -22,6 +22,22 @@ ExpertPolicyConfig expert_policy_config(const JobRank& job) {
   return c;
 }
 
+ExpertWorkers expert_workers(const JobRank& job) {
+  const ModelConfig& model = job.model();
+  const Topology& topology = job.topology;
+  ExpertWorkers w{
+      .layers = static_cast<int>(model.layers.size()), .experts = model.moe.experts, .hidden = model.hidden};
+  const std::vector<ExpertShare> shares = expert_shares(model.moe.inter, topology.group_of);
+  for (size_t i = 0; i < shares.size(); ++i)
+    w.banks.push_back({topology.experts[i], static_cast<int>(shares[i].columns.size()), shares[i].group});
+  if (!shares.empty()) w.groups = shares[0].groups;
+  const int trunks = static_cast<int>(topology.trunk.size());
+  for (int i = 0; i < trunks; ++i)
+    w.trunk.push_back(
+        {topology.trunk[static_cast<size_t>(i)], static_cast<int>(inter_part(model.moe.inter, i, trunks).size())});
+  return w;
+}
+
 void restore_averages(ExpertPolicy& policy, const RunConfig& run) {
   std::error_code error;
   if (run.kt_expert_statistics.empty() || !std::filesystem::exists(run.kt_expert_statistics, error)) return;

@@ -6,6 +6,7 @@
 #include <cctype>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <optional>
@@ -42,13 +43,18 @@ sigset_t block_signals() {
   return set;
 }
 
-// Rank 0 while it serves. SIGINT and SIGTERM answer all open requests with an error at once, because launchers kill a
-// second or two later. SIGUSR1 and POST /admin/drain let them finish, at most drain-timeout-s long. Either ends the
-// engine's loop. A step that takes too long ends the job.
+// mpirun kills its ranks two seconds after SIGTERM. srun and service managers wait: they let a drain end.
+bool is_killed_soon() { return std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr; }
+
+// Rank 0 while it serves. SIGUSR1 and POST /admin/drain let open requests finish, at most drain-timeout-s long; so does
+// the first SIGINT or SIGTERM, unless whoever sends it is `hasty`: then, and at the second one, all of them are
+// answered with an error at once. Either ends the engine's loop. A step that takes too long ends the job.
 class Watch {
  public:
-  Watch(const sigset_t& signals, Engine& engine, HttpServer& http, Transport& transport, const RunConfig& run)
+  Watch(const sigset_t& signals, bool hasty, Engine& engine, HttpServer& http, Transport& transport,
+        const RunConfig& run)
       : signals_(signals),
+        hasty_(hasty),
         engine_(engine),
         http_(http),
         transport_(transport),
@@ -65,8 +71,9 @@ class Watch {
   void look() {
     const timespec nap{0, 200'000'000};
     const int s = sigtimedwait(&signals_, nullptr, &nap);
-    if (s == SIGUSR1) engine_.drain();
-    if (s == SIGINT || s == SIGTERM) leave(fmt::format("signal {}", s));
+    const bool ends = s == SIGINT || s == SIGTERM;
+    if (ends && (hasty_ || drain_start_)) leave(fmt::format("signal {}", s));
+    if (s == SIGUSR1 || ends) engine_.drain();
     const EngineStats stats = engine_.stats();
     const Clock::time_point now = Clock::now();
     if (stats.draining && !drain_start_ && !stop_.stop_requested()) {
@@ -79,6 +86,8 @@ class Watch {
     if (run_.step_timeout_s > 0 && stats.step_age_s > run_.step_timeout_s) {
       log("no step has finished for {:.0f} s (step-timeout-s {:.0f}): ending the job", stats.step_age_s,
           run_.step_timeout_s);
+      http_.end_requests({503, "The engine hangs.", "", "engine_hangs"});
+      std::this_thread::sleep_for(std::chrono::milliseconds(300));  // for the answers to leave
       transport_.abort(kExitWatchdog);
     }
   }
@@ -87,11 +96,12 @@ class Watch {
     if (stop_.stop_requested()) return;
     log("{}: leaving", why);
     engine_.drain();
-    http_.end_requests("The server is shutting down.");
+    http_.end_requests({503, "The server is shutting down.", "", "shutting_down"});
     stop_.request_stop();
   }
 
   const sigset_t& signals_;
+  const bool hasty_;
   Engine& engine_;
   HttpServer& http_;
   Transport& transport_;
@@ -117,11 +127,19 @@ std::vector<std::string_view> markup_of(const OutputParserOptions& formats, cons
   return markup;
 }
 
-std::vector<ServedRank> served_ranks(Topology topology) {
+std::vector<ServedRank> served_ranks(const JobRank& job) {
   std::vector<ServedRank> ranks;
-  for (topology.rank = 0; topology.rank < topology.world; ++topology.rank)
-    ranks.push_back({topology.node_of[topology.rank], topology.role_name()});
+  Topology topology = job.topology;
+  for (topology.rank = 0; topology.rank < topology.world; ++topology.rank) {
+    const size_t r = static_cast<size_t>(topology.rank);
+    ranks.push_back({topology.node_of[r], topology.role_name(), job.memory_of_rank[r], job.misplaced_pages_of_rank[r]});
+  }
   return ranks;
+}
+
+int slurm_restarts() {
+  const char* count = std::getenv("SLURM_RESTART_COUNT");
+  return count ? std::atoi(count) : 0;
 }
 
 // "A.example,b" -> "a.example", "b".
@@ -144,7 +162,7 @@ void write_url_file(const std::string& path, const std::string& url) {
 }
 
 // Everything of a rank between start and end of the job.
-int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
+int serve(const RunConfig& run, Transport& transport, const sigset_t& signals, bool hasty) {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
   std::optional<GrammarCompiler> grammars;
@@ -168,8 +186,9 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
                             .api_keys = std::move(keys),
                             .admin_api_key = run.admin_api_key,
                             .version = KTMPI_VERSION,
+                            .max_requests_of_key = run.max_requests_per_key,
                             .max_answer_s = run.request_timeout_s,
-                            .max_step_age_s = run.step_timeout_s,
+                            .max_step_age_s = run.step_timeout_s / 2,
                             .log_requests = true});
     log("listening on {}", http->url());
   };
@@ -186,31 +205,36 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
   restore_averages(policy, run);
   Recorder recorder(recorder_config(run, model));
   StepRecorder step_recorder(recorder, &policy.hot_now());
-  ClusterRunner runner(transport, job.topology, model, job.trunk ? &*job.trunk : nullptr, {&policy, &step_recorder});
+  ExpertLoad expert_load(expert_workers(job), &policy.hot_now());
+  std::vector<StepObserver*> observers = {&policy, &step_recorder};
+  if (model.moe.experts) observers.push_back(&expert_load);
+  ClusterRunner runner(transport, job.topology, model, job.trunk ? &*job.trunk : nullptr, observers);
   policy.prepare(runner);
   const std::unique_ptr<Engine> engine = make_engine(job.engine, runner, *tokenizer);
-  Watch watch(signals, *engine, *http, transport, run);
-  http->serve(*engine, {.name = run.served_model_name,
-                        .model_path = run.model,
-                        .tokenizer_path = run.tokenizer_path,
-                        .architecture = model.architecture,
-                        .model_type = job.loaded->raw.value("model_type", ""),
-                        .max_context = engine->stats().max_context,
-                        .vocab = model.vocab,
-                        .eos = model.eos,
-                        .tokenizer = tokenizer.get(),
-                        .chat_template = chat_template.get(),
-                        .reasoning = formats.reasoning,
-                        .tools = formats.tools,
-                        .compile_grammar =
-                            grammars ? [&](const std::string& tag,
-                                           std::stop_token stop) { return grammars->compile(tag, std::move(stop)); }
-                                     : CompileGrammar(),
-                        .defaults = job.loaded->sampling,
-                        .recorder = &recorder,
-                        .ranks = served_ranks(job.topology),
-                        .server_info_json = to_json(run),
-                        .more_metrics = [&] { return to_prometheus(policy.stats()); }});
+  Watch watch(signals, hasty, *engine, *http, transport, run);
+  http->serve(
+      *engine,
+      {.name = run.served_model_name,
+       .model_path = run.model,
+       .tokenizer_path = run.tokenizer_path,
+       .architecture = model.architecture,
+       .model_type = job.loaded->raw.value("model_type", ""),
+       .max_context = engine->stats().max_context,
+       .vocab = model.vocab,
+       .eos = model.eos,
+       .tokenizer = tokenizer.get(),
+       .chat_template = chat_template.get(),
+       .reasoning = formats.reasoning,
+       .tools = formats.tools,
+       .compile_grammar = grammars ? [&](const std::string& tag,
+                                         std::stop_token stop) { return grammars->compile(tag, std::move(stop)); }
+                                   : CompileGrammar(),
+       .defaults = job.loaded->sampling,
+       .recorder = &recorder,
+       .ranks = served_ranks(job),
+       .restarts = slurm_restarts(),
+       .server_info_json = to_json(run),
+       .more_metrics = [&] { return to_prometheus(policy.stats()) + expert_load.to_prometheus(runner.totals()); }});
   write_url_file(run.url_file, http->url());
   log("ready: {} on {} ranks, {} tokens of KV cache, {}", run.served_model_name, transport.size(),
       job.engine.kv_blocks * kBlockTokens, http->url());
@@ -226,8 +250,9 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals) {
 int serve_command(int argc, char** argv) {
   const RunConfig run = parse_run_config(argc, argv);
   const sigset_t signals = block_signals();  // before MPI starts threads of its own
+  const bool hasty = is_killed_soon();       // before MPI sets variables of its own
   const std::unique_ptr<Transport> transport = make_transport(run, &argc, &argv);
-  return live(*transport, [&] { return serve(run, *transport, signals); });
+  return live(*transport, [&] { return serve(run, *transport, signals, hasty); });
 }
 
 }  // namespace kt

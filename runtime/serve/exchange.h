@@ -39,6 +39,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void cancel(const std::string& rid);
   void cancel_all();
   bool has_rid(const std::string& rid) const;
+  const std::string& client() const { return job_.client; }
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -95,10 +95,10 @@ class HttpServer::Impl : public ConnectionEvents {
     ready.get_future().wait();
   }
 
-  void end_requests(std::string message) {
-    asio::post(io_, [this, message = std::move(message)] {
+  void end_requests(ApiError error) {
+    asio::post(io_, [this, error = std::move(error)] {
       const auto open = exchanges_;  // failing takes them out of the set
-      for (const auto& exchange : open) exchange->fail({503, message, "", "shutting_down"});
+      for (const auto& exchange : open) exchange->fail(error);
     });
   }
 
@@ -122,6 +122,7 @@ class HttpServer::Impl : public ConnectionEvents {
     const auto found = find_route(request, service_);
     if (const HttpResponse* refusal = std::get_if<HttpResponse>(&found)) return connection->respond(*refusal);
     const Route& route = *std::get<const Route*>(found);
+    request.client = client_of(request, config_, connections_.at(connection).to_string());
     if (route.where == Route::Where::io) return conclude(route, std::move(connection), handle(route, request));
     asio::post(workers_, [this, &route, connection = std::move(connection), request = std::move(request)]() mutable {
       Outcome outcome = handle(route, request);
@@ -211,16 +212,8 @@ class HttpServer::Impl : public ConnectionEvents {
 
   void start_exchange(const Route& route, std::shared_ptr<Connection> connection, Job job) {
     if (connection->gone()) return connection->drop();
-    for (const GenerateRequest& request : job.requests) {
-      const auto clash =
-          std::find_if(exchanges_.begin(), exchanges_.end(), [&](const auto& e) { return e->has_rid(request.rid); });
-      if (clash == exchanges_.end()) continue;
-      const HttpResponse refusal = error_response(
-          {400, fmt::format("rid: a request with the id {} is running", request.rid), "rid", "duplicate_rid"},
-          job.dialect);
-      count_refusal(refusal);
-      return connection->respond(refusal);
-    }
+    if (const std::optional<ApiError> error = clash_of(job))
+      return conclude(route, std::move(connection), error_response(*error, job.dialect));
     const auto exchange =
         std::make_shared<Exchange>(Exchange::Context{io_, *service_.engine, metrics_, config_,
                                                      route.access == Route::Access::open ? "" : route.path,
@@ -228,6 +221,21 @@ class HttpServer::Impl : public ConnectionEvents {
                                    std::move(connection), std::move(job));
     exchanges_.insert(exchange);
     exchange->start();
+  }
+
+  // Why this job cannot run beside those that are open.
+  std::optional<ApiError> clash_of(const Job& job) const {
+    for (const GenerateRequest& request : job.requests)
+      for (const auto& open : exchanges_)
+        if (open->has_rid(request.rid))
+          return ApiError{400, fmt::format("rid: a request with the id {} is running", request.rid), "rid",
+                          "duplicate_rid"};
+    const int most = config_.api_keys.empty() || job.client.empty() ? 0 : config_.max_requests_of_key;
+    if (most > 0 && std::count_if(exchanges_.begin(), exchanges_.end(),
+                                  [&](const auto& open) { return open->client() == job.client; }) >= most)
+      return ApiError{429, fmt::format("{} requests with this key are open, and it may have no more", most), "",
+                      "too_many_requests"};
+    return std::nullopt;
   }
 
   void abort(const AbortCommand& command) {
@@ -285,7 +293,7 @@ std::string HttpServer::url() const {
   return fmt::format("http://{}:{}", name, impl_->port());
 }
 void HttpServer::serve(Engine& engine, ServedModel model) { impl_->serve(engine, std::move(model)); }
-void HttpServer::end_requests(std::string message) { impl_->end_requests(std::move(message)); }
+void HttpServer::end_requests(ApiError error) { impl_->end_requests(std::move(error)); }
 void HttpServer::stop() { impl_->stop(); }
 
 }  // namespace kt

@@ -22,8 +22,8 @@ class HttpServer {
   // Requests go to `engine` from now on. It outlives the server, and its run() has returned before stop().
   void serve(Engine& engine, ServedModel model);
 
-  // Answers every request for text that is open with 503 and this message. From any thread.
-  void end_requests(std::string message);
+  // Answers every request for text that is open with this error. From any thread.
+  void end_requests(ApiError error);
 
   // Takes no new connections, lets answers leave for at most stop_timeout_s, and ends the threads.
   void stop();

@@ -248,6 +248,28 @@ std::optional<AnswerFormat> read_format(const Fields& fields, const ToolChoice& 
   return free_calls(fields, form, std::move(answer));
 }
 
+bool is_type(const Json& word) {
+  constexpr std::string_view kTypes[] = {"object", "array", "string", "number", "integer", "boolean", "null"};
+  return word.is_string() &&
+         std::find(std::begin(kTypes), std::end(kTypes), word.get_ref<const std::string&>()) != std::end(kTypes);
+}
+
+// Templates and parsers walk over a function's parameters: what every JSON schema has to be, no more.
+void check_schema(const Json& schema, const std::string& path) {
+  if (schema.is_boolean()) return;
+  const Fields fields(schema, path);
+  const Json* type = fields.find("type");
+  const bool known = !type || is_type(*type) || (type->is_array() && std::all_of(type->begin(), type->end(), is_type));
+  if (!known)
+    throw BadRequest(fields.path("type"), fmt::format("{}: {} is no type of a JSON schema", fields.path("type"),
+                                                      type->dump(-1, ' ', false, Json::error_handler_t::replace)));
+  if (const Json* properties = fields.find("properties")) {
+    const Fields named(*properties, fields.path("properties"));
+    for (const auto& [name, property] : properties->items()) check_schema(property, named.path(name));
+  }
+  if (const Json* items = fields.find("items"); items && !items->is_array()) check_schema(*items, fields.path("items"));
+}
+
 }  // namespace
 
 std::string without_billing(std::string text) {
@@ -273,7 +295,10 @@ void check_tools(const Fields& fields) {
     const Fields inner(*function, tool.path("function"));
     if (!inner.read("name", name) || name.empty())
       throw BadRequest(inner.path("name"), inner.path("name") + ": is required");
-    if (const Json* parameters = inner.find("parameters")) Fields(*parameters, inner.path("parameters"));
+    if (const Json* parameters = inner.find("parameters")) {
+      Fields(*parameters, inner.path("parameters"));
+      check_schema(*parameters, inner.path("parameters"));
+    }
     bool strict = false;
     inner.read("strict", strict);
   }

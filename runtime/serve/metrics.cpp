@@ -69,6 +69,34 @@ void for_each_phase(const std::vector<StepTotals>& by_rank, const Write& write) 
         write(rank, name_of(static_cast<Phase>(p)), totals);
 }
 
+// Time in which a rank had nothing to do but wait for others, and what went through between trunk and expert ranks.
+void write_waits(const std::vector<StepTotals>& by_rank, std::string& out) {
+  const auto seconds = [&](size_t rank, StepPart part) {
+    double sum = 0;
+    for (const PhaseTotals& phase : by_rank[rank]) sum += phase[part].seconds;
+    return sum;
+  };
+  header(out, "rank_wait_seconds", "counter",
+         "Time of a rank in waiting: in alltoall for rows or experts' sums, in allreduce for the other trunk ranks");
+  for (size_t rank = 0; rank < by_rank.size(); ++rank) {
+    if (const double x = seconds(rank, StepPart::wait); x > 0.0)
+      line(out, "ktmpi_rank_wait_seconds{{rank=\"{}\",op=\"alltoall\"}} {}", rank, x);
+    if (const double x = seconds(rank, StepPart::reduce); x > 0.0)
+      line(out, "ktmpi_rank_wait_seconds{{rank=\"{}\",op=\"allreduce\"}} {}", rank, x);
+  }
+  header(out, "alltoall_seconds", "counter",
+         "Time of trunk ranks between rows that were sent to experts and their sums");
+  for (size_t rank = 0; rank < by_rank.size(); ++rank)
+    if (seconds(rank, StepPart::router) > 0.0)
+      line(out, "ktmpi_alltoall_seconds{{rank=\"{}\"}} {}", rank, seconds(rank, StepPart::wait));
+  header(out, "alltoall_bytes_total", "counter", "Rows and sums that a rank has sent");
+  for (size_t rank = 0; rank < by_rank.size(); ++rank) {
+    int64_t sent = 0;
+    for (const PhaseTotals& phase : by_rank[rank]) sent += phase.sent_bytes;
+    if (sent > 0) line(out, "ktmpi_alltoall_bytes_total{{rank=\"{}\"}} {}", rank, sent);
+  }
+}
+
 // What the ranks' time went into.
 void write_steps(const std::vector<StepTotals>& by_rank, std::string& out) {
   header(out, "steps_total", "counter", "Steps of a rank; prefill steps compute prompts");
@@ -93,6 +121,7 @@ void write_steps(const std::vector<StepTotals>& by_rank, std::string& out) {
   parts("step_seconds_total", &PartTotal::seconds);
   header(out, "step_bytes_total", "counter", "Weights and cached rows that this touched, once for each step");
   parts("step_bytes_total", &PartTotal::bytes);
+  write_waits(by_rank, out);
 }
 
 }  // namespace
@@ -106,6 +135,14 @@ std::string to_prometheus(const Metrics& metrics, const EngineStats& stats, std:
   for (size_t r = 0; r < model.ranks.size(); ++r)
     line(out, "ktmpi_rank_info{{rank=\"{}\",node=\"{}\",role=\"{}\"}} 1", r, model.ranks[r].node,
          escape(model.ranks[r].role));
+  header(out, "rank_memory_bytes", "gauge", "Memory that each process takes for weights, caches and buffers");
+  for (size_t r = 0; r < model.ranks.size(); ++r)
+    line(out, "ktmpi_rank_memory_bytes{{rank=\"{}\"}} {}", r, model.ranks[r].memory_bytes);
+  header(out, "numa_misplaced_pages", "gauge", "Sampled pages of a rank's experts that are not on its NUMA node");
+  for (size_t r = 0; r < model.ranks.size(); ++r)
+    if (model.ranks[r].misplaced_pages >= 0)
+      line(out, "ktmpi_numa_misplaced_pages{{rank=\"{}\"}} {}", r, model.ranks[r].misplaced_pages);
+  single(out, "restarts_total", "counter", "Times that Slurm has started this job again", model.restarts);
   single(out, "requests_running", "gauge", "Requests in the batch", stats.running);
   single(out, "requests_waiting", "gauge", "Requests in the queue", stats.waiting);
   single(out, "requests_swapped", "gauge", "Requests in the queue that ran before and gave their KV cache to others",

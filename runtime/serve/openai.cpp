@@ -24,12 +24,10 @@ OpenAiRequest read_openai_request(const Fields& fields) {
 }
 
 Json to_json(const Usage& usage) {
-  Json details = nullptr;
-  if (usage.cached_tokens > 0) details = {{"cached_tokens", usage.cached_tokens}};
   Json json = {{"prompt_tokens", usage.prompt_tokens},
                {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
                {"completion_tokens", usage.completion_tokens},
-               {"prompt_tokens_details", details},
+               {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}},
                {"reasoning_tokens", usage.reasoning_tokens}};
   if (usage.reasoning_tokens > 0) json["completion_tokens_details"] = {{"reasoning_tokens", usage.reasoning_tokens}};
   return json;

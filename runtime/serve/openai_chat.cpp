@@ -30,7 +30,8 @@ class ChatAnswer : public Answer {
     AnswerReader& reader = choices_[index].reader;
     const int had_tokens = reader.completion_tokens, had_reasoning = reader.reasoning_tokens;
     const OutputPieces pieces = reader.read(emission);
-    usage_.cached_tokens = std::max(usage_.cached_tokens, emission.cached_tokens);
+    if (index == 0)
+      usage_.cached_tokens = std::max(usage_.cached_tokens, emission.cached_tokens);  // a prompt counts once
     usage_.completion_tokens += reader.completion_tokens - had_tokens;
     usage_.reasoning_tokens += reader.reasoning_tokens - had_reasoning;
     if (!request_.stream) {

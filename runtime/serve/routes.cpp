@@ -48,8 +48,11 @@ Outcome to_outcome(OrError<Job> parsed, const HttpRequest& request, const Servic
   const OrError<double> asked = header_timeout(request.timeout_header);
   if (const ApiError* error = std::get_if<ApiError>(&asked)) return error_response(*error, dialect);
   Job& job = std::get<Job>(parsed);
-  for (GenerateRequest& r : job.requests)
+  job.client = request.client;
+  for (GenerateRequest& r : job.requests) {
+    r.client = request.client;
     r.deadline_s = earlier(r.deadline_s, earlier(std::get<double>(asked), service.config.max_answer_s));
+  }
   return std::move(job);
 }
 
@@ -229,6 +232,7 @@ constexpr Route kRoutes[] = {
     {"/stop_expert_distribution_record", "GET, POST", admin, worker, false, false, stop_record},
     {"/dump_expert_distribution_record", "GET, POST", admin, worker, false, false, dump_record},
     {"/health", "GET, HEAD", open, io, false, true, health},
+    {"/ready", "GET, HEAD", open, io, false, true, health},
     {"/health_generate", "GET", open, io, false, false, health_generate},
     {"/metrics", "GET, HEAD", open, io, false, false, metrics_text},
 };
@@ -281,6 +285,10 @@ bool is_json(std::string_view content_type) {
 }  // namespace
 
 std::span<const Route> all_routes() { return kRoutes; }
+
+std::string client_of(const HttpRequest& request, const HttpConfig& config, std::string address) {
+  return config.api_keys.empty() && config.admin_api_key.empty() ? std::move(address) : std::string(key_of(request));
+}
 
 bool constant_time_equal(std::string_view a, std::string_view b) {
   if (b.empty()) return a.empty();

@@ -30,7 +30,9 @@ using CompileGrammar =
 // A process of the job, for those who look after it.
 struct ServedRank {
   int node = 0;
-  std::string role;  // "trunk+expert"
+  std::string role;              // "trunk+expert"
+  size_t memory_bytes = 0;       // for weights, caches and buffers; taken at the start
+  int64_t misplaced_pages = -1;  // sampled pages of its experts on another NUMA node; -1: not known
 };
 
 // The model as clients see it. What is pointed to outlives the server.
@@ -49,6 +51,7 @@ struct ServedModel {
   SamplingDefaults defaults;
   Recorder* recorder = nullptr;  // null: expert use cannot be recorded
   std::vector<ServedRank> ranks;
+  int restarts = 0;                           // of the job so far
   std::string server_info_json = "{}";        // an object: all options of the run
   std::function<std::string()> more_metrics;  // further Prometheus text, of what lies behind the engine; may be empty
 };
@@ -66,6 +69,7 @@ struct HttpConfig {
   size_t max_body_bytes = 4 << 20;
   size_t max_connections = 4096;
   size_t max_connections_of_one = 2048;  // address: nobody keeps all others out
+  int max_requests_of_key = 64;          // for text, that are open; 0: any number
   size_t max_unread_bytes = 1 << 20;     // of a stream whose client does not read; then it is dropped
   double header_timeout_s = 10;          // from a request's first byte to the end of its header
   double request_timeout_s = 30;         // to the end of its body
@@ -86,6 +90,7 @@ struct HttpRequest {
   std::string method;  // "GET"
   std::string path;    // percent-decoded, without the query
   std::string host, origin, content_type, authorization, api_key_header, timeout_header;
+  std::string client;  // whose it is: the key where keys are asked for, else the address
   std::string body;
   bool keep_alive = true;
   bool http_1_0 = false;
@@ -125,6 +130,7 @@ struct Job {
   std::vector<GrammarOrder> grammars;     // of those; their requests' `grammar` is not set yet
   std::unique_ptr<Answer> answer;
   bool stream = false;
+  std::string client;     // "": nobody's
   double deadline_s = 0;  // 0: none; after it the request fails with 503, even if the engine hangs
   Dialect dialect = Dialect::openai;
 };

@@ -106,7 +106,7 @@ def chat_turn(server, turn):
     chunks = [json.loads(line) for line in lines[:-1]]
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}, chunks[0]
     usage = chunks[-1]["usage"]
-    return usage["prompt_tokens"], (usage["prompt_tokens_details"] or {"cached_tokens": 0})["cached_tokens"]
+    return usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]
 
 
 def conversation(server, name, turn, turns):

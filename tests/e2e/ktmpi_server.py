@@ -65,6 +65,9 @@ def need_program(program):
 
 
 def mpirun(world, program, *options):
+    """The command of a job; of `world` 0, of one process without mpirun."""
+    if world == 0:
+        return [program, *map(str, options)]
     return ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(world), program, *map(str, options)]
 
 

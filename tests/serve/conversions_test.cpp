@@ -45,12 +45,13 @@ TEST(Chat, AnswersWithTheFieldsOfTheReferenceInTheirOrder) {
   Json body = Json::parse(job.answer->finish());
   EXPECT_GT(body["created"], 1700000000);
   body["created"] = 0;
-  EXPECT_EQ(body.dump(),
-            R"({"id":"c79f","object":"chat.completion","created":0,"model":"m","choices":[{"index":0,)"
-            R"("message":{"role":"assistant","content":"a","reasoning_content":null,"tool_calls":null},)"
-            R"("logprobs":null,"finish_reason":"stop","matched_stop":256}],)"
-            R"("usage":{"prompt_tokens":18,"total_tokens":20,"completion_tokens":2,"prompt_tokens_details":null,)"
-            R"("reasoning_tokens":0},"metadata":{"weight_version":"default"}})");
+  EXPECT_EQ(
+      body.dump(),
+      R"({"id":"c79f","object":"chat.completion","created":0,"model":"m","choices":[{"index":0,)"
+      R"("message":{"role":"assistant","content":"a","reasoning_content":null,"tool_calls":null},)"
+      R"("logprobs":null,"finish_reason":"stop","matched_stop":256}],)"
+      R"("usage":{"prompt_tokens":18,"total_tokens":20,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":0},)"
+      R"("reasoning_tokens":0},"metadata":{"weight_version":"default"}})");
 }
 
 TEST(Chat, NamesWhatEndedTheText) {

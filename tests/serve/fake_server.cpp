@@ -26,7 +26,7 @@ int main(int argc, char** argv) {
       {.step = std::chrono::microseconds(200), .max_context = 2048, .step_totals = {kt::StepTotals(), expert}});
   kt::ServedModel model = kt::fake_model();
   model.max_context = 2048;
-  model.ranks = {{0, "scheduler+trunk"}, {0, "expert"}, {1, "expert"}};
+  model.ranks = {{0, "scheduler+trunk", 1'500'000'000}, {0, "expert", 20'000'000'000}, {1, "expert", 0}};
   model.more_metrics = [&] { return to_prometheus(experts); };
   if (argc > 2) model.tools = kt::find_tool_format(argv[2]);
   if (argc > 3) model.reasoning = kt::find_reasoning_format(argv[3]);

@@ -55,7 +55,10 @@ WRONG = {
                '{"type": "function", "function": {"name": "nobody"}}'],
     "tools": ["1", '"f"', "{}", "[1]", "[null]", "[{}]", '[{"type": "function"}]', '[{"type": "shell"}]',
               '[{"type": "function", "function": {"name": ""}}]',
-              '[{"type": "function", "function": {"name": "f", "parameters": []}}]'],
+              *('[{"type": "function", "function": {"name": "f", "parameters": %s}}]' % schema
+                for schema in ("[]", '{"type": 5}', '{"type": "text"}', '{"type": ["string", "text"]}',
+                               '{"properties": ["a"]}', '{"properties": {"a": 1}}',
+                               '{"properties": {"a": {"items": {"type": {}}}}}'))],
 }
 
 SAMPLING = {"temperature": "number", "top_p": "number", "top_k": "integer", "min_p": "number",

@@ -310,7 +310,7 @@ TEST(Http, EndingRequestsAnswersEverybodyAtOnce) {
   whole.send(post("/v1/chat/completions", kChat));
   EXPECT_TRUE(wait_for([&] { return running.engine.stats().running == 2; }, 2));
 
-  running.server.end_requests("the server is leaving");
+  running.server.end_requests({503, "the server is leaving", "", "shutting_down"});
   const std::string events = stream.read_until("[DONE]");
   EXPECT_NE(events.find("{\"error\":{\"message\":\"the server is leaving\""), events.npos);
   const std::string response = whole.read_response();
@@ -408,6 +408,32 @@ TEST(Http, AFullQueueIsSaidBeforeTheStream) {
   EXPECT_EQ(status_of(refused), 429);
   EXPECT_NE(refused.find("Retry-After: "), refused.npos);
   EXPECT_TRUE(wait_for([&] { return running.engine.stats().running == 1; })) << "the choice that was taken stays";
+}
+
+TEST(Http, AKeyHasALimitOfOpenRequests) {
+  HttpConfig config = on_any_port();
+  config.api_keys = {"one", "two"};
+  config.max_requests_of_key = 2;
+  const Running running(config, {.hold = true});
+  const auto ask_with = [](const char* key) {
+    return post("/v1/chat/completions", kChatStream,
+                fmt::format("Content-Type: application/json\r\nAuthorization: Bearer {}\r\n", key));
+  };
+  Client first = running.connect(), second = running.connect(), other = running.connect();
+  first.send(ask_with("one"));
+  EXPECT_EQ(status_of(first.read_until("\r\n\r\n")), 200);
+  second.send(ask_with("one"));
+  EXPECT_EQ(status_of(second.read_until("\r\n\r\n")), 200);
+
+  const std::string refused = running.ask(ask_with("one"));
+  EXPECT_EQ(status_of(refused), 429);
+  EXPECT_NE(refused.find("Retry-After: "), refused.npos);
+  other.send(ask_with("two"));
+  EXPECT_EQ(status_of(other.read_until("\r\n\r\n")), 200);
+  const std::vector<GenerateRequest> seen = running.engine.seen();
+  ASSERT_EQ(seen.size(), 3u);
+  EXPECT_EQ(seen[0].client, seen[1].client);
+  EXPECT_NE(seen[0].client, seen[2].client) << "keys take turns";
 }
 
 TEST(Http, ADisconnectAbortsWithin100ms) {
