@@ -16,6 +16,7 @@ import json
 import os
 import random
 import statistics
+import sys
 import threading
 import time
 
@@ -83,11 +84,16 @@ def measure(a, mixed, bounded):
     options += ["--enable-mixed-chunk"] * mixed + ["--max-decode-stall-ms", str(a.stall_ms)] * bounded
     gaps, prompts = [], []
     with Server(a, options) as job:
-        job.call("/generate", {"input_ids": list(range(a.prompt)), "sampling_params": {"max_new_tokens": 1}})  # warm
-        for number in range(a.rounds):
-            more, seconds = one_round(job, a, random.Random(number))
-            gaps += [(at, ms, seconds) for at, ms in more]
-            prompts.append(seconds)
+        try:
+            job.call("/generate", {"input_ids": list(range(512)), "sampling_params": {"max_new_tokens": 1}})  # warm
+            for number in range(a.rounds):
+                more, seconds = one_round(job, a, random.Random(number))
+                gaps += [(at, ms, seconds) for at, ms in more]
+                prompts.append(seconds)
+        except (OSError, http.client.HTTPException):
+            job.log.seek(0)
+            sys.stderr.write(job.log.read())
+            raise
     before = [ms for at, ms, _ in gaps if at < 0]
     during = sorted(ms for at, ms, seconds in gaps if at >= 0 and at - ms / 1e3 <= seconds)
     line = {"mixed_chunk": mixed, "max_decode_stall_ms": a.stall_ms if bounded else 0, "running": a.running,
