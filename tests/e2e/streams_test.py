@@ -85,6 +85,7 @@ def main():
         free = time.monotonic() - start
         after = server.resident_bytes()
 
+        assert free < 1, f"slots and KV cache were free only {free:.2f} s after the last stream"
         failures = [x for x in answers if isinstance(x, BaseException)]
         assert not failures, f"{len(failures)} streams failed, the first by {failures[0]!r}"
         for i, ids in enumerate(answers):
