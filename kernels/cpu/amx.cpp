@@ -95,6 +95,7 @@ void configure_tiles(int a0_rows, int a1_rows) {
 #define KT_MULTIPLY_TILES(name, multiply)                                                                        \
   void name(const std::byte* a, int64_t a_stride, const std::byte* b0, const std::byte* b1, int steps, bool two, \
             void* acc) {                                                                                         \
+    asm volatile("" ::: "memory"); /* g++ 12 is not told that tile loads read memory */                          \
     zero_tile(0);                                                                                                \
     zero_tile(1);                                                                                                \
     zero_tile(2);                                                                                                \

@@ -23,13 +23,13 @@ import time
 
 import numpy as np
 
-# The classes of kt-kernel that its own methods of these names use.
+# The classes of kt-kernel that its own methods of these names use, with AVX-512 and without.
 METHODS = {
-    "BF16": "AMXBF16_MOE",
-    "FP8": "AMXFP8_MOE",
-    "RAWINT4": "AMXInt4_KGroup_MOE",
-    "AMXINT4": "AMXInt4_MOE",
-    "AMXINT8": "AMXInt8_MOE",
+    "BF16": ("AMXBF16_MOE", "AVX2BF16_MOE"),
+    "FP8": ("AMXFP8_MOE", "AVX2FP8_MOE"),
+    "RAWINT4": ("AMXInt4_KGroup_MOE", "AVX2RawInt4_MOE"),
+    "AMXINT4": ("AMXInt4_MOE",),
+    "AMXINT8": ("AMXInt8_MOE",),
 }
 # Best first, as kt-kernel itself chooses.
 VARIANTS = (("amx", ("amx_tile", "amx_int8", "amx_bf16")), ("avx512_bf16", ("avx512_bf16", "avx512vbmi", "avx512_vnni")),
@@ -74,9 +74,9 @@ class Layer:
         order = projections(config, self.keep)
         self.keep.append(order)
         config.physical_to_logical_map = order.ctypes.data
-        kind = getattr(kt.moe, METHODS[method], None)
+        kind = next((getattr(kt.moe, name) for name in METHODS[method] if hasattr(kt.moe, name)), None)
         if kind is None:
-            sys.exit(f"kt-kernel's build for this processor has no {METHODS[method]}")
+            sys.exit(f"kt-kernel's build for this processor has no {' or '.join(METHODS[method])}")
         self.top_k, self.moe = top_k, kind(config)
         try:
             task = self.moe.load_weights_task(order.ctypes.data)
