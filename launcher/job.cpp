@@ -68,6 +68,12 @@ void size_kv_cache(JobRank& job) {
     if (!available[node]) available[node] = std::stoull(free_bytes[r]);
   }
   job.engine.kv_blocks = kv_blocks_of_fraction(job.run, deployment_of(job), available);
+  if (!job.engine.kv_blocks)
+    fail(kExitUsage,
+         "mem-fraction-static {:g}: that share of the {:.1f} GB that are free on machine 0 has no room for weights and "
+         "a "
+         "KV cache\ntry a larger share, or leave it out",
+         *job.run.mem_fraction_static, static_cast<double>(available[0]) / 1e9);
   if (job.rank() == 0)
     log("mem-fraction-static {:g}: {} tokens of KV cache", *job.run.mem_fraction_static,
         job.engine.kv_blocks * kBlockTokens);

@@ -7,8 +7,6 @@
 #include <cmath>
 #include <numeric>
 
-#include "runtime/base/error.h"
-
 namespace kt {
 namespace {
 
@@ -139,12 +137,7 @@ int kv_blocks_of_fraction(const RunConfig& run, const Deployment& deployment, co
     if (!parts[i].block) continue;
     const double share = *run.mem_fraction_static * static_cast<double>(available[i]);
     const double left = share - static_cast<double>(parts[i].weights);
-    if (left < static_cast<double>(parts[i].block))
-      fail(kExitUsage,
-           "mem-fraction-static {:g}: of {:.1f} GB that are free, {:.1f} GB are for weights and KV cache, and the "
-           "weights of {} {} take {:.1f} GB\ntry a larger share, or leave it out",
-           *run.mem_fraction_static, static_cast<double>(available[i]) / 1e9, share / 1e9,
-           deployment.gpu_trunk ? "trunk rank" : "machine", i, static_cast<double>(parts[i].weights) / 1e9);
+    if (left < static_cast<double>(parts[i].block)) return 0;
     blocks = std::min(blocks, static_cast<int64_t>(left / static_cast<double>(parts[i].block)));
   }
   return static_cast<int>(std::max<int64_t>(blocks, 1));

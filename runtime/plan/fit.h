@@ -20,7 +20,7 @@ std::vector<Shortage> find_shortages(const RunConfig& run, const std::vector<Ran
 // What mem-fraction-static leaves for the KV cache, in blocks, as SGLang means it: that share of the memory that is
 // free before anything is loaded (`available`, bytes by machine; of GPUs for each trunk rank) is for weights, recurrent
 // states and the cache together, the rest for a step's buffers. Where it is least counts for all; max-total-tokens caps
-// it. Throws Error(kExitUsage) when nothing is left.
+// it. 0: nothing is left.
 int kv_blocks_of_fraction(const RunConfig& run, const Deployment& deployment, const std::vector<size_t>& available);
 
 // An option and the value closest to the one asked for with which everything fits, nothing else changed.

@@ -110,7 +110,8 @@ ClusterPlan plan_cluster(const RunConfig& asked, const LoadedConfig& model, Form
     const size_t places = static_cast<size_t>(run.device == "cuda" ? run.tensor_parallel_size : hardware.nodes);
     const double gb = run.device == "cuda" ? hardware.gpu_memory_gb : hardware.memory_gb;
     const std::vector<size_t> available(places, static_cast<size_t>(gb * 1e9));
-    run.max_total_tokens = kv_blocks_of_fraction(run, plan.deployment, available) * kBlockTokens;
+    if (const int blocks = kv_blocks_of_fraction(run, plan.deployment, available))
+      run.max_total_tokens = blocks * kBlockTokens;  // else the shortages say what does not fit
   }
   plan.ranks = plan_ranks(run, plan.deployment);
   plan.shortages = find_shortages(run, plan.ranks, plan.deployment, hardware);
