@@ -32,14 +32,20 @@ struct Rank {
   std::atomic<int> lent{0};  // its messages that no receiver has taken yet
 };
 
+struct World {
+  explicit World(int size) : lanes{std::vector<Rank>(static_cast<size_t>(size)), std::vector<Rank>(lanes[0].size())} {}
+  std::vector<Rank> lanes[2];
+};
+
 class LocalTransport final : public Transport {
  public:
-  LocalTransport(std::shared_ptr<std::vector<Rank>> ranks, int rank) : ranks_(std::move(ranks)), rank_(rank) {}
+  LocalTransport(std::shared_ptr<World> world, int rank, int lane)
+      : world_(std::move(world)), ranks_(world_->lanes[lane]), rank_(rank) {}
 
   int rank() const override { return rank_; }
-  int size() const override { return static_cast<int>(ranks_->size()); }
+  int size() const override { return static_cast<int>(ranks_.size()); }
   int node() const override { return 0; }
-  std::vector<int> nodes() const override { return std::vector<int>(ranks_->size(), 0); }
+  std::vector<int> nodes() const override { return std::vector<int>(ranks_.size(), 0); }
 
   void send(int to, Tag tag, std::span<const std::byte> bytes) override {
     Message message{.copy = {}, .bytes = bytes, .lent = bytes.size() > kCopiedBytes};
@@ -49,7 +55,7 @@ class LocalTransport final : public Transport {
       message.copy.assign(bytes.begin(), bytes.end());
       message.bytes = message.copy;
     }
-    Rank& receiver = ranks_->at(static_cast<size_t>(to));
+    Rank& receiver = ranks_.at(static_cast<size_t>(to));
     {
       const std::lock_guard lock(receiver.mutex);
       receiver.inbox[{rank_, tag}].push_back(std::move(message));
@@ -62,7 +68,7 @@ class LocalTransport final : public Transport {
   }
 
   void receive(int from, Tag tag, std::vector<std::byte>& into) override {
-    Rank& sender = ranks_->at(static_cast<size_t>(from));
+    Rank& sender = ranks_.at(static_cast<size_t>(from));
     Message message;
     staged_wait(me().bell, Patience{}, [&] { return take(from, tag, message); });
     into.resize(message.bytes.size());
@@ -81,13 +87,15 @@ class LocalTransport final : public Transport {
 
   void barrier() override { message_barrier(*this); }
 
+  std::unique_ptr<Transport> lane() override { return std::make_unique<LocalTransport>(world_, rank_, 1); }
+
   [[noreturn]] void abort(int exit_code) override {
     std::fflush(nullptr);
     std::_Exit(exit_code);
   }
 
  private:
-  Rank& me() { return (*ranks_)[static_cast<size_t>(rank_)]; }
+  Rank& me() { return ranks_[static_cast<size_t>(rank_)]; }
 
   bool take(int from, Tag tag, Message& message) {
     const std::lock_guard lock(me().mutex);
@@ -98,7 +106,8 @@ class LocalTransport final : public Transport {
     return true;
   }
 
-  std::shared_ptr<std::vector<Rank>> ranks_;  // lives until the last thread has left
+  std::shared_ptr<World> world_;  // lives until the last thread has left
+  std::vector<Rank>& ranks_;      // this lane's
   int rank_;
 };
 
@@ -106,9 +115,9 @@ class LocalTransport final : public Transport {
 
 std::vector<std::unique_ptr<Transport>> make_local_transports(int size) {
   if (size < 1) fail(kExitUsage, "{} ranks were asked for; at least 1 is needed", size);
-  auto ranks = std::make_shared<std::vector<Rank>>(static_cast<size_t>(size));
+  const auto world = std::make_shared<World>(size);
   std::vector<std::unique_ptr<Transport>> transports;
-  for (int r = 0; r < size; ++r) transports.push_back(std::make_unique<LocalTransport>(ranks, r));
+  for (int r = 0; r < size; ++r) transports.push_back(std::make_unique<LocalTransport>(world, r, 0));
   return transports;
 }
 

@@ -123,10 +123,11 @@ std::vector<int> number_nodes(MPI_Comm world, int world_size, int my_first_rank)
 
 class MpiTransport final : public Transport {
  public:
-  MpiTransport() : bells_(MPI_COMM_WORLD) {
-    KT_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank_));
-    KT_MPI(MPI_Comm_size(MPI_COMM_WORLD, &size_));
-    node_of_ = number_nodes(MPI_COMM_WORLD, size_, bells_.first_world_rank());
+  // Of all ranks: MPI_COMM_WORLD, which ends with MPI itself, or a copy of it.
+  explicit MpiTransport(MPI_Comm comm) : comm_(comm), bells_(comm) {
+    KT_MPI(MPI_Comm_rank(comm_, &rank_));
+    KT_MPI(MPI_Comm_size(comm_, &size_));
+    node_of_ = number_nodes(comm_, size_, bells_.first_world_rank());
     if (bells_.ranks_here() < size_) patience_ = kPatienceAcrossNodes;
     // A spinning rank would keep the rank that it waits for from its core.
     if (static_cast<unsigned>(bells_.ranks_here()) > std::thread::hardware_concurrency())
@@ -141,7 +142,10 @@ class MpiTransport final : public Transport {
       finish_sends();
       barrier();
       bells_.free();
-      MPI_Finalize();
+      if (comm_ == MPI_COMM_WORLD)
+        MPI_Finalize();
+      else
+        MPI_Comm_free(&comm_);
     } catch (const Error& error) {
       std::fprintf(stderr, "while leaving MPI: %s\n", error.what());
     }
@@ -159,8 +163,8 @@ class MpiTransport final : public Transport {
     }
     if (pending_.size() >= kManyRequests) forget_completed();
     MPI_Request request = MPI_REQUEST_NULL;
-    KT_MPI(MPI_Isend(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, to, static_cast<int>(tag), MPI_COMM_WORLD,
-                     &request));
+    KT_MPI(
+        MPI_Isend(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, to, static_cast<int>(tag), comm_, &request));
     pending_.push_back(request);
     ring(to);
   }
@@ -174,7 +178,7 @@ class MpiTransport final : public Transport {
     MPI_Status status;
     wait([&] {
       int found = 0;
-      KT_MPI(MPI_Improbe(from, static_cast<int>(tag), MPI_COMM_WORLD, &found, &message, &status));
+      KT_MPI(MPI_Improbe(from, static_cast<int>(tag), comm_, &found, &message, &status));
       return found != 0;
     });
     int count = 0;
@@ -187,11 +191,25 @@ class MpiTransport final : public Transport {
 
   bool ready(int from, Tag tag) override {
     int found = 0;
-    KT_MPI(MPI_Iprobe(from, static_cast<int>(tag), MPI_COMM_WORLD, &found, MPI_STATUS_IGNORE));
+    KT_MPI(MPI_Iprobe(from, static_cast<int>(tag), comm_, &found, MPI_STATUS_IGNORE));
     return found != 0;
   }
 
   void barrier() override { message_barrier(*this); }
+
+  std::unique_ptr<Transport> lane() override {
+    int provided = MPI_THREAD_SINGLE;
+    KT_MPI(MPI_Query_thread(&provided));
+    if (provided < MPI_THREAD_MULTIPLE)
+      fail(kExitUsage,
+           "this MPI serves one thread at a time (level {}), exchanges of experts beside steps need "
+           "MPI_THREAD_MULTIPLE\n"
+           "  use another MPI, or leave out kt-enable-dynamic-expert-update",
+           provided);
+    MPI_Comm copy = MPI_COMM_NULL;
+    KT_MPI(MPI_Comm_dup(comm_, &copy));
+    return std::make_unique<MpiTransport>(copy);
+  }
 
   [[noreturn]] void abort(int exit_code) override {
     std::fflush(nullptr);
@@ -236,6 +254,7 @@ class MpiTransport final : public Transport {
     });
   }
 
+  MPI_Comm comm_;
   NodeBells bells_;
   Patience patience_, in_transfer_ = kPatienceInTransfer;
   int rank_ = 0, size_ = 1;
@@ -248,7 +267,7 @@ class MpiTransport final : public Transport {
 
 std::unique_ptr<Transport> make_mpi_transport(int* argc, char*** argv) {
   int provided = MPI_THREAD_SINGLE;
-  if (MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &provided) != MPI_SUCCESS) {
+  if (MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS) {
     fail(kExitTryAgain, "MPI_Init_thread failed; try again, or look at what mpirun printed");
   }
   if (provided < MPI_THREAD_SERIALIZED) {
@@ -256,7 +275,7 @@ std::unique_ptr<Transport> make_mpi_transport(int* argc, char*** argv) {
          static_cast<int>(MPI_THREAD_SERIALIZED));
   }
   KT_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
-  return std::make_unique<MpiTransport>();
+  return std::make_unique<MpiTransport>(MPI_COMM_WORLD);
 }
 
 }  // namespace kt

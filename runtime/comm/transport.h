@@ -42,6 +42,10 @@ class Transport {
   // True if such a message could be received without waiting.
   virtual bool ready(int from, Tag tag) = 0;
   virtual void barrier() = 0;
+  // A second way between the same ranks, for one more thread of each: its messages and waits are its own. All ranks
+  // call it at the same point and end it before this one, again together. Throws Error(kExitUsage) when MPI cannot
+  // serve two threads.
+  virtual std::unique_ptr<Transport> lane() = 0;
   // Ends all ranks with that exit code; does not return.
   [[noreturn]] virtual void abort(int exit_code) = 0;
 };

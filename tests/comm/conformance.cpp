@@ -175,6 +175,21 @@ void nobody_leaves_a_barrier_early(Transport& t) {
   EXPECT_GE(Clock::now() - start, std::chrono::milliseconds(50));
 }
 
+// Two threads of each rank talk at a time, of other things.
+void lanes_are_apart(Transport& t) {
+  const std::unique_ptr<Transport> lane = t.lane();
+  EXPECT_EQ(lane->rank(), t.rank());
+  EXPECT_EQ(lane->nodes(), t.nodes());
+  std::thread beside([&] {
+    for (int i = 0; i < 3; ++i) every_pair_in_order(*lane);
+    many_send_to_one(*lane);
+  });
+  big_messages_arrive_whole(t);
+  every_pair_in_order(t);
+  many_send_to_one(t);
+  beside.join();
+}
+
 }  // namespace
 
 void check_transport(Transport& t) {
@@ -194,6 +209,7 @@ void check_transport(Transport& t) {
   t.barrier();
   all_gather_hears_everybody(t);
   nobody_leaves_a_barrier_early(t);
+  lanes_are_apart(t);
 }
 
 }  // namespace kt::testing
