@@ -122,7 +122,7 @@ class Server:
         sanitizers have reported fails the test."""
         if self.process:
             try:
-                for pid in self._ranks() or [self.process.pid]:
+                for pid in self.ranks() or [self.process.pid]:
                     os.kill(pid, signal.SIGTERM)
                 self.process.wait(wait_s)
             except (ProcessLookupError, subprocess.TimeoutExpired):
@@ -135,7 +135,7 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
         assert not re.search("ERROR: [A-Za-z]+Sanitizer|: runtime error: ", log), log
 
-    def _ranks(self):
+    def ranks(self):
         """Process ids of the ranks, which are mpirun's children."""
         try:
             with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="ascii") as f:
