@@ -35,6 +35,8 @@ void wait_until(Changed changed, Sleep sleep) {
 }  // namespace
 
 ThreadPool::ThreadPool(int threads, std::span<const int> cores) {
+  CPU_ZERO(&allowed_);
+  pthread_getaffinity_np(pthread_self(), sizeof allowed_, &allowed_);
   auto core = [&](int i) { return cores.empty() ? -1 : cores[i % cores.size()]; };
   if (core(0) >= 0) pin_to(core(0));
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, c = core(i)] { work(c); });
@@ -46,6 +48,8 @@ ThreadPool::~ThreadPool() {
   job_.notify_all();
   for (std::thread& t : workers_) t.join();
 }
+
+void ThreadPool::unpin_caller() const { pthread_setaffinity_np(pthread_self(), sizeof allowed_, &allowed_); }
 
 void ThreadPool::run_erased(int64_t parts, Call call, const void* part) {
   const unsigned mode = _mm_getcsr();

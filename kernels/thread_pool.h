@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sched.h>
+
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -20,6 +22,10 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
+  // For a further thread that a pinned one has started: lets it run wherever the pool's maker could before it was
+  // pinned.
+  void unpin_caller() const;
+
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Calls part(i) once for each i in [0, parts), on any worker, and returns when all are done. part must not throw.
@@ -35,6 +41,7 @@ class ThreadPool {
   void take_parts();
   void work(int core);
 
+  cpu_set_t allowed_;
   std::vector<std::thread> workers_;
   Call call_ = nullptr;
   const void* part_ = nullptr;

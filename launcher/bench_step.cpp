@@ -210,8 +210,8 @@ Json prediction(const Settings& s, const PrefillPath& path, const Json& names, i
 }
 
 // All variants in turn, round by round, so that whatever else the machine does meets all of them alike.
-void measure(const Settings& s, const JobRank& job, ClusterRunner& runner, ExpertPolicy& policy, Recorder& recorder,
-             const StepLines& lines) {
+void measure(const Settings& s, const JobRank& job, ClusterRunner& runner, RoutedSums& sums, ExpertPolicy& policy,
+             Recorder& recorder, const StepLines& lines) {
   const std::vector<Variant> ways = variants(s, policy, recorder);
   const PrefillPath predicted = policy.path();
   const int most = max_step_rows(job.engine);
@@ -220,7 +220,10 @@ void measure(const Settings& s, const JobRank& job, ClusterRunner& runner, Exper
     for (int i = 0; i < s.rounds; ++i)
       for (size_t w = 0; w < ways.size(); ++w) {
         ways[w].begin();
-        timings[w] += once();
+        sums.take();
+        StepTiming timing = once();
+        timing.routed = sums.take();
+        timings[w] += timing;
       }
     return timings;
   };
@@ -240,8 +243,8 @@ void measure(const Settings& s, const JobRank& job, ClusterRunner& runner, Exper
   }
 }
 
-int bench_step(const Settings& settings, const RunConfig& run, Transport& transport) {
-  JobRank job{run, transport};
+int bench_step(const Settings& settings, JobRank& job) {
+  const RunConfig& run = job.run;
   const auto edit = [&](LoadedConfig& loaded) { cut_model(settings, run, loaded.config); };
   if (!set_up(
           job, [&] { check_fits(settings, job); }, edit))
@@ -256,10 +259,11 @@ int bench_step(const Settings& settings, const RunConfig& run, Transport& transp
   restore_averages(policy, run);
   Recorder recorder(recorder_config(run, job.model()));
   StepRecorder step_recorder(recorder, &policy.hot_now());
-  ClusterRunner runner(transport, job.topology, job.model(), job.trunk ? &*job.trunk : nullptr,
-                       {&policy, &step_recorder});
+  RoutedSums sums;
+  ClusterRunner runner(job.transport, job.topology, job.model(), job.trunk ? &*job.trunk : nullptr,
+                       {&policy, &step_recorder, &sums});
   policy.prepare(runner);
-  measure(settings, job, runner, policy, recorder, StepLines(job, settings.batch, std::move(dram)));
+  measure(settings, job, runner, sums, policy, recorder, StepLines(job, settings.batch, std::move(dram)));
   runner.dismiss();
   return kExitOk;
 }
@@ -271,7 +275,8 @@ int bench_step_command(int argc, char** argv) {
   if (!settings) return kExitOk;
   const RunConfig run = run_config(*settings);
   const std::unique_ptr<Transport> transport = make_transport(run, &argc, &argv);
-  return live(*transport, [&] { return bench_step(*settings, run, *transport); });
+  JobRank job{run, *transport};
+  return live(*transport, [&] { return bench_step(*settings, job); });
 }
 
 }  // namespace kt

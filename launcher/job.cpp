@@ -4,16 +4,18 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "launcher/machine_limits.h"
 #include "launcher/measured_rates.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 #include "runtime/checkpoint/dummy.h"
 #include "runtime/engine/engine_options.h"
 #include "runtime/model/expert_rank.h"
-#include "runtime/placement/counts_file.h"
 #include "runtime/plan/fit.h"
+#include "runtime/plan/plan.h"
 
 namespace kt {
 namespace {
@@ -88,20 +90,6 @@ std::string memory_advice(const JobRank& job, int node, size_t available) {
   return remedies.options.empty() ? "use more machines, or a smaller model" : describe(remedies);
 }
 
-// Which experts are hot at start; the same on every rank.
-HotSets place_experts(const RunConfig& run, const ModelConfig& model) {
-  PlacementRequest request{.moe = {}, .experts = model.moe.experts};
-  for (LayerSpec l : model.layers) request.moe.push_back(l.ffn == Ffn::moe);
-  request.budget =
-      hot_budget(run.kt_num_gpu_experts, run.kt_gpu_experts_ratio, moe_layer_count(model), model.moe.experts);
-  ExpertCounts counts;
-  if (run.init_expert_location != "trivial") {
-    counts = read_counts(run.init_expert_location);
-    request.counts = &counts;
-  }
-  return place(run.kt_expert_placement_strategy, request);
-}
-
 // The memory of all ranks of this machine together must be there before any of it is taken.
 void check_memory(JobRank& job) {
   for (const std::string& total : all_gather(job.transport, std::to_string(job.memory.total())))
@@ -129,6 +117,17 @@ void require_one_table(Transport& transport, const Ops& ops) {
            "rank 0 has the kernels {}, rank {} has {}: ranks with different kernels may differ in results\n  set "
            "KTMPI_ISA={} for all",
            names[0], r, names[r], std::min(names[0], names[r]));
+}
+
+// What it throws ends all ranks with its exit code.
+void end_all_on_error(Transport& transport, const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const std::exception& e) {
+    log("{}", e.what());
+    const auto* error = dynamic_cast<const Error*>(&e);
+    transport.abort(error ? error->exit_code() : kExitPeerLost);
+  }
 }
 
 // ---- the phases ----------------------------------------------------------------------------------------------------
@@ -172,17 +171,36 @@ void read_set_up(JobRank& job, const std::optional<Hardware>& rates, const std::
                                               : open_checkpoint(run.model);
   job.experts = find_experts(run, *job.loaded, *job.checkpoint);
   if (rates) choose_expert_layout(job, *rates);
-  job.hot = place_experts(run, model);
+  job.hot = place_hot(run, model);
+  job.copies = place_copies(run, model, job.topology);
   if (job.rank() != 0) return;
   if (!job.experts->warning.empty()) log("{}", job.experts->warning);
   for (const std::string& w : run.warnings) log("{}", w);
   front();
 }
 
+// What `ktmpi plan` would say, of the machines at hand.
+void log_plan(const JobRank& job) {
+  Hardware machine = this_machine();
+  machine.nodes = *std::max_element(job.topology.node_of.begin(), job.topology.node_of.end()) + 1;
+  const int experts_each = static_cast<int>(job.topology.experts.size()) / machine.nodes;
+  ClusterPlan plan{.hardware = machine,
+                   .layout = {.layout = job.layout.layout, .why = {}},
+                   .worlds = valid_world_sizes({.tensor_parallel = job.run.tensor_parallel_size,
+                                                .experts_per_node = job.run.kt_threadpool_count.value_or(experts_each)},
+                                               machine.nodes),
+                   .deployment = deployment_of(job)};
+  RunConfig run = job.run;
+  run.max_total_tokens = job.engine.kv_blocks * kBlockTokens;
+  complete(plan, run);
+  if (!plan.shortages.empty() && plan.remedies.options.empty()) return;  // check_memory says what to do
+  log("plan\n{}", to_text(plan));
+}
+
 void place(JobRank& job) {
   require_one_table(job.transport, *job.ops);
   if (job.topology.expert_index() >= 0)
-    job.expert_share = expert_shares(job.model().moe.inter, job.topology.group_of)[job.topology.expert_index()];
+    job.expert_share = bank_share(job.model(), job.topology, job.copies, job.topology.expert_index());
   job.cores =
       plan_cores(job.transport, job.topology, {job.run.trunk_threads, job.run.kt_cpuinfer, job.run.kt_numa_nodes});
   for (const std::string& w : job.cores.warnings) log("{}", w);
@@ -204,6 +222,12 @@ void place(JobRank& job) {
        .threads = job.cores.threads,
        .context = longest_sequence(job.engine),
        .scheduler = job.rank() == 0});
+  if (job.rank() == 0) log_plan(job);
+}
+
+// Before memory is taken: it may not be there for two threads.
+void open_lane(JobRank& job) {
+  if (job.limits.spare_experts) job.lane = job.transport.lane();
 }
 
 void plan(JobRank& job) {
@@ -225,8 +249,10 @@ void load(JobRank& job) {
   if (!is_trunk) return;
   job.cache.emplace(job.model(), job.share, job.cache_limits, *job.pool, numa_node);
   job.trunk.emplace(make_trunk(job.transport, job.topology, *job.kernels, *job.checkpoint, job.model(), job.share,
-                               *job.trunk_weights, job.bank ? &*job.bank : nullptr, *job.cache, job.limits, numa_node));
+                               *job.trunk_weights, job.bank ? &*job.bank : nullptr, *job.cache, job.limits, numa_node,
+                               job.copies));
   if (job.experts->hot) job.trunk->hot_source = &*job.experts->hot;
+  if (job.lane) job.trunk->mover = std::make_unique<ExpertMover>(*job.trunk, *job.lane);
 }
 
 }  // namespace
@@ -238,16 +264,12 @@ std::unique_ptr<Transport> make_transport(const RunConfig& run, int* argc, char*
 }
 
 int live(Transport& transport, const std::function<int()>& life) {
-  try {
-    const int code = life();
+  int code = kExitOk;
+  end_all_on_error(transport, [&] {
+    code = life();
     transport.barrier();
-    return code;
-  } catch (const std::exception& e) {
-    log("{}", e.what());
-    const auto* error = dynamic_cast<const Error*>(&e);
-    transport.abort(error ? error->exit_code() : kExitPeerLost);
-    return kExitPeerLost;  // not reached; g++ 12 does not see that
-  }
+  });
+  return code;
 }
 
 bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& edit) {
@@ -258,7 +280,7 @@ bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& 
   };
   if (!phases.run([&] { choose_kernels(job); }) || !phases.run(measure) ||
       !phases.run([&] { read_set_up(job, rates, front, edit); }) || !phases.run([&] { place(job); }) ||
-      !phases.run([&] { plan(job); }) || !phases.run([&] { load(job); }))
+      !phases.run([&] { open_lane(job); }) || !phases.run([&] { plan(job); }) || !phases.run([&] { load(job); }))
     return false;
   const int64_t pages =
       job.cores.numa_node >= 0 && job.bank ? misplaced_pages(job.bank->storage, job.cores.numa_node) : -1;
@@ -268,11 +290,31 @@ bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& 
   return true;
 }
 
+std::vector<double> weight_rates(JobRank& job) {
+  constexpr size_t kMost = size_t{256} << 20;
+  const Buffer* weights = job.bank && job.bank->storage.size() ? &job.bank->storage
+                          : job.trunk_weights                  ? &job.trunk_weights->storage
+                                                               : nullptr;
+  job.transport.barrier();
+  const double mine = weights ? measure_dram(*job.pool, *job.ops, *weights, kMost, 1) : 0.0;
+  std::vector<double> all;
+  for (const std::string& rate : all_gather(job.transport, fmt::format("{}", mine))) all.push_back(std::stod(rate));
+  return all;
+}
+
 void follow(JobRank& job) {
-  if (job.trunk)
-    serve_trunk(*job.trunk);
-  else if (job.bank)
-    serve_experts(job.transport, job.topology, *job.kernels, job.model(), *job.bank, job.limits.max_rows);
+  if (job.trunk) return serve_trunk(*job.trunk);
+  if (!job.bank) return;
+  const auto serve = [&](Transport& transport, int max_rows) {
+    serve_experts(transport, job.topology, *job.kernels, job.model(), *job.bank, max_rows);
+  };
+  std::jthread beside;  // gives weights away, computes nothing
+  if (job.lane && job.bank->share.count(job.model().moe.experts))
+    beside = std::jthread([&] {
+      job.pool->unpin_caller();
+      end_all_on_error(*job.lane, [&] { serve(*job.lane, 0); });
+    });
+  serve(job.transport, job.limits.max_rows);
 }
 
 }  // namespace kt

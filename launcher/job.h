@@ -23,7 +23,7 @@ namespace kt {
 std::unique_ptr<Transport> make_transport(const RunConfig& run, int* argc, char*** argv);
 
 // A rank's whole life, its exit code; then all ranks wait for each other. What it throws, past the set-up, ends all of
-// them: the others wait in a step and cannot be asked.
+// them: the others wait in a step and cannot be asked. The JobRank must outlive it: its threads may wait, too.
 int live(Transport& transport, const std::function<int()>& life);
 
 // One rank of a job that runs the model: what set_up makes of the options, in the order in which it is made.
@@ -42,12 +42,14 @@ struct JobRank {
   std::unique_ptr<ExpertFiles> experts = {};
   CacheLimits cache_limits = {};
   TrunkLimits limits = {};
-  ExpertShare expert_share = {};  // that this rank holds
-  HotSets hot = {};               // at start
+  ExpertShare expert_share = {};        // that this rank holds
+  HotSets hot = {};                     // at start
+  std::vector<ExpertSets> copies = {};  // of experts, by group of expert ranks
   CorePlan cores = {};
   MemoryPlan memory = {};
   std::vector<size_t> memory_of_rank = {};            // bytes, of every rank
   std::vector<int64_t> misplaced_pages_of_rank = {};  // of the sampled ones of its experts; -1: not known
+  std::unique_ptr<Transport> lane = {};               // where hot experts are exchanged beside steps
   std::unique_ptr<ThreadPool> pool = {};
   std::optional<KernelContext> kernels = {};
   std::optional<TrunkWeights> trunk_weights = {};
@@ -66,6 +68,10 @@ using EditConfig = std::function<void(LoadedConfig& loaded)>;
 // wrong is said once and ends all of them with its exit code, before the next phase begins. `front` is rank 0's own
 // part of the first phase: all that can fail before memory is taken. False if a rank failed; see exit_code.
 bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& edit = nullptr);
+
+// GB/s with which every rank's threads read its weights (a part of them, once or twice), all ranks at a time; 0 where
+// there are none. All ranks call it after set_up.
+std::vector<double> weight_rates(JobRank& job);
 
 // The life of a rank that is not rank 0, after set_up: steps as rank 0 sends them, until it dismisses all.
 void follow(JobRank& job);

@@ -13,11 +13,10 @@ ExpertPolicyConfig expert_policy_config(const JobRank& job) {
   ExpertPolicyConfig c{
       .experts = job.model().moe.experts,
       .hot = job.hot,
+      .spare = job.limits.spare_experts,
       .prefill_threshold = job.run.prefill_threshold(),
       .max_rows = std::min({job.limits.max_rows, job.engine.kv_blocks * kBlockTokens, job.engine.context_length})};
   for (LayerSpec l : job.model().layers) c.moe.push_back(l.ffn == Ffn::moe);
-  const int columns = inter_part(job.model().moe.inter, 0, static_cast<int>(job.topology.trunk.size())).size();
-  c.expert_bytes = expert_bytes(job.model(), job.limits.hot_format, columns);
   if (job.run.kt_enable_dynamic_expert_update) c.update = update_rule(job.run.kt_expert_update_rule);
   return c;
 }

@@ -14,11 +14,12 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 }  // namespace
 
-double measure_dram(ThreadPool& pool, const Ops& ops, const Buffer& memory) {
+double measure_dram(ThreadPool& pool, const Ops& ops, const Buffer& memory, size_t most, int repeats) {
   double best = 0.0;
   const int64_t parts = pool.size();
-  const size_t part = std::min<size_t>(memory.size() / static_cast<size_t>(parts), 1ull << 30) / 4096 * 4096;
-  for (int repeat = 0; repeat < 5; ++repeat)
+  const size_t part =
+      std::min<size_t>(std::min(memory.size(), most) / static_cast<size_t>(parts), 1ull << 30) / 4096 * 4096;
+  for (int repeat = 0; repeat < repeats; ++repeat)
     for (int streams : {1, 4, 8}) {
       std::vector<uint64_t> sums(static_cast<size_t>(parts));
       const auto start = Clock::now();

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
 #include "kernels/thread_pool.h"
@@ -8,8 +11,9 @@ namespace kt {
 
 // What the machine can do at most, as benchmarks find it.
 
-// GB/s: the best of several ways to read memory that fits in no cache, all threads at once, in about 15 passes.
-double measure_dram(ThreadPool& pool, const Ops& ops, const Buffer& memory);
+// GB/s: the best of several ways to read memory that fits in no cache, or its first `most` bytes, all threads at once,
+// each way `repeats` times.
+double measure_dram(ThreadPool& pool, const Ops& ops, const Buffer& memory, size_t most = SIZE_MAX, int repeats = 5);
 // GFLOP/s (of bf16 or float32) or GOP/s (of int8) of all threads, from registers.
 double measure_peak(ThreadPool& pool, const Ops& ops, bool int8);
 

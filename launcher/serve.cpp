@@ -152,6 +152,35 @@ std::vector<std::string> lower_words(std::string text) {
   return words;
 }
 
+constexpr size_t kMostLayers = 512;  // of all ranks together, that have lines of their own
+
+// Beside what the HTTP side knows: each layer's work and wait on every rank, and how fast the ranks could read.
+std::string rank_metrics(const std::vector<ClockReading>& readings, const std::vector<double>& rates) {
+  std::string out;
+  const auto header = [&](std::string_view name, std::string_view type, std::string_view help) {
+    out += fmt::format("# HELP ktmpi_{0} {2}\n# TYPE ktmpi_{0} {1}\n", name, type, help);
+  };
+  const auto layers = [&](std::string_view name, const std::function<double(const LayerTotal&)>& value) {
+    for (size_t r = 0; r < readings.size(); ++r)
+      for (size_t l = 0; l < readings[r].layers.size() && readings.size() * readings[r].layers.size() <= kMostLayers;
+           ++l)
+        for (const Phase phase : {Phase::prefill, Phase::decode})
+          if (const double x = value(readings[r].layers[l][static_cast<size_t>(phase)]); x > 0.0)
+            out += fmt::format("ktmpi_{}{{rank=\"{}\",phase=\"{}\",layer=\"{}\"}} {}\n", name, r, name_of(phase), l, x);
+  };
+  header("layer_seconds_total", "counter", "Time of a rank at work on a layer");
+  layers("layer_seconds_total", [](const LayerTotal& t) { return t.work.seconds; });
+  header("layer_bytes_total", "counter", "Weights and cached rows that it touched, once for each step");
+  layers("layer_bytes_total", [](const LayerTotal& t) { return t.work.bytes; });
+  header("layer_wait_seconds_total", "counter", "Time in which it waited for other ranks in this layer");
+  layers("layer_wait_seconds_total", [](const LayerTotal& t) { return t.wait_s; });
+  header("rank_read_limit_bytes_per_second", "gauge", "How fast a rank's threads read its weights, measured at start");
+  for (size_t r = 0; r < rates.size(); ++r)
+    if (rates[r] > 0)
+      out += fmt::format("ktmpi_rank_read_limit_bytes_per_second{{rank=\"{}\"}} {:.4g}\n", r, rates[r] * 1e9);
+  return out;
+}
+
 void write_url_file(const std::string& path, const std::string& url) {
   if (path.empty()) return;
   const std::string part = path + ".part";
@@ -162,7 +191,9 @@ void write_url_file(const std::string& path, const std::string& url) {
 }
 
 // Everything of a rank between start and end of the job.
-int serve(const RunConfig& run, Transport& transport, const sigset_t& signals, bool hasty) {
+int serve(JobRank& job, const sigset_t& signals, bool hasty) {
+  const RunConfig& run = job.run;
+  Transport& transport = job.transport;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
   std::optional<GrammarCompiler> grammars;
@@ -192,8 +223,8 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals, b
                             .log_requests = true});
     log("listening on {}", http->url());
   };
-  JobRank job{run, transport};
   if (!set_up(job, front)) return job.exit_code;
+  const std::vector<double> rates = weight_rates(job);
   if (job.rank() != 0) {
     follow(job);
     return kExitOk;
@@ -212,29 +243,31 @@ int serve(const RunConfig& run, Transport& transport, const sigset_t& signals, b
   policy.prepare(runner);
   const std::unique_ptr<Engine> engine = make_engine(job.engine, runner, *tokenizer);
   Watch watch(signals, hasty, *engine, *http, transport, run);
-  http->serve(
-      *engine,
-      {.name = run.served_model_name,
-       .model_path = run.model,
-       .tokenizer_path = run.tokenizer_path,
-       .architecture = model.architecture,
-       .model_type = job.loaded->raw.value("model_type", ""),
-       .max_context = engine->stats().max_context,
-       .vocab = model.vocab,
-       .eos = model.eos,
-       .tokenizer = tokenizer.get(),
-       .chat_template = chat_template.get(),
-       .reasoning = formats.reasoning,
-       .tools = formats.tools,
-       .compile_grammar = grammars ? [&](const std::string& tag,
-                                         std::stop_token stop) { return grammars->compile(tag, std::move(stop)); }
-                                   : CompileGrammar(),
-       .defaults = job.loaded->sampling,
-       .recorder = &recorder,
-       .ranks = served_ranks(job),
-       .restarts = slurm_restarts(),
-       .server_info_json = to_json(run),
-       .more_metrics = [&] { return to_prometheus(policy.stats()) + expert_load.to_prometheus(runner.totals()); }});
+  http->serve(*engine, {.name = run.served_model_name,
+                        .model_path = run.model,
+                        .tokenizer_path = run.tokenizer_path,
+                        .architecture = model.architecture,
+                        .model_type = job.loaded->raw.value("model_type", ""),
+                        .max_context = engine->stats().max_context,
+                        .vocab = model.vocab,
+                        .eos = model.eos,
+                        .tokenizer = tokenizer.get(),
+                        .chat_template = chat_template.get(),
+                        .reasoning = formats.reasoning,
+                        .tools = formats.tools,
+                        .compile_grammar =
+                            grammars ? [&](const std::string& tag,
+                                           std::stop_token stop) { return grammars->compile(tag, std::move(stop)); }
+                                     : CompileGrammar(),
+                        .defaults = job.loaded->sampling,
+                        .recorder = &recorder,
+                        .ranks = served_ranks(job),
+                        .restarts = slurm_restarts(),
+                        .server_info_json = to_json(run),
+                        .more_metrics = [&] {
+                          return to_prometheus(policy.stats()) + expert_load.to_prometheus(runner.totals()) +
+                                 rank_metrics(runner.readings(), rates);
+                        }});
   write_url_file(run.url_file, http->url());
   log("ready: {} on {} ranks, {} tokens of KV cache, {}", run.served_model_name, transport.size(),
       job.engine.kv_blocks * kBlockTokens, http->url());
@@ -252,7 +285,8 @@ int serve_command(int argc, char** argv) {
   const sigset_t signals = block_signals();  // before MPI starts threads of its own
   const bool hasty = is_killed_soon();       // before MPI sets variables of its own
   const std::unique_ptr<Transport> transport = make_transport(run, &argc, &argv);
-  return live(*transport, [&] { return serve(run, *transport, signals, hasty); });
+  JobRank job{run, *transport};
+  return live(*transport, [&] { return serve(job, signals, hasty); });
 }
 
 }  // namespace kt

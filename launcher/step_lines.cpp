@@ -20,6 +20,16 @@ double median(std::vector<double> v) {
   return v[v.size() / 2];
 }
 
+Json work(const PartTotal& total, double divisor, double dram_gbps) {
+  Json line = {{"ms", rounded(total.seconds / divisor * 1e3)}};
+  if (total.bytes <= 0.0) return line;
+  const double gbps = total.bytes / total.seconds / 1e9;
+  line["mb"] = rounded(total.bytes / divisor / 1e6);
+  line["gbps"] = rounded(gbps, 100);
+  line["fraction_of_dram"] = rounded(gbps / dram_gbps, 1000);
+  return line;
+}
+
 // The parts of one rank's time in all steps of a phase, `divisor` of them taken together.
 Json parts_of(const PhaseTotals& totals, double divisor, double dram_gbps) {
   Json parts = Json::array();
@@ -27,16 +37,35 @@ Json parts_of(const PhaseTotals& totals, double divisor, double dram_gbps) {
     const PartTotal& total = totals.parts[static_cast<size_t>(p)];
     if (total.seconds <= 0.0) continue;
     const StepPartName name = name_of(static_cast<StepPart>(p));
-    Json part = {{"part", name.part}, {"layer", name.layer}, {"ms", rounded(total.seconds / divisor * 1e3)}};
-    if (total.bytes > 0.0) {
-      const double gbps = total.bytes / total.seconds / 1e9;
-      part["mb"] = rounded(total.bytes / divisor / 1e6);
-      part["gbps"] = rounded(gbps, 100);
-      part["fraction_of_dram"] = rounded(gbps / dram_gbps, 1000);
-    }
+    Json part = {{"part", name.part}, {"layer", name.layer}};
+    part.update(work(total, divisor, dram_gbps));
     parts.push_back(std::move(part));
   }
   return parts;
+}
+
+// Those of all parts of a layer, by its number.
+Json layers_of(const LayerTotals& layers, Phase phase, double divisor, double dram_gbps) {
+  Json result = Json::array();
+  for (size_t l = 0; l < layers.size(); ++l) {
+    const LayerTotal& total = layers[l][static_cast<size_t>(phase)];
+    if (total.work.seconds + total.wait_s <= 0.0) continue;
+    Json layer = {{"layer", l}};
+    layer.update(work(total.work, divisor, dram_gbps));
+    layer["wait_ms"] = rounded(total.wait_s / divisor * 1e3);
+    result.push_back(std::move(layer));
+  }
+  return result;
+}
+
+// The share of choices that met a hot expert; MB that came to the first trunk rank for a step, and to stay, `divisor`
+// of them taken together; the share of the routing weight that was added one MoE layer late.
+Json routed(const RoutedTotals& t, double divisor) {
+  const auto ratio = [](double part, double whole) { return whole > 0 ? rounded(part / whole) : 0.0; };
+  return {{"hot_hit_rate", ratio(static_cast<double>(t.hot_pairs), static_cast<double>(t.pairs))},
+          {"streamed_mb", rounded(static_cast<double>(t.streamed_bytes) / divisor / 1e6)},
+          {"moved_mb", rounded(static_cast<double>(t.moved_bytes) / divisor / 1e6)},
+          {"deferred_weight", ratio(t.late_weight, t.weight)}};
 }
 
 }  // namespace
@@ -47,14 +76,16 @@ Json StepLines::ranks(const StepTiming& timing, Phase phase) const {
   Topology topology = job_.topology;
   for (int r = 0; r < topology.world; ++r) {
     topology.rank = r;
-    const PhaseTotals& totals = timing.by_rank[static_cast<size_t>(r)][static_cast<size_t>(phase)];
+    const ClockReading& reading = timing.by_rank[static_cast<size_t>(r)];
+    const PhaseTotals& totals = reading.parts[static_cast<size_t>(phase)];
     const double divisor = std::max(
         1.0, phase == Phase::decode ? static_cast<double>(totals.steps) : static_cast<double>(timing.prefill_s.size()));
     ranks.push_back({{"rank", r},
                      {"role", topology.role_name()},
                      {"dram_gbps", rounded(dram_[static_cast<size_t>(r)], 100)},
                      {"wait_ms", rounded(totals[StepPart::wait].seconds / divisor * 1e3)},
-                     {"parts", parts_of(totals, divisor, dram_[static_cast<size_t>(r)])}});
+                     {"parts", parts_of(totals, divisor, dram_[static_cast<size_t>(r)])},
+                     {"by_layer", layers_of(reading.layers, phase, divisor, dram_[static_cast<size_t>(r)])}});
   }
   return ranks;
 }
@@ -76,6 +107,8 @@ Json StepLines::head(const char* phase, int tokens) const {
 }
 
 void StepLines::print(Json line, const StepTiming& timing, Phase phase) const {
+  const size_t taken = phase == Phase::decode ? timing.decode_s.size() : timing.prefill_s.size();
+  line.update(routed(timing.routed[static_cast<size_t>(phase)], std::max(1.0, static_cast<double>(taken))));
   line["ranks"] = ranks(timing, phase);
   fmt::print("{}\n", line.dump());
   if (std::fflush(stdout) != 0) fail(kExitTryAgain, "stdout: a line could not be written");

@@ -63,9 +63,10 @@ class TimedRunner final : public StepRunner {
   std::vector<End> ends_;
 };
 
-std::vector<StepTotals> difference(const std::vector<StepTotals>& later, const std::vector<StepTotals>& earlier) {
-  std::vector<StepTotals> result;
-  for (size_t r = 0; r < later.size(); ++r) result.push_back(later[r] - earlier[r]);
+std::vector<ClockReading> difference(const std::vector<ClockReading>& later, const std::vector<ClockReading>& earlier) {
+  std::vector<ClockReading> result;
+  for (size_t r = 0; r < later.size(); ++r)
+    result.push_back({later[r].parts - earlier[r].parts, later[r].layers - earlier[r].layers});
   return result;
 }
 
@@ -89,13 +90,32 @@ StepPlan decode_plan(int batch, int position, int blocks_each, int vocab, std::m
 
 int blocks_for(int tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
 
+void add(RoutedTotals& sum, const RoutedTotals& more) {
+  sum.pairs += more.pairs;
+  sum.hot_pairs += more.hot_pairs;
+  sum.streamed_bytes += more.streamed_bytes;
+  sum.moved_bytes += more.moved_bytes;
+  sum.weight += more.weight;
+  sum.late_weight += more.late_weight;
+}
+
 }  // namespace
+
+void RoutedSums::after(const StepPlan& plan, const StepReport& r) {
+  add(sums_[static_cast<size_t>(phase_of(plan))],
+      {r.pairs, r.hot_pairs, r.streamed_bytes, r.moved_bytes, r.weight, r.late_weight});
+}
 
 void StepTiming::operator+=(const StepTiming& more) {
   prefill_s.insert(prefill_s.end(), more.prefill_s.begin(), more.prefill_s.end());
   decode_s.insert(decode_s.end(), more.decode_s.begin(), more.decode_s.end());
-  by_rank.resize(more.by_rank.size());
-  for (size_t r = 0; r < by_rank.size(); ++r) by_rank[r] = by_rank[r] + more.by_rank[r];
+  if (by_rank.empty()) {
+    by_rank = more.by_rank;
+  } else {
+    for (size_t r = 0; r < by_rank.size(); ++r)
+      by_rank[r] = {by_rank[r].parts + more.by_rank[r].parts, by_rank[r].layers + more.by_rank[r].layers};
+  }
+  for (size_t p = 0; p < routed.size(); ++p) add(routed[p], more.routed[p]);
 }
 
 int64_t cache_tokens(int batch, int tokens, int decode) {
@@ -108,7 +128,7 @@ StepTiming time_prompts(const JobRank& job, ClusterRunner& runner, int batch, in
   const std::unique_ptr<Engine> engine = make_engine(job.engine, timed, tokenizer);
   std::mt19937_64 random(static_cast<uint64_t>(prompt));
   runner.ask_clocks();
-  const std::vector<StepTotals> before = runner.totals();
+  const std::vector<ClockReading> before = runner.readings();
 
   for (int b = 0; b < batch; ++b) {
     GenerateRequest request{.input_ids = random_tokens(prompt, job.model().vocab, random)};
@@ -130,7 +150,7 @@ StepTiming time_prompts(const JobRank& job, ClusterRunner& runner, int batch, in
   StepTiming timing;
   timed.add_to(timing, start);
   runner.ask_clocks();
-  timing.by_rank = difference(runner.totals(), before);
+  timing.by_rank = difference(runner.readings(), before);
   return timing;
 }
 
@@ -139,7 +159,7 @@ StepTiming time_contexts(const JobRank& job, ClusterRunner& runner, int batch, i
   std::mt19937_64 random(static_cast<uint64_t>(context));
   runner.run(decode_plan(batch, context, blocks, vocab, random));  // warms up
   runner.ask_clocks();
-  const std::vector<StepTotals> before = runner.totals();
+  const std::vector<ClockReading> before = runner.readings();
 
   StepTiming timing;
   for (int i = 1; i <= decode; ++i) {
@@ -149,7 +169,7 @@ StepTiming time_contexts(const JobRank& job, ClusterRunner& runner, int batch, i
     timing.decode_s.push_back(seconds(start, Clock::now()));
   }
   runner.ask_clocks();
-  timing.by_rank = difference(runner.totals(), before);
+  timing.by_rank = difference(runner.readings(), before);
   return timing;
 }
 

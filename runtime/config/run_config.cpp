@@ -68,6 +68,10 @@ std::vector<std::string> conflicts(const RunConfig& config) {
     problems.push_back(
         "kt-enable-dynamic-expert-update: hot experts are re-chosen during prefills of "
         "kt-gpu-prefill-token-threshold tokens or more, which is not set: set it, for example to 512");
+  if (config.kt_enable_dynamic_expert_update && !config.kt_gpu_experts_ratio && !config.kt_num_gpu_experts)
+    problems.push_back(
+        "kt-enable-dynamic-expert-update: no expert is hot that could be exchanged: set kt-num-gpu-experts or "
+        "kt-gpu-experts-ratio");
   if (config.kt_expert_placement_strategy == "frequency" && config.init_expert_location == "trivial")
     problems.push_back(
         "kt-expert-placement-strategy frequency: needs the counts of a recording: set init-expert-location to a file");

@@ -42,6 +42,7 @@ struct RunConfig {
   std::string kt_weight_path;  // "" becomes model
   std::string kt_method = "auto";
   std::string expert_layout = "hybrid";
+  int ep_num_redundant_experts = 0;
   std::optional<int> kt_num_gpu_experts;
   std::optional<double> kt_gpu_experts_ratio;
   std::string kt_expert_placement_strategy = "uniform", init_expert_location = "trivial", hot_weights = "bank";
@@ -57,6 +58,8 @@ struct RunConfig {
 
   // kt-gpu-prefill-token-threshold as a number: 0 never, -1 as measured.
   int prefill_threshold() const;
+  // Hot experts are exchanged while steps go on; KTransformers' rule does it at once.
+  bool moves_beside_steps() const { return kt_enable_dynamic_expert_update && kt_expert_update_rule != "chunk"; }
 
   std::vector<std::string> warnings;  // one line per accepted option that has no meaning here, with the reason
 };

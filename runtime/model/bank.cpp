@@ -16,8 +16,10 @@ std::string what_of(const ModelConfig& config, const ExpertBank& bank) {
   const ExpertShare& s = bank.share;
   const std::string columns = fmt::format("columns {}-{} of {}", s.columns.begin, s.columns.end, config.moe.inter);
   if (s.groups == 1) return fmt::format("{} experts, {}", info(bank.format).name, columns);
-  return fmt::format("{} of {} {} experts, {}", s.count(config.moe.experts), config.moe.experts, info(bank.format).name,
-                     columns);
+  size_t copies = 0;
+  for (const auto& layer : s.copies) copies += layer.size();
+  return fmt::format("{} of {} {} experts{}, {}", s.count(config.moe.experts), config.moe.experts,
+                     info(bank.format).name, copies ? fmt::format(" and {} copies", copies) : "", columns);
 }
 
 void add_expert(Packing& packing, const ExpertSource& source, const ModelConfig& config, int layer, int e,
@@ -37,11 +39,11 @@ void add_expert(Packing& packing, const ExpertSource& source, const ModelConfig&
 void load_stored(ExpertBank& bank, const ExpertSource& source, const ModelConfig& config, ThreadPool& pool,
                  int numa_node) {
   Packing packing(*source.checkpoint, source.quant);
-  auto expert = bank.experts.begin();
-  for (size_t layer = 0; layer < config.layers.size(); ++layer)
-    for (int e = 0; bank.moe_index[layer] >= 0 && e < config.moe.experts; ++e, ++expert)
-      if (bank.share.owns(e))
-        add_expert(packing, source, config, static_cast<int>(layer), e, bank.share.columns, *expert);
+  for (int layer = 0; layer < static_cast<int>(config.layers.size()); ++layer) {
+    if (bank.moe_index[static_cast<size_t>(layer)] < 0) continue;
+    for (int32_t e : bank.share.held(layer, config.moe.experts))
+      add_expert(packing, source, config, layer, e, bank.share.columns, bank.at(layer, e, config.moe.experts));
+  }
   bank.storage = packing.load(pool, numa_node, what_of(config, bank));
 }
 
@@ -53,19 +55,19 @@ void load_packed(ExpertBank& bank, const ModelConfig& config, ThreadPool& pool, 
   bank.storage = Buffer(bank_bytes(config, bank.format, bank.share), numa_node, pool);
   const std::string what = what_of(config, bank);
   Progress progress("loading " + what, "loaded " + what, bank.storage.size());
-  for (size_t layer = 0; layer < config.layers.size(); ++layer) {
-    if (bank.moe_index[layer] < 0) continue;
-    const MakeExpert make = open(static_cast<int>(layer));
-    const size_t first = static_cast<size_t>(bank.moe_index[layer]);
-    const int owned = bank.share.count(config.moe.experts);
+  std::byte* next = bank.storage.bytes();
+  for (int layer = 0; layer < static_cast<int>(config.layers.size()); ++layer) {
+    if (bank.moe_index[static_cast<size_t>(layer)] < 0) continue;
+    const MakeExpert make = open(layer);
+    const std::vector<int32_t> held = bank.share.held(layer, config.moe.experts);
     FirstError error;
-    pool.run(owned, [&](int64_t i) {
+    pool.run(static_cast<int64_t>(held.size()), [&](int64_t i) {
       error.guard([&] {
-        const int e = bank.share.group + static_cast<int>(i) * bank.share.groups;
-        std::byte* at = bank.storage.bytes() + (first * owned + static_cast<size_t>(i)) * shape.bytes();
+        const int32_t e = held[static_cast<size_t>(i)];
+        std::byte* at = next + static_cast<size_t>(i) * shape.bytes();
         std::byte* down = at + shape.gate_up.bytes();
         make(e, at, down);
-        FfnWeights& w = bank.experts[first * config.moe.experts + static_cast<size_t>(e)];
+        FfnWeights& w = bank.at(layer, e, config.moe.experts);
         w = {.gate_up = shape.gate_up, .down = shape.down, .columns = bank.share.columns.size()};
         w.gate_up.data = at;
         w.down.data = down;
@@ -73,6 +75,7 @@ void load_packed(ExpertBank& bank, const ModelConfig& config, ThreadPool& pool, 
       });
     });
     error.rethrow();
+    next += held.size() * shape.bytes();
   }
   progress.finish();
 }
@@ -123,8 +126,10 @@ int moe_layer_count(const ModelConfig& config) {
 }
 
 size_t bank_bytes(const ModelConfig& config, Format format, const ExpertShare& share) {
-  return static_cast<size_t>(moe_layer_count(config)) * share.count(config.moe.experts) *
-         expert_bytes(config, format, share.columns.size());
+  size_t experts = 0;
+  for (size_t layer = 0; layer < config.layers.size(); ++layer)
+    if (config.layers[layer].ffn == Ffn::moe) experts += share.held(static_cast<int>(layer), config.moe.experts).size();
+  return experts * expert_bytes(config, format, share.columns.size());
 }
 
 ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, ExpertShare share, ThreadPool& pool,

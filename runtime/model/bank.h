@@ -12,7 +12,7 @@ namespace kt {
 std::vector<int> moe_indices(const ModelConfig& config);
 int moe_layer_count(const ModelConfig& config);
 
-// This rank's share of the routed experts of all MoE layers. Experts of other groups are empty.
+// This rank's share of the routed experts of all MoE layers. Experts that it does not hold are empty.
 struct ExpertBank {
   Format format = Format::BF16;
   std::vector<FfnWeights> experts;  // [moe layer * experts + expert]
@@ -22,6 +22,9 @@ struct ExpertBank {
 
   const FfnWeights* layer(int layer, int experts_per_layer) const {
     return &experts[static_cast<size_t>(moe_index[layer]) * experts_per_layer];
+  }
+  FfnWeights& at(int layer, int expert, int experts_per_layer) {
+    return experts[static_cast<size_t>(moe_index[layer]) * experts_per_layer + expert];
   }
 };
 

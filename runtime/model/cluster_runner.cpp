@@ -28,6 +28,11 @@ void tell_experts(Trunk& t, Ask what) {
   t.transport.finish_sends();
 }
 
+void leave(Trunk& t) {
+  tell_experts(t, Ask::leave);
+  t.mover.reset();
+}
+
 }  // namespace
 
 ClusterRunner::ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk,
@@ -37,7 +42,7 @@ ClusterRunner::ClusterRunner(Transport& transport, const Topology& topology, con
       config_(config),
       trunk_(trunk),
       observers_(std::move(observers)),
-      totals_(static_cast<size_t>(topology.world)) {}
+      readings_(static_cast<size_t>(topology.world)) {}
 
 // The first trunk rank's; it comes from another rank only when rank 0 just schedules.
 StepReport ClusterRunner::report() {
@@ -79,8 +84,8 @@ std::span<const float> ClusterRunner::run(const StepPlan& asked) {
 
 void ClusterRunner::note_own_clock() {
   if (!trunk_) return;
-  const std::lock_guard lock(totals_mutex_);
-  totals_[static_cast<size_t>(topology_.rank)] = trunk_->clock.totals();
+  const std::lock_guard lock(readings_mutex_);
+  readings_[static_cast<size_t>(topology_.rank)] = trunk_->clock.reading();
 }
 
 void ClusterRunner::ask_clocks() {
@@ -90,9 +95,9 @@ void ClusterRunner::ask_clocks() {
   for (int rank = 0; rank < topology_.world; ++rank) {
     if (rank == topology_.rank) continue;
     transport_.receive(rank, Tag::clock, room_);
-    const StepTotals totals = decode_step_totals(room_);
-    const std::lock_guard lock(totals_mutex_);
-    totals_[static_cast<size_t>(rank)] = totals;
+    ClockReading reading = decode_clock_reading(room_);
+    const std::lock_guard lock(readings_mutex_);
+    readings_[static_cast<size_t>(rank)] = std::move(reading);
   }
   transport_.finish_sends();
   note_own_clock();
@@ -100,15 +105,22 @@ void ClusterRunner::ask_clocks() {
 }
 
 std::vector<StepTotals> ClusterRunner::totals() const {
-  const std::lock_guard lock(totals_mutex_);
-  return totals_;
+  std::vector<StepTotals> totals;
+  const std::lock_guard lock(readings_mutex_);
+  for (const ClockReading& r : readings_) totals.push_back(r.parts);
+  return totals;
+}
+
+std::vector<ClockReading> ClusterRunner::readings() const {
+  const std::lock_guard lock(readings_mutex_);
+  return readings_;
 }
 
 void ClusterRunner::dismiss() {
   for (int rank : topology_.trunk)
     if (rank != topology_.rank) transport_.send(rank, Tag::control, {});
   transport_.finish_sends();
-  if (trunk_) tell_experts(*trunk_, Ask::leave);
+  if (trunk_) leave(*trunk_);
 }
 
 void serve_trunk(Trunk& t) {
@@ -116,9 +128,10 @@ void serve_trunk(Trunk& t) {
   std::vector<float> packed;
   for (;;) {
     t.transport.receive(0, Tag::control, message);
-    if (message.empty()) return tell_experts(t, Ask::leave);
+    if (message.empty()) return leave(t);
     if (message.size() == std::size(kTell)) {
-      t.transport.send(0, Tag::clock, encode(t.clock.totals()));
+      const std::vector<std::byte> reading = encode(t.clock.reading());
+      t.transport.send(0, Tag::clock, reading);
       tell_experts(t, Ask::clock);
       continue;
     }

@@ -22,6 +22,7 @@ class ClusterRunner final : public StepRunner {
   int64_t progress() const override { return trunk_ ? trunk_->clock.laps() : 0; }
   // Own ones up to the last step, those of others at most two seconds older.
   std::vector<StepTotals> totals() const override;
+  std::vector<ClockReading> readings() const;  // likewise, with the layers
   // Brings those of all ranks up to date; between steps, on the thread that runs them.
   void ask_clocks();
   // Lets the other ranks leave; nothing may run afterwards.
@@ -39,8 +40,8 @@ class ClusterRunner final : public StepRunner {
   std::vector<StepObserver*> observers_;
   std::vector<float> logits_;
   std::vector<std::byte> room_;
-  std::vector<StepTotals> totals_;  // by rank
-  mutable std::mutex totals_mutex_;
+  std::vector<ClockReading> readings_;  // by rank
+  mutable std::mutex readings_mutex_;
   std::chrono::steady_clock::time_point asked_;  // when other ranks last told theirs
 };
 

@@ -16,7 +16,7 @@ namespace kt {
 //   compute   int32 ids [rows, top_k] | if late: int32 late ids [rows, top_k] | float32 weights [rows, top_k]
 //             | bf16 rows [rows, hidden]
 //   weights   int32 experts [rows]
-//   clock     nothing: rank 0 wants the rank's StepTotals, with Tag::clock
+//   clock     nothing: rank 0 wants the rank's ClockReading, with Tag::clock
 //   leave     nothing: no more steps
 // Ids are -1 where the pair is another's. To `compute` with rows there comes back one message of float64 sums
 // [rows, hidden] with Tag::results and, if late, another with Tag::late, which the trunk adds one MoE layer later. To

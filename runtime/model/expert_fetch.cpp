@@ -41,12 +41,12 @@ void stage_pieces(const ModelConfig& config, const ExpertBank& bank, int layer, 
   }
 }
 
-ExpertFetch::ExpertFetch(Trunk& t, int layer, std::vector<int32_t> experts)
-    : t_(t), layer_(layer), experts_(std::move(experts)) {
+ExpertFetch::ExpertFetch(const Trunk& t, Transport& transport, int layer, std::vector<int32_t> experts)
+    : t_(t), transport_(transport), layer_(layer), experts_(std::move(experts)) {
   if (experts_.empty()) return;
   encode_weights(layer, experts_, request_);
   for (const RemoteGroup& group : t.remote)
-    for (int rank : group.ranks) t.transport.send(rank, Tag::rows, request_);
+    for (int rank : group.ranks) transport.send(rank, Tag::rows, request_);
   if (t.bank) outboxes_.resize(t.topology.trunk.size());
 }
 
@@ -56,7 +56,7 @@ void ExpertFetch::send_to_peers(std::span<const int32_t> batch) {
     if (static_cast<int>(i) == t_.share.index) continue;
     const Range columns = inter_part(t_.config.moe.inter, static_cast<int>(i), static_cast<int>(outboxes_.size()));
     stage_pieces(t_.config, *t_.bank, layer_, batch, columns, outboxes_[i]);
-    if (!outboxes_[i].empty()) t_.transport.send(t_.topology.trunk[i], Tag::weights, outboxes_[i]);
+    if (!outboxes_[i].empty()) transport_.send(t_.topology.trunk[i], Tag::weights, outboxes_[i]);
   }
 }
 
@@ -82,7 +82,7 @@ std::span<const int32_t> ExpertFetch::next(const std::function<ExpertBytes(int32
     if (rank == t_.topology.rank) {
       stage_pieces(c, *t_.bank, layer_, batch, mine, inbox_);
     } else {
-      t_.transport.receive(rank, Tag::weights, inbox_);
+      transport_.receive(rank, Tag::weights, inbox_);
     }
     if (inbox_.size() != static_cast<size_t>(owned) * piece.bytes())
       fail(kExitPeerLost, "rank {} sent {} bytes of experts of layer {} instead of {}", rank, inbox_.size(), layer_,
@@ -95,7 +95,7 @@ std::span<const int32_t> ExpertFetch::next(const std::function<ExpertBytes(int32
       at += piece.bytes();
     }
   }
-  t_.transport.finish_sends();
+  transport_.finish_sends();
   return batch;
 }
 

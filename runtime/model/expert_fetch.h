@@ -14,17 +14,18 @@ namespace kt {
 // expert, each of expert_shape(overlap).
 class ExpertFetch {
  public:
-  // Asks for the experts, which must be ascending; they may be none.
-  ExpertFetch(Trunk& trunk, int layer, std::vector<int32_t> experts);
+  // Asks for the experts, which must be ascending; they may be none. `transport`: the trunk's, or its lane.
+  ExpertFetch(const Trunk& trunk, Transport& transport, int layer, std::vector<int32_t> experts);
 
   // Waits for the next batch and writes each expert where `place` says. Returns who came; nobody at the end. May be
-  // called from any thread while the rank's own makes no use of the transport.
+  // called from any thread while no other makes use of the transport.
   std::span<const int32_t> next(const std::function<ExpertBytes(int32_t)>& place);
 
  private:
   void send_to_peers(std::span<const int32_t> batch);
 
-  Trunk& t_;
+  const Trunk& t_;
+  Transport& transport_;
   int layer_;
   std::vector<int32_t> experts_;
   size_t done_ = 0;

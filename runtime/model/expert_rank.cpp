@@ -30,7 +30,7 @@ struct ExpertRank {
   std::vector<double> sums = std::vector<double>(static_cast<size_t>(max_rows) * ldo);
   std::vector<double> results = std::vector<double>(static_cast<size_t>(max_rows) * config.hidden);
   std::vector<double> late_results = {};  // made when something is deferred first
-  StepClock clock = {};
+  StepClock clock{config.layers.size()};
 };
 
 // All trunk ranks ask the same at the same point.
@@ -52,10 +52,12 @@ void receive_asks(ExpertRank& r) {
 // Called when the asks are there. Before a step's first layer there may just have been nothing to do.
 void start_layer(ExpertRank& r) {
   const DispatchMessage& first = r.messages.front();
-  if (r.bank.moe_index[static_cast<size_t>(first.layer)] > 0) return r.clock.lap(StepPart::wait);
+  const bool goes_on = r.bank.moe_index[static_cast<size_t>(first.layer)] > 0;
   int rows = 0;
   for (const DispatchMessage& m : r.messages) rows += m.now.rows;
-  r.clock.begin(first.phase, rows);
+  if (!goes_on) r.clock.begin(first.phase, rows);
+  r.clock.enter(first.layer);
+  if (goes_on) r.clock.lap(StepPart::wait);
 }
 
 // The rows of all trunk ranks as one batch; returns how many.
@@ -142,7 +144,8 @@ void send_weights(ExpertRank& r) {
 }
 
 void tell_clock(ExpertRank& r) {
-  r.transport.send(0, Tag::clock, encode(r.clock.totals()));
+  const std::vector<std::byte> reading = encode(r.clock.reading());
+  r.transport.send(0, Tag::clock, reading);
   r.transport.finish_sends();
 }
 

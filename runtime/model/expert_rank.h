@@ -12,7 +12,7 @@ namespace kt {
 
 // The whole life of an expert rank that is not a trunk rank too: per MoE layer takes the rows of every trunk rank,
 // computes them on its bank as one batch and returns each its sums; ends when the trunk ranks say so. Tells rank 0
-// its StepTotals when asked; a step of it begins with its first MoE layer.
+// its clock's reading when asked; a step of it begins with its first MoE layer.
 void serve_experts(Transport& transport, const Topology& topology, const KernelContext& kernels,
                    const ModelConfig& config, const ExpertBank& bank, int max_rows);
 

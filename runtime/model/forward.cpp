@@ -56,7 +56,7 @@ void begin_step(Trunk& t, const StepPlan& plan) {
   const ModelConfig& c = t.config;
   const int half = c.rope().dims / 2;
   begin_report(t, plan);
-  move_experts(t, plan.orders.moves);
+  move_experts(t, plan.orders);
   t.layerwise = plan.orders.layerwise;
   std::vector<int> position(plan.tokens.size());
   int row = 0;
@@ -171,8 +171,10 @@ const float* forward(Trunk& t, const StepPlan& plan) {
   t.clock.begin(phase_of(plan), rows);
   begin_step(t, plan);
   if (!rows) return t.logits.as<float>();  // only its orders were wanted
+  t.clock.lap(StepPart::other);
   for (int layer = 0; layer < static_cast<int>(t.config.layers.size()); ++layer) {
     const LayerWeights& w = t.weights.layers[layer];
+    t.clock.enter(layer);
 
     begin_sublayer(t, w.mixer_norm, rows);
     switch (t.config.layers[layer].mixer) {
@@ -190,15 +192,18 @@ const float* forward(Trunk& t, const StepPlan& plan) {
     }
     end_sublayer(t, rows);
   }
+  t.clock.enter(-1);
+  t.report.arrived = t.mover && t.mover->arrived();
   return head(t, plan);
 }
 
 Trunk make_trunk(Transport& transport, const Topology& topology, const KernelContext& kernels,
                  const Checkpoint& checkpoint, const ModelConfig& config, const TrunkShare& share,
                  const TrunkWeights& weights, const ExpertBank* bank, StateCache& cache, TrunkLimits limits,
-                 int numa_node) {
+                 int numa_node, std::span<const ExpertSets> copies) {
   Trunk t{transport, topology, kernels, checkpoint, config, share, weights, bank, cache};
   t.limits = limits;
+  t.clock = StepClock(config.layers.size());
   t.stride = step_strides(config, share);
   const StepBytes s = bytes_of(t.stride, limits);
   auto make = [&](size_t bytes) { return Buffer(bytes, numa_node, kernels.pool); };
@@ -220,7 +225,7 @@ Trunk make_trunk(Transport& transport, const Topology& topology, const KernelCon
   t.expert_weights.resize(rows * config.moe.top_k);
   t.shared_gate.resize(rows);
   if (config.mla.heads) t.mla = std::make_unique<MlaRoom>(config, share, limits.max_rows, kernels.pool, numa_node);
-  make_expert_room(t, numa_node);
+  make_expert_room(t, copies, numa_node);
   return t;
 }
 

@@ -25,21 +25,33 @@ size_t HotExperts::bytes(const ModelConfig& config, Format format, int columns, 
   return static_cast<size_t>(slots) * expert_bytes(config, format, columns);
 }
 
-ExpertBytes HotExperts::take(int layer, int expert) {
-  if (free_.empty() || holds(layer, expert))
-    fail(kExitPeerLost, "hot experts: no slot for expert {} of layer {}: {} of {} are free", expert, layer,
-         free_.size(), slots_);
+int64_t HotExperts::claim() {
+  if (free_.empty()) fail(kExitPeerLost, "hot experts: none of {} slots is free", slots_);
   const int64_t slot = free_.back();
   free_.pop_back();
-  slot_of_[index(layer, expert)] = slot;
+  return slot;
+}
+
+ExpertBytes HotExperts::bytes_of(int64_t slot) const {
   if (!columns_.size()) return {};
   std::byte* gate_up = storage_.bytes() + static_cast<size_t>(slot) * shape_.bytes();
-  std::byte* down = gate_up + shape_.gate_up.bytes();
+  return {gate_up, gate_up + shape_.gate_up.bytes()};
+}
+
+void HotExperts::hold(int layer, int expert, int64_t slot) {
+  if (holds(layer, expert)) fail(kExitPeerLost, "hot experts: expert {} of layer {} is hot already", expert, layer);
+  slot_of_[index(layer, expert)] = slot;
+  if (!columns_.size()) return;
   FfnWeights& w = experts_[index(layer, expert)];
   w = {.gate_up = shape_.gate_up, .down = shape_.down, .columns = columns_.size()};
-  w.gate_up.data = gate_up;
-  w.down.data = down;
-  return {gate_up, down};
+  w.gate_up.data = bytes_of(slot).gate_up;
+  w.down.data = bytes_of(slot).down;
+}
+
+ExpertBytes HotExperts::take(int layer, int expert) {
+  const int64_t slot = claim();
+  hold(layer, expert, slot);
+  return bytes_of(slot);
 }
 
 void HotExperts::give_up(int layer, int expert) {

@@ -12,7 +12,7 @@ namespace kt {
 // are of one size and taken at start; an expert takes whichever is free.
 class HotExperts {
  public:
-  // `columns`: of this rank; `slots`: experts of all layers together that it can hold.
+  // `columns`: of this rank; `slots`: experts of all layers together that it has room for, also for those to come.
   HotExperts(const ModelConfig& config, Format format, Range columns, int64_t slots, ThreadPool& pool, int numa_node);
   static size_t bytes(const ModelConfig& config, Format format, int columns, int64_t slots);
 
@@ -20,9 +20,13 @@ class HotExperts {
   // All experts of a layer; those that are not hot are empty.
   const FfnWeights* layer(int layer) const { return &experts_[index(layer, 0)]; }
 
-  // Takes a slot for an expert that is not hot, to be filled at once. Throws Error(kExitPeerLost) when none is free.
-  ExpertBytes take(int layer, int expert);
+  // A slot to be filled, whose expert then becomes hot. Throws Error(kExitPeerLost) when none is free.
+  int64_t claim();
+  ExpertBytes bytes_of(int64_t slot) const;
+  void hold(int layer, int expert, int64_t slot);
   void give_up(int layer, int expert);
+  // A slot for an expert that is hot at once.
+  ExpertBytes take(int layer, int expert);
 
   const PackedShape& shape() const { return shape_; }
   Format format() const { return shape_.down.format; }

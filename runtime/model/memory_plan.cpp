@@ -32,6 +32,9 @@ size_t row_message_bytes(const ModelConfig& c) {  // runtime/model/dispatch.h
   return c.hidden * sizeof(bf16) + c.moe.top_k * (sizeof(int32_t) + sizeof(float));
 }
 
+// Batches of weights that may be on their way at a time: of a layerwise step, and beside the steps.
+size_t batches(const MemoryRequest& r) { return (r.limits.layerwise ? 1u : 0u) + (r.limits.spare_experts ? 1u : 0u); }
+
 void add_trunk(MemoryPlan& plan, const MemoryRequest& r) {
   const ModelConfig& c = r.config;
   const StateCache::Bytes cache = StateCache::bytes(c, *r.trunk, r.cache);
@@ -48,8 +51,7 @@ void add_trunk(MemoryPlan& plan, const MemoryRequest& r) {
     if (r.gpu_trunk && r.limits.layerwise)
       plan.layer_slots = kLayerSlots * Buffer::footprint(HotExperts::bytes(c, r.experts, columns, c.moe.experts));
     plan.step += room.scratch;
-    if (r.limits.layerwise)  // a batch of weights as it arrives
-      plan.messages += static_cast<size_t>(fetch_batch(c, r.experts)) * expert_bytes(c, r.experts, columns);
+    plan.messages += batches(r) * static_cast<size_t>(fetch_batch(c, r.experts)) * expert_bytes(c, r.experts, columns);
   }
 
   const size_t rows = static_cast<size_t>(r.limits.max_rows), hidden = static_cast<size_t>(c.hidden),
@@ -66,9 +68,9 @@ void add_experts(MemoryPlan& plan, const MemoryRequest& r) {
   const size_t rows = static_cast<size_t>(r.limits.max_rows);
   plan.experts = Buffer::footprint(bank_bytes(c, r.experts, r.bank));
   plan.expert_step = ExpertRunner::bytes(c.moe, c.hidden, r.bank.columns.size(), r.experts, r.limits.max_rows);
-  if (r.limits.layerwise)  // two batches of weights as they are sent
-    plan.messages +=
-        2 * static_cast<size_t>(fetch_batch(c, r.experts)) * expert_bytes(c, r.experts, r.bank.columns.size());
+  // Of each batch two, as they are sent.
+  plan.messages += 2 * batches(r) * static_cast<size_t>(fetch_batch(c, r.experts)) *
+                   expert_bytes(c, r.experts, r.bank.columns.size());
   if (r.trunk) return;
   // Rows in; sums, and the sums as they are sent, of deferred experts apart.
   const size_t sums = r.limits.max_deferred ? 3 : 2;

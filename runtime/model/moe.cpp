@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cstring>
 #include <future>
-#include <map>
 
 #include "runtime/base/error.h"
 #include "runtime/model/expert_fetch.h"
@@ -110,16 +109,16 @@ Assignment assign(Trunk& t, int layer, const Routing& routing) {
   return {with(any_hot, t.hot_ids), with(true, t.cold_ids), with(any_late, t.late_ids)};
 }
 
-// With several groups, this rank's bank has only some of the experts.
-Routing of_own_bank(Trunk& t, const Routing& routing) {
-  if (t.bank->share.groups == 1 || !routing.rows) return routing;
-  t.group_ids.assign(routing.ids.begin(), routing.ids.end());
-  for (int32_t& id : t.group_ids)
-    if (!t.bank->share.owns(id)) id = -1;
-  Routing own = routing;
-  own.ids = t.group_ids;
-  return own;
+// Which group of expert ranks computes each pair that is not hot.
+void assign_groups(Trunk& t, int layer, const Routing& routing, const Routing& hot) {
+  if (t.groups.count() == 1) return;
+  t.group_of.assign(routing.ids.begin(), routing.ids.end());
+  for (size_t i = 0; hot.rows && i < t.group_of.size(); ++i)
+    if (hot.ids[i] >= 0) t.group_of[i] = -1;
+  t.groups.assign(layer, t.group_of);
 }
+
+Routing of_own_bank(Trunk& t, const Routing& routing) { return of_group(t, routing, t.bank->share.group, t.group_ids); }
 
 // The experts of this rank's own bank, and those that were deferred in the MoE layer before.
 void run_own(Trunk& t, int layer, const Assignment& a, int rows) {
@@ -148,14 +147,17 @@ void run_streamed(Trunk& t, int layer, const Routing& cold) {
     if (wanted[static_cast<size_t>(e)]) experts.push_back(e);
   t.report.streamed_bytes += static_cast<int64_t>(experts.size() * t.stream[0]->shape().bytes());
 
-  ExpertFetch fetch(t, layer, std::move(experts));
+  ExpertFetch fetch(t, t.transport, layer, std::move(experts));
   const auto bring = [&](HotExperts& slots) {
     return fetch.next([&](int32_t expert) { return slots.take(layer, expert); });
   };
   std::span<const int32_t> batch = bring(*t.stream[0]);
   for (int b = 0; !batch.empty(); b ^= 1) {
     HotExperts &here = *t.stream[b], &there = *t.stream[b ^ 1];
-    std::future<std::span<const int32_t>> next = std::async(std::launch::async, bring, std::ref(there));
+    std::future<std::span<const int32_t>> next = std::async(std::launch::async, [&] {
+      t.kernels.pool.unpin_caller();
+      return bring(there);
+    });
     for (size_t i = 0; i < cold.ids.size(); ++i)
       t.group_ids[i] = cold.ids[i] >= 0 && here.holds(layer, cold.ids[i]) ? cold.ids[i] : -1;
     Routing routing = cold;
@@ -171,19 +173,6 @@ void run_streamed(Trunk& t, int layer, const Routing& cold) {
 // What the runner of hot and streamed experts must have room for: only a bank's format has 8-bit activations.
 Format runner_format(const TrunkLimits& limits) {
   return limits.layerwise || !limits.hot_experts ? limits.expert_format : limits.hot_format;
-}
-
-// Experts of a layer, ascending, into slots of their own.
-void bring_hot(Trunk& t, int layer, std::vector<int32_t> experts) {
-  if (t.hot_source) {
-    for (int32_t e : experts)
-      if (const ExpertBytes to = t.hot->take(layer, e); to.gate_up)
-        load_expert(*t.hot_source, t.config, layer, e, t.hot->columns(), to.gate_up, t.kernels.pool);
-    return;
-  }
-  ExpertFetch fetch(t, layer, std::move(experts));
-  while (!fetch.next([&](int32_t expert) { return t.hot->take(layer, expert); }).empty()) {
-  }
 }
 
 }  // namespace
@@ -202,6 +191,7 @@ void moe(Trunk& t, int layer, int rows) {
   const Assignment a = assign(t, layer, routing);
   const Range share = part_of(rows, t.share.index, t.share.count);
 
+  assign_groups(t, layer, routing, a.hot);
   if (!t.layerwise) send_rows(t, layer, a.cold, a.late, share.begin, share.end);
   t.clock.lap(StepPart::router, static_cast<double>(w.router.bytes()));
   if (spec.shared_inter) {
@@ -217,23 +207,7 @@ void moe(Trunk& t, int layer, int rows) {
   receive_sums(t);
 }
 
-void move_experts(Trunk& t, std::span<const ExpertMove> moves) {
-  std::map<int, std::vector<int32_t>> in;  // by layer
-  for (const ExpertMove& m : moves) {
-    if (!t.hot || m.layer < 0 || m.layer >= static_cast<int>(t.config.layers.size()) ||
-        t.config.layers[m.layer].ffn != Ffn::moe || std::max(m.in, m.out) >= t.config.moe.experts)
-      fail(kExitPeerLost, "expert {} of layer {} cannot become hot, nor {} cold", m.in, m.layer, m.out);
-    if (m.out >= 0) t.hot->give_up(m.layer, m.out);
-    if (m.in >= 0) in[m.layer].push_back(m.in);
-  }
-  for (auto& [layer, experts] : in) {
-    std::sort(experts.begin(), experts.end());
-    t.report.moved_bytes += static_cast<int64_t>(experts.size() * t.hot->shape().bytes());
-    bring_hot(t, layer, std::move(experts));
-  }
-}
-
-void make_expert_room(Trunk& t, int numa_node) {
+void make_expert_room(Trunk& t, std::span<const ExpertSets> copies, int numa_node) {
   const ModelConfig& c = t.config;
   for (int layer = 0; layer < static_cast<int>(c.layers.size()); ++layer)
     if (c.layers[layer].ffn == Ffn::moe) t.last_moe_layer = layer;
@@ -247,8 +221,10 @@ void make_expert_room(Trunk& t, int numa_node) {
     RemoteGroup& g = same != t.remote.end() ? *same : t.remote.emplace_back(RemoteGroup{.group = group});
     g.ranks.push_back(rank);
   }
+  t.groups = ExpertGroups(t.expert_shares.front().groups, c.moe.experts, copies);
   const size_t pairs = static_cast<size_t>(t.limits.max_rows) * c.moe.top_k;
-  for (auto* ids : {&t.hot_ids, &t.cold_ids, &t.late_ids, &t.group_ids, &t.group_late_ids}) ids->resize(pairs);
+  for (auto* ids : {&t.hot_ids, &t.cold_ids, &t.late_ids, &t.group_of, &t.group_ids, &t.group_late_ids})
+    ids->resize(pairs);
   if (t.bank)
     t.local_experts = std::make_unique<ExpertRunner>(c.moe, c.hidden, t.bank->share.columns.size(), t.bank->format,
                                                      t.limits.max_rows);
@@ -256,7 +232,7 @@ void make_expert_room(Trunk& t, int numa_node) {
   const auto slots = [&](Format format, int64_t count) {
     return std::make_unique<HotExperts>(c, format, columns, count, t.kernels.pool, numa_node);
   };
-  if (t.limits.hot_experts) t.hot = slots(t.limits.hot_format, t.limits.hot_experts);
+  if (t.limits.hot_experts) t.hot = slots(t.limits.hot_format, t.limits.hot_experts + t.limits.spare_experts);
   if (t.limits.layerwise)
     for (auto& s : t.stream) s = slots(t.limits.expert_format, fetch_batch(c, t.limits.expert_format));
   if (t.hot || t.limits.layerwise)
@@ -271,9 +247,9 @@ ExpertRoomBytes expert_room_bytes(const ModelConfig& c, const TrunkShare& share,
   const auto weights = [&](Format format, int64_t slots) {
     return Buffer::footprint(HotExperts::bytes(c, format, columns, slots));
   };
-  ExpertRoomBytes bytes{.hot = weights(limits.hot_format, limits.hot_experts)};
+  ExpertRoomBytes bytes{.hot = weights(limits.hot_format, limits.hot_experts + limits.spare_experts)};
   if (limits.layerwise) bytes.stream = 2 * weights(limits.expert_format, fetch_batch(c, limits.expert_format));
-  bytes.scratch = 5 * static_cast<size_t>(limits.max_rows) * c.moe.top_k * sizeof(int32_t);
+  bytes.scratch = 6 * static_cast<size_t>(limits.max_rows) * c.moe.top_k * sizeof(int32_t);
   if (limits.hot_experts || limits.layerwise)
     bytes.scratch += ExpertRunner::bytes(c.moe, c.hidden, columns, runner_format(limits), limits.max_rows);
   if (has_bank && limits.max_deferred)

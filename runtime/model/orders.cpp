@@ -12,14 +12,14 @@ struct Header {
   uint64_t counts = 0, ids = 0;
   int64_t pairs = 0, hot_pairs = 0, late_pairs = 0;
   double weight = 0.0, late_weight = 0.0;
-  int64_t streamed_bytes = 0, moved_bytes = 0;
+  int64_t streamed_bytes = 0, moved_bytes = 0, arrived = 0;
 };
 
 }  // namespace
 
 std::vector<std::byte> encode(const StepReport& r) {
-  const Header header{r.counts.size(), r.ids.size(),  r.pairs,          r.hot_pairs,  r.late_pairs,
-                      r.weight,        r.late_weight, r.streamed_bytes, r.moved_bytes};
+  const Header header{r.counts.size(), r.ids.size(),  r.pairs,          r.hot_pairs,   r.late_pairs,
+                      r.weight,        r.late_weight, r.streamed_bytes, r.moved_bytes, r.arrived};
   std::vector<std::byte> bytes(sizeof header + (r.counts.size() + r.ids.size()) * sizeof(int32_t));
   std::memcpy(bytes.data(), &header, sizeof header);
   std::byte* at = bytes.data() + sizeof header;
@@ -42,7 +42,8 @@ StepReport decode_step_report(std::span<const std::byte> bytes) {
                .weight = h.weight,
                .late_weight = h.late_weight,
                .streamed_bytes = h.streamed_bytes,
-               .moved_bytes = h.moved_bytes};
+               .moved_bytes = h.moved_bytes,
+               .arrived = h.arrived != 0};
   const std::byte* at = bytes.data() + sizeof h;
   r.counts.resize(h.counts);
   r.ids.resize(h.ids);

@@ -9,7 +9,7 @@ namespace kt {
 
 struct StepPlan;
 
-// Between steps the trunk ranks give one hot expert up and take another in its place; -1: none.
+// Between two steps the trunk ranks give one hot expert up and take another in its place; -1: none.
 struct ExpertMove {
   int32_t layer = 0, in = -1, out = -1;
 };
@@ -21,6 +21,8 @@ struct StepOrders {
   bool ids = false;               // report which experts each row chose
   bool layerwise = false;         // cold experts come to the rows instead of rows to the experts
   std::vector<ExpertMove> moves;  // before the step
+  std::vector<ExpertMove> bring;  // beside this step and the next ones, without a change yet
+  bool take_over = false;         // what was brought happens now, before the step
 };
 
 // What a step did with the routed experts, as the first trunk rank saw it: all of them route alike.
@@ -30,6 +32,7 @@ struct StepReport {
   int64_t pairs = 0, hot_pairs = 0, late_pairs = 0;  // (row, expert) pairs: all, computed here, deferred
   double weight = 0.0, late_weight = 0.0;            // their routing weights
   int64_t streamed_bytes = 0, moved_bytes = 0;       // of experts that came to this rank for the step, and to stay
+  bool arrived = false;                              // what was to be brought is on all trunk ranks
 };
 std::vector<std::byte> encode(const StepReport& report);
 StepReport decode_step_report(

@@ -9,17 +9,6 @@
 namespace kt {
 namespace {
 
-// With several groups, a copy of the ids in which other groups' pairs are -1.
-Routing of_group(const Routing& routing, const ExpertShare& share, int begin, int end, std::vector<int32_t>& room) {
-  if (share.groups == 1 || !routing.rows) return routing;
-  room.assign(routing.ids.begin(), routing.ids.end());
-  for (size_t i = static_cast<size_t>(begin) * routing.top_k; i < static_cast<size_t>(end) * routing.top_k; ++i)
-    if (!share.owns(room[i])) room[i] = -1;
-  Routing out = routing;
-  out.ids = room;
-  return out;
-}
-
 bool wants(const Routing& routing, int row) {
   if (!routing.rows) return false;
   const auto ids = routing.ids.subspan(static_cast<size_t>(row) * routing.top_k, routing.top_k);
@@ -46,11 +35,20 @@ void receive_and_add(Trunk& t, int rank, Tag tag, const std::vector<int32_t>& ro
 
 }  // namespace
 
+Routing of_group(const Trunk& t, const Routing& routing, int group, std::vector<int32_t>& room) {
+  if (t.groups.count() == 1 || !routing.rows) return routing;
+  room.assign(routing.ids.begin(), routing.ids.end());
+  for (size_t i = 0; i < room.size(); ++i)
+    if (t.group_of[i] != group) room[i] = -1;
+  Routing out = routing;
+  out.ids = room;
+  return out;
+}
+
 void send_rows(Trunk& t, int layer, const Routing& all_now, const Routing& all_late, int begin, int end) {
   for (RemoteGroup& g : t.remote) {
-    const ExpertShare share{{}, g.group, t.expert_shares.front().groups};
-    const Routing now = of_group(all_now, share, begin, end, t.group_ids);
-    const Routing late = of_group(all_late, share, begin, end, t.group_late_ids);
+    const Routing now = of_group(t, all_now, g.group, t.group_ids);
+    const Routing late = of_group(t, all_late, g.group, t.group_late_ids);
     bool any_late = false;
     g.rows.clear();
     for (int r = begin; r < end; ++r) {

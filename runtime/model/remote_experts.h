@@ -21,6 +21,9 @@ struct RemoteGroup {
   std::vector<int32_t> late_rows;  // whose deferred sums of the MoE layer before are still to come
 };
 
+// Of the pairs those that a group computes, in `room`; the others' ids are -1. `routing` itself where there is one
+// group.
+Routing of_group(const Trunk& t, const Routing& routing, int group, std::vector<int32_t>& room);
 // Sends each group those of this trunk rank's rows, [begin, end), that have experts there. Ids are -1 where a pair is
 // not for them.
 void send_rows(Trunk& t, int layer, const Routing& now, const Routing& late, int begin, int end);

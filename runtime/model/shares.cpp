@@ -21,6 +21,18 @@ bool fits(const ModelConfig& c, int count) {
 
 }  // namespace
 
+std::vector<int32_t> ExpertShare::held(int layer, int experts) const {
+  std::vector<int32_t> all;
+  if (!columns.size()) return all;
+  for (int32_t e = group; e < experts; e += groups) all.push_back(e);
+  if (copies.empty()) return all;
+  const auto own = static_cast<std::ptrdiff_t>(all.size());
+  const std::vector<int32_t>& more = copies[static_cast<size_t>(layer)];
+  all.insert(all.end(), more.begin(), more.end());
+  std::inplace_merge(all.begin(), all.begin() + own, all.end());
+  return all;
+}
+
 std::vector<ExpertShare> expert_shares(int inter, std::span<const int> group_of) {
   std::vector<ExpertShare> shares;
   const int groups = group_of.empty() ? 1 : *std::max_element(group_of.begin(), group_of.end()) + 1;

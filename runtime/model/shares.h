@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -31,15 +32,21 @@ inline Range inter_part(int inter, int index, int count) {
           slices.end * width < inter ? slices.end * width : inter};
 }
 
-// What an expert rank holds: some columns of every `groups`-th routed expert, from `group` on. Groups of ranks hold
-// different experts, the ranks of a group different columns.
+// Experts by layer, ascending.
+using ExpertSets = std::vector<std::vector<int32_t>>;
+
+// What an expert rank holds: some columns of every `groups`-th routed expert, from `group` on, and of copies of others.
+// Groups of ranks hold different experts, the ranks of a group different columns.
 struct ExpertShare {
   Range columns;
   int group, groups;
+  ExpertSets copies;  // of experts that other groups own; empty: none
   ExpertShare(Range columns = {}, int group = 0, int groups = 1) : columns(columns), group(group), groups(groups) {}
 
   bool owns(int expert) const { return expert >= 0 && expert % groups == group; }
-  int count(int experts) const { return columns.size() ? (experts - group + groups - 1) / groups : 0; }
+  int count(int experts) const { return columns.size() ? (experts - group + groups - 1) / groups : 0; }  // that it owns
+  // Own ones and copies, ascending.
+  std::vector<int32_t> held(int layer, int experts) const;
 };
 // Of all expert ranks; `group_of` each of them, groups being numbered from 0.
 std::vector<ExpertShare> expert_shares(int inter, std::span<const int> group_of);

@@ -9,29 +9,31 @@ namespace kt {
 namespace {
 
 // Layout, little-endian, no padding: Header, slices x SeqSlice (8 x i32), tokens x i32, blocks x i32,
-// (slices + 1) x i32 of block_begin, moves x ExpertMove (3 x i32). The length of the message follows from the header.
+// (slices + 1) x i32 of block_begin, (moves + bring) x ExpertMove (3 x i32). The length of the message follows from the
+// header.
 static_assert(std::endian::native == std::endian::little);
 static_assert(sizeof(SeqSlice) == 8 * sizeof(int32_t));
 static_assert(sizeof(ExpertMove) == 3 * sizeof(int32_t));
 
 constexpr uint32_t kMagic = 0x5054534b;  // "KSTP"
-constexpr uint32_t kVersion = 4;
-enum Flag : uint32_t { kCounts = 1, kIds = 2, kLayerwise = 4 };
+constexpr uint32_t kVersion = 5;
+enum Flag : uint32_t { kCounts = 1, kIds = 2, kLayerwise = 4, kTakeOver = 8 };
 
 struct Header {
   uint32_t magic = kMagic, version = kVersion;
   uint64_t step = 0;
-  uint32_t slices = 0, tokens = 0, blocks = 0, moves = 0, flags = 0, reserved = 0;
+  uint32_t slices = 0, tokens = 0, blocks = 0, moves = 0, bring = 0, flags = 0;
 };
 static_assert(sizeof(Header) == 40);
 
 size_t size_of(const Header& header) {
-  return sizeof(Header) +
-         4 * (9 * size_t{header.slices} + 1 + header.tokens + header.blocks + 3 * size_t{header.moves});
+  return sizeof(Header) + 4 * (9 * size_t{header.slices} + 1 + header.tokens + header.blocks +
+                               3 * (size_t{header.moves} + header.bring));
 }
 
 uint32_t flags_of(const StepOrders& o) {
-  return (o.counts ? kCounts : 0u) | (o.ids ? kIds : 0u) | (o.layerwise ? kLayerwise : 0u);
+  return (o.counts ? kCounts : 0u) | (o.ids ? kIds : 0u) | (o.layerwise ? kLayerwise : 0u) |
+         (o.take_over ? kTakeOver : 0u);
 }
 
 // The caller has made room for `count` values.
@@ -104,6 +106,7 @@ std::vector<std::byte> encode(const StepPlan& plan) {
                       .tokens = static_cast<uint32_t>(plan.tokens.size()),
                       .blocks = static_cast<uint32_t>(plan.blocks.size()),
                       .moves = static_cast<uint32_t>(plan.orders.moves.size()),
+                      .bring = static_cast<uint32_t>(plan.orders.bring.size()),
                       .flags = flags_of(plan.orders)};
   std::vector<std::byte> bytes(size_of(header));
   std::span<std::byte> rest = bytes;
@@ -115,6 +118,7 @@ std::vector<std::byte> encode(const StepPlan& plan) {
   const int32_t zero = 0;
   put(rest, plan.block_begin.empty() ? &zero : plan.block_begin.data(), plan.slices.size() + 1);
   put(rest, plan.orders.moves.data(), plan.orders.moves.size());
+  put(rest, plan.orders.bring.data(), plan.orders.bring.size());
   return bytes;
 }
 
@@ -137,7 +141,9 @@ StepPlan decode_step_plan(std::span<const std::byte> bytes) {
   plan.orders = {.counts = (header.flags & kCounts) != 0,
                  .ids = (header.flags & kIds) != 0,
                  .layerwise = (header.flags & kLayerwise) != 0,
-                 .moves = get<ExpertMove>(bytes, header.moves)};
+                 .moves = get<ExpertMove>(bytes, header.moves),
+                 .bring = get<ExpertMove>(bytes, header.bring),
+                 .take_over = (header.flags & kTakeOver) != 0};
   check(plan);
   return plan;
 }

@@ -46,14 +46,36 @@ static StepTotals combine(StepTotals a, const StepTotals& b, int sign) {
 StepTotals operator-(const StepTotals& later, const StepTotals& earlier) { return combine(later, earlier, -1); }
 StepTotals operator+(const StepTotals& a, const StepTotals& b) { return combine(a, b, 1); }
 
-std::span<const std::byte> encode(const StepTotals& totals) { return std::as_bytes(std::span(totals)); }
+static LayerTotals combine(LayerTotals a, const LayerTotals& b, int sign) {
+  for (size_t layer = 0; layer < a.size(); ++layer)
+    for (size_t p = 0; p < a[layer].size(); ++p) {
+      a[layer][p].work.seconds += sign * b[layer][p].work.seconds;
+      a[layer][p].work.bytes += sign * b[layer][p].work.bytes;
+      a[layer][p].wait_s += sign * b[layer][p].wait_s;
+    }
+  return a;
+}
 
-StepTotals decode_step_totals(std::span<const std::byte> bytes) {
-  StepTotals totals;
-  if (bytes.size() != sizeof totals)
-    fail(kExitPeerLost, "step times: {} bytes instead of {}", bytes.size(), sizeof totals);
-  std::memcpy(totals.data(), bytes.data(), sizeof totals);
-  return totals;
+LayerTotals operator-(const LayerTotals& later, const LayerTotals& earlier) { return combine(later, earlier, -1); }
+LayerTotals operator+(const LayerTotals& a, const LayerTotals& b) { return combine(a, b, 1); }
+
+std::vector<std::byte> encode(const ClockReading& reading) {
+  const std::span<const std::byte> parts = std::as_bytes(std::span(reading.parts)),
+                                   layers = std::as_bytes(std::span(reading.layers));
+  std::vector<std::byte> bytes(parts.begin(), parts.end());
+  bytes.insert(bytes.end(), layers.begin(), layers.end());
+  return bytes;
+}
+
+ClockReading decode_clock_reading(std::span<const std::byte> bytes) {
+  ClockReading reading;
+  constexpr size_t kParts = sizeof reading.parts, kLayer = sizeof(LayerTotals::value_type);
+  if (bytes.size() < kParts || (bytes.size() - kParts) % kLayer != 0)
+    fail(kExitPeerLost, "step times: {} bytes, expected {} and a multiple of {}", bytes.size(), kParts, kLayer);
+  reading.layers.resize((bytes.size() - kParts) / kLayer);
+  std::memcpy(reading.parts.data(), bytes.data(), kParts);
+  if (!reading.layers.empty()) std::memcpy(reading.layers.data(), bytes.data() + kParts, bytes.size() - kParts);
+  return reading;
 }
 
 }  // namespace kt

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <vector>
 
 namespace kt {
 
@@ -56,41 +57,69 @@ struct PhaseTotals {
 using StepTotals = std::array<PhaseTotals, kPhases>;
 StepTotals operator-(const StepTotals& later, const StepTotals& earlier);
 StepTotals operator+(const StepTotals& a, const StepTotals& b);
-std::span<const std::byte> encode(const StepTotals& totals);      // a view, as memory has it
-StepTotals decode_step_totals(std::span<const std::byte> bytes);  // throws Error(kExitPeerLost)
+
+// Of each layer all parts together, waiting for other ranks (wait, reduce) apart.
+struct LayerTotal {
+  PartTotal work;
+  double wait_s = 0.0;
+};
+using LayerTotals = std::vector<std::array<LayerTotal, kPhases>>;
+LayerTotals operator-(const LayerTotals& later, const LayerTotals& earlier);  // of as many layers
+LayerTotals operator+(const LayerTotals& a, const LayerTotals& b);
+
+// All that a rank's clock has counted.
+struct ClockReading {
+  StepTotals parts = {};
+  LayerTotals layers;
+};
+std::vector<std::byte> encode(const ClockReading& reading);
+ClockReading decode_clock_reading(std::span<const std::byte> bytes);  // throws Error(kExitPeerLost)
 
 // Splits a rank's time over the parts: one look at the clock at the end of each, about 30 ns.
 class StepClock {
  public:
+  StepClock() = default;
+  explicit StepClock(size_t layers) { reading_.layers.resize(layers); }
+
   // What was before belongs to no step.
   void begin(Phase phase, int rows) {
     phase_ = phase;
-    ++totals_[index()].steps;
-    totals_[index()].rows += rows;
+    layer_ = -1;
+    ++reading_.parts[index()].steps;
+    reading_.parts[index()].rows += rows;
     last_ = Clock::now();
   }
+  // What follows is this layer's; -1: no layer's.
+  void enter(int layer) { layer_ = layer; }
   // The time since the last lap was spent on this part, for which this rank touched so many bytes.
   void lap(StepPart part, double bytes = 0.0) {
     const Clock::time_point time = Clock::now();
-    PartTotal& total = totals_[index()][part];
-    total.seconds += std::chrono::duration<double>(time - last_).count();
-    total.bytes += bytes;
+    const double seconds = std::chrono::duration<double>(time - last_).count();
     last_ = time;
     std::atomic_ref(laps_).fetch_add(1, std::memory_order_relaxed);
+    PartTotal& total = reading_.parts[index()][part];
+    total.seconds += seconds;
+    total.bytes += bytes;
+    if (layer_ < 0) return;
+    LayerTotal& layer = reading_.layers[static_cast<size_t>(layer_)][index()];
+    layer.work.bytes += bytes;
+    (part == StepPart::wait || part == StepPart::reduce ? layer.wait_s : layer.work.seconds) += seconds;
   }
-  void sent(size_t bytes) { totals_[index()].sent_bytes += static_cast<int64_t>(bytes); }
+  void sent(size_t bytes) { reading_.parts[index()].sent_bytes += static_cast<int64_t>(bytes); }
   // Grows while a step goes on; any thread may ask.
   int64_t laps() const { return std::atomic_ref(laps_).load(std::memory_order_relaxed); }
   Phase phase() const { return phase_; }
-  const StepTotals& totals() const { return totals_; }
+  const StepTotals& totals() const { return reading_.parts; }
+  const ClockReading& reading() const { return reading_; }
 
  private:
   using Clock = std::chrono::steady_clock;
 
   size_t index() const { return static_cast<size_t>(phase_); }
 
-  StepTotals totals_ = {};
+  ClockReading reading_;
   mutable int64_t laps_ = 0;
+  int layer_ = -1;
   Phase phase_ = Phase::prefill;
   Clock::time_point last_;
 };

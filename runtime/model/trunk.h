@@ -10,6 +10,8 @@
 #include "runtime/comm/transport.h"
 #include "runtime/model/bank.h"
 #include "runtime/model/cache.h"
+#include "runtime/model/expert_groups.h"
+#include "runtime/model/expert_mover.h"
 #include "runtime/model/experts.h"
 #include "runtime/model/hot_experts.h"
 #include "runtime/model/mla.h"
@@ -29,6 +31,7 @@ struct TrunkLimits {
   Format expert_format = Format::BF16;  // of the banks
   Format hot_format = Format::BF16;     // of hot experts: the banks', or the checkpoint's own
   int64_t hot_experts = 0;              // of all layers together
+  int64_t spare_experts = 0;            // room for those that come beside steps
   bool layerwise = false;               // steps may bring the cold experts here
   int max_deferred = 0;                 // of a token's experts, those of least weight, added one MoE layer later
 };
@@ -81,13 +84,15 @@ struct Trunk {
 
   std::vector<ExpertShare> expert_shares;  // of topology.experts
   std::vector<RemoteGroup> remote;         // expert ranks that are no trunk ranks
+  ExpertGroups groups;                     // of all expert ranks
   int last_moe_layer = -1;
   bool layerwise = false;                    // this step
   std::unique_ptr<HotExperts> hot;           // null when there are none
+  std::unique_ptr<ExpertMover> mover;        // null when none come beside steps
   const ExpertSource* hot_source = nullptr;  // the checkpoint that they are read from; null: the banks
   std::unique_ptr<HotExperts> stream[2];     // of layerwise steps: one batch is computed while the next one comes
   std::unique_ptr<ExpertRunner> hot_runner;
-  std::vector<int32_t> hot_ids, cold_ids, late_ids, group_ids, group_late_ids;  // of a layer's routing
+  std::vector<int32_t> hot_ids, cold_ids, late_ids, group_of, group_ids, group_late_ids;  // of a layer's routing
   Buffer late;             // f64 sums of this rank's own deferred experts, like y
   bool late_rows = false;  // it has some, of the MoE layer before
 
@@ -96,10 +101,11 @@ struct Trunk {
   Rows normed(int rows) const { return {.data = h.as<bf16>(), .stride = stride.h, .count = rows}; }
 };
 
+// `copies` of experts, by group of expert ranks; see ExpertGroups.
 Trunk make_trunk(Transport& transport, const Topology& topology, const KernelContext& kernels,
                  const Checkpoint& checkpoint, const ModelConfig& config, const TrunkShare& share,
                  const TrunkWeights& weights, const ExpertBank* bank, StateCache& cache, TrunkLimits limits,
-                 int numa_node);
+                 int numa_node, std::span<const ExpertSets> copies = {});
 
 // One forward pass. Returns this rank's logits: (plan.logit_rows(), share.vocab.size()) with t.stride.logits.
 const float* forward(Trunk& t, const StepPlan& plan);
@@ -112,7 +118,7 @@ void dense_ffn(Trunk& t, int layer, int rows);
 void moe(Trunk& t, int layer, int rows);
 
 // What moe needs between layers.
-void make_expert_room(Trunk& t, int numa_node);
+void make_expert_room(Trunk& t, std::span<const ExpertSets> copies, int numa_node);
 struct ExpertRoomBytes {
   size_t hot = 0;      // their weights
   size_t stream = 0;   // weights on their way in layerwise steps
@@ -120,7 +126,4 @@ struct ExpertRoomBytes {
 };
 ExpertRoomBytes expert_room_bytes(const ModelConfig& config, const TrunkShare& share, TrunkLimits limits,
                                   bool has_bank);
-// Between steps: gives hot experts up and brings others from the banks, on all trunk ranks alike.
-void move_experts(Trunk& t, std::span<const ExpertMove> moves);
-
 }  // namespace kt

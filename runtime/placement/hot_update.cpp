@@ -33,6 +33,12 @@ UpdateRule update_rule(std::string_view name) {
   fail(kExitUsage, "kt-expert-update-rule: expected average, chunk or shuffle, found '{}'", name);
 }
 
+void apply(const Exchange& x, HotSets& hot) {
+  std::vector<int32_t>& set = hot[static_cast<size_t>(x.layer)];
+  if (x.out >= 0) std::erase(set, x.out);
+  if (x.in >= 0) set.insert(std::lower_bound(set.begin(), set.end(), x.in), x.in);
+}
+
 HotUpdate::HotUpdate(UpdateRule rule, HotSets hot, int experts)
     : rule_(rule), hot_(std::move(hot)), experts_(experts), scores_(hot_.size() * static_cast<size_t>(experts)) {}
 
@@ -115,15 +121,6 @@ void HotUpdate::shuffle() {
   }
 }
 
-void HotUpdate::apply(const Exchange& x) {
-  std::vector<int32_t>& set = hot_[static_cast<size_t>(x.layer)];
-  if (x.out >= 0) std::erase(set, x.out);
-  if (x.in >= 0) {
-    set.insert(std::lower_bound(set.begin(), set.end(), x.in), x.in);
-    ++exchanges_;
-  }
-}
-
 std::vector<Exchange> HotUpdate::take(size_t limit) {
   // An expert that leaves one layer and the one that enters another are two entries; they go together.
   size_t count = 0, in = 0;
@@ -133,7 +130,7 @@ std::vector<Exchange> HotUpdate::take(size_t limit) {
   }
   std::vector<Exchange> taken(planned_.begin(), planned_.begin() + static_cast<int64_t>(count));
   planned_.erase(planned_.begin(), planned_.begin() + static_cast<int64_t>(count));
-  for (const Exchange& x : taken) apply(x);
+  for (const Exchange& x : taken) apply(x, hot_);
   return taken;
 }
 

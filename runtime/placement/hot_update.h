@@ -20,6 +20,7 @@ struct Exchange {
   int layer = 0;
   int32_t in = -1, out = -1;
 };
+void apply(const Exchange& exchange, HotSets& hot);
 
 // Re-chooses which experts are hot from what the router chooses. The number of hot experts stays; with the rule
 // `average` layers lend each other slots: what counts is how often a slot's expert is chosen, in whatever layer.
@@ -44,21 +45,19 @@ class HotUpdate {
   std::vector<Exchange> take(size_t limit);
 
   const HotSets& hot() const { return hot_; }  // with all exchanges taken
-  uint64_t exchanges() const { return exchanges_; }
 
  private:
   double& score(int layer, int32_t e) { return scores_[static_cast<size_t>(layer) * experts_ + e]; }
   void choose_by_average();
   void choose_by_chunk(std::span<const int32_t> counts);
   void shuffle();
-  void apply(const Exchange& exchange);
 
   UpdateRule rule_;
   HotSets hot_;
   int experts_;
   std::vector<double> scores_;     // [layers, experts]
   std::vector<Exchange> planned_;  // in the order in which they are to happen
-  uint64_t exchanges_ = 0, random_ = 42;
+  uint64_t random_ = 42;
 };
 
 }  // namespace kt

@@ -47,6 +47,12 @@ std::span<const std::string_view> placement_strategies();  // their names, the d
 // Throws Error(kExitUsage) when a number is more than there is.
 int64_t hot_budget(std::optional<int> per_layer, std::optional<double> ratio, int moe_layers, int experts);
 
+// Where groups of expert ranks hold different experts (e in group e % groups): which other experts each group holds
+// too, [group][layer], ascending. Each MoE layer gets `copies` of them, of its cold experts; one after the other the
+// next is of the expert with the most use for each of its holders, in the group with the fewest copies, then the least
+// use. Without counts all experts are used alike. Throws Error(kExitUsage) when a layer has no room for as many.
+std::vector<HotSets> place_copies(const PlacementRequest& request, const HotSets& hot, int groups, int copies);
+
 // The share of choices that fell on a hot expert, 0 to 1; 0 when nothing was counted.
 double hit_rate(const HotSets& hot, const ExpertCounts& counts);
 

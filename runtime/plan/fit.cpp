@@ -35,6 +35,9 @@ std::vector<Knob> knobs(const RunConfig& run, const ModelConfig& model) {
   else if (run.kt_num_gpu_experts)
     all.push_back({"kt-num-gpu-experts", 1, 0, [](const RunConfig& r) { return *r.kt_num_gpu_experts; },
                    [](RunConfig& r, int n) { r.kt_num_gpu_experts = n; }});
+  if (run.ep_num_redundant_experts)
+    all.push_back({"ep-num-redundant-experts", 1, 0, [](const RunConfig& r) { return r.ep_num_redundant_experts; },
+                   [](RunConfig& r, int n) { r.ep_num_redundant_experts = n; }});
   const int chunk = engine.chunked_prefill_size, tokens = engine.kv_blocks * kBlockTokens,
             requests = engine.max_running_requests;
   all.push_back({"chunked-prefill-size", kBlockTokens, 4,

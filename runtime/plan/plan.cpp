@@ -93,6 +93,19 @@ LayoutChoice layout_of(const RunConfig& run, const LoadedConfig& model, Format e
 
 }  // namespace
 
+void complete(ClusterPlan& plan, const RunConfig& run) {
+  const Deployment& d = plan.deployment;
+  const auto shortages = [&](const RunConfig& changed) {
+    return find_shortages(changed, plan_ranks(changed, d), d, plan.hardware);
+  };
+  plan.ranks = plan_ranks(run, d);
+  plan.shortages = shortages(run);
+  if (!plan.shortages.empty())
+    plan.remedies =
+        find_remedies(run, d.model.config, [&](const RunConfig& changed) { return shortages(changed).empty(); });
+  plan.limits = rate_limits(run, d, plan.hardware);
+}
+
 ClusterPlan plan_cluster(const RunConfig& asked, const LoadedConfig& model, Format experts, const Hardware& hardware,
                          std::optional<int> world) {
   if (asked.device == "cuda" && !hardware.gpus)
@@ -113,15 +126,9 @@ ClusterPlan plan_cluster(const RunConfig& asked, const LoadedConfig& model, Form
     if (const int blocks = kv_blocks_of_fraction(run, plan.deployment, available))
       run.max_total_tokens = blocks * kBlockTokens;  // else the shortages say what does not fit
   }
-  plan.ranks = plan_ranks(run, plan.deployment);
-  plan.shortages = find_shortages(run, plan.ranks, plan.deployment, hardware);
-  if (!plan.shortages.empty()) {
-    plan.remedies = find_remedies(run, model.config, [&](const RunConfig& changed) {
-      return find_shortages(changed, plan_ranks(changed, plan.deployment), plan.deployment, hardware).empty();
-    });
-    if (plan.remedies.options.empty()) plan.nodes_needed = nodes_needed(run, model, experts, hardware);
-  }
-  plan.limits = rate_limits(run, plan.deployment, hardware);
+  complete(plan, run);
+  if (!plan.shortages.empty() && plan.remedies.options.empty())
+    plan.nodes_needed = nodes_needed(run, model, experts, hardware);
   return plan;
 }
 

@@ -23,6 +23,8 @@ struct ClusterPlan {
   int nodes_needed = 0;             // when options do not help: machines with which everything fits, 0 if none do
   RateLimits limits;
 };
+// Fills in what follows from hardware and deployment: ranks, shortages, remedies and limits.
+void complete(ClusterPlan& plan, const RunConfig& run);
 // `experts`: format of the banks. `world`: number of ranks; absent: one trunk rank for each of tensor-parallel-size and
 // kt-threadpool-count (absent: one for each NUMA node) expert ranks on each machine. The plan refers to `model`.
 // Throws Error(kExitUsage) for what no hardware could run, and when there are fewer GPUs than trunk ranks.

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
-#include "runtime/placement/placement.h"
+#include "runtime/base/error.h"
+#include "runtime/model/expert_fetch.h"
+#include "runtime/placement/counts_file.h"
 
 namespace kt {
 namespace {
@@ -14,17 +16,61 @@ size_t expert_file_bytes(const ModelConfig& config, Format format) {
          stored_bytes(format, config.moe.inter, config.hidden);
 }
 
+// A request of a model, with the counts of init-expert-location if there are any.
+struct Placement {
+  ExpertCounts counts;
+  PlacementRequest request;
+
+  Placement(const RunConfig& run, const ModelConfig& config) {
+    request.experts = config.moe.experts;
+    for (LayerSpec l : config.layers) request.moe.push_back(l.ffn == Ffn::moe);
+    request.budget =
+        hot_budget(run.kt_num_gpu_experts, run.kt_gpu_experts_ratio, moe_layer_count(config), config.moe.experts);
+    if (run.init_expert_location == "trivial") return;
+    counts = read_counts(run.init_expert_location);
+    request.counts = &counts;
+  }
+  Placement(const Placement&) = delete;
+};
+
 }  // namespace
 
+HotSets place_hot(const RunConfig& run, const ModelConfig& config) {
+  return place(run.kt_expert_placement_strategy, Placement(run, config).request);
+}
+
+std::vector<ExpertSets> place_copies(const RunConfig& run, const ModelConfig& config, const Topology& topology) {
+  if (run.ep_num_redundant_experts == 0) return {};
+  const int groups = expert_shares(config.moe.inter, topology.group_of).front().groups;
+  if (groups == 1)
+    fail(kExitUsage,
+         "ep-num-redundant-experts {}: all expert ranks hold parts of every expert, there is nothing to copy\n"
+         "  use expert-layout expert with more than one expert rank, or hybrid on more than one machine",
+         run.ep_num_redundant_experts);
+  const Placement placement(run, config);
+  const HotSets hot = place(run.kt_expert_placement_strategy, placement.request);
+  return place_copies(placement.request, hot, groups, run.ep_num_redundant_experts);
+}
+
+ExpertShare bank_share(const ModelConfig& config, const Topology& topology, std::span<const ExpertSets> copies,
+                       int expert_index) {
+  ExpertShare share = expert_shares(config.moe.inter, topology.group_of)[static_cast<size_t>(expert_index)];
+  if (!copies.empty()) share.copies = copies[static_cast<size_t>(share.group)];
+  return share;
+}
+
 TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const ModelConfig& config, Format bank) {
-  return {.max_rows = max_step_rows(engine),
-          .max_logit_rows = engine.max_logit_rows,
-          .expert_format = bank,
-          .hot_format = run.hot_weights == "model" ? stored_format(config.quant.stored) : bank,
-          .hot_experts =
-              hot_budget(run.kt_num_gpu_experts, run.kt_gpu_experts_ratio, moe_layer_count(config), config.moe.experts),
-          .layerwise = run.prefill_threshold() != 0,
-          .max_deferred = run.kt_max_deferred_experts_per_token};
+  TrunkLimits limits{.max_rows = max_step_rows(engine),
+                     .max_logit_rows = engine.max_logit_rows,
+                     .expert_format = bank,
+                     .hot_format = run.hot_weights == "model" ? stored_format(config.quant.stored) : bank,
+                     .hot_experts = hot_budget(run.kt_num_gpu_experts, run.kt_gpu_experts_ratio,
+                                               moe_layer_count(config), config.moe.experts),
+                     .layerwise = run.prefill_threshold() != 0,
+                     .max_deferred = run.kt_max_deferred_experts_per_token};
+  if (limits.hot_experts && run.moves_beside_steps())
+    limits.spare_experts = std::min<int64_t>(limits.hot_experts, fetch_batch(config, limits.hot_format));
+  return limits;
 }
 
 Deployment make_deployment(const LoadedConfig& model, const Checkpoint& weights, const Topology& topology,
@@ -44,13 +90,13 @@ Deployment make_deployment(const LoadedConfig& model, const Checkpoint& weights,
 std::vector<RankPlan> plan_ranks(const RunConfig& run, const Deployment& d) {
   const ModelConfig& config = d.model.config;
   const EngineConfig engine = engine_config(run, config);
-  const std::vector<ExpertShare> banks = expert_shares(config.moe.inter, d.topology.group_of);
+  const std::vector<ExpertSets> copies = place_copies(run, config, d.topology);
   std::vector<RankPlan> ranks;
   Topology topology = d.topology;
   for (int r = 0; r < topology.world; ++r) {
     topology.rank = r;
     const int trunk = topology.trunk_index(), expert = topology.expert_index();
-    const ExpertShare bank = expert < 0 ? ExpertShare() : banks[static_cast<size_t>(expert)];
+    const ExpertShare bank = expert < 0 ? ExpertShare() : bank_share(config, d.topology, copies, expert);
     const MemoryRequest request{.config = config,
                                 .trunk = trunk < 0 ? nullptr : &d.shares[static_cast<size_t>(trunk)],
                                 .trunk_weights = trunk < 0 ? 0 : d.trunk[static_cast<size_t>(trunk)].resident,

@@ -7,6 +7,7 @@
 #include "runtime/config/run_config.h"
 #include "runtime/engine/engine_options.h"
 #include "runtime/model/memory_plan.h"
+#include "runtime/placement/placement.h"
 
 namespace kt {
 
@@ -34,6 +35,15 @@ struct RankPlan {
 };
 // What each rank takes with these options. Throws Error(kExitUsage) for options that contradict each other.
 std::vector<RankPlan> plan_ranks(const RunConfig& run, const Deployment& deployment);
+
+// Which experts are hot at start, by the options; and which further copies each group of expert ranks holds, [group],
+// none without ep-num-redundant-experts. Both read init-expert-location. The same on every rank. Throw
+// Error(kExitUsage) for what does not fit the model, and for copies where all expert ranks are one group.
+HotSets place_hot(const RunConfig& run, const ModelConfig& config);
+std::vector<ExpertSets> place_copies(const RunConfig& run, const ModelConfig& config, const Topology& topology);
+// Of the rank at this place among the expert ranks.
+ExpertShare bank_share(const ModelConfig& config, const Topology& topology, std::span<const ExpertSets> copies,
+                       int expert_index);
 
 // What the options ask of the ranks' steps and of the experts on the trunk. `bank`: format of the banks.
 TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const ModelConfig& config, Format bank);

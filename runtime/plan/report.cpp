@@ -127,8 +127,7 @@ std::string totals(const ClusterPlan& plan) {
 }
 
 std::string rate_table(const RateLimits& limits) {
-  if (!limits.missing.empty())
-    return fmt::format("\nno limits of the rates: the hardware file lacks {}\n", limits.missing);
+  if (!limits.missing.empty()) return fmt::format("\nno limits of the rates: not known: {}\n", limits.missing);
   std::string text = "\nmost tokens/s that this hardware allows; measured rates are lower\n";
   for (const RateLimit& r : limits.prefill)
     text += fmt::format("  prefill {:>7} tokens {:>21.0f}   longest: {}\n", r.tokens, r.tokens_per_s, r.bound);

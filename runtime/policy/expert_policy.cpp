@@ -43,6 +43,7 @@ StepPlan probe(int rows, int vocab) {
 ExpertPolicy::ExpertPolicy(ExpertPolicyConfig config)
     : config_(std::move(config)),
       update_(config_.update.value_or(UpdateRule::chunk), config_.hot, config_.experts),
+      hot_(config_.hot),
       path_(config_.prefill_threshold) {
   for (int layer = 0; layer < static_cast<int>(config_.hot.size()); ++layer)
     for (int32_t e : config_.hot[static_cast<size_t>(layer)]) first_moves_.push_back({layer, e, -1});
@@ -55,10 +56,7 @@ void ExpertPolicy::before(const StepPlan& plan, StepOrders& orders) {
   first_moves_.clear();
   if (config_.update) {
     orders.counts = true;
-    const size_t limit = *config_.update == UpdateRule::average
-                             ? std::max<size_t>(1, kMoveBytes / std::max<size_t>(1, config_.expert_bytes))
-                             : static_cast<size_t>(stats_.experts);
-    for (const Exchange& x : update_.take(limit)) orders.moves.push_back({x.layer, x.in, x.out});
+    order_exchanges(orders);
   }
   choice_ = path_.choose(prefill_rows(plan));
   if (forced_ && choice_.why != "decode") choice_ = {.path = *forced_, .why = "forced"};
@@ -66,10 +64,39 @@ void ExpertPolicy::before(const StepPlan& plan, StepOrders& orders) {
   begin_ = Clock::now();
 }
 
+// Those that come beside the steps take over when all trunk ranks have them; for tests (shuffle) before the very next
+// step, which waits for them.
+void ExpertPolicy::order_exchanges(StepOrders& orders) {
+  const auto order = [&](const std::vector<Exchange>& exchanges, std::vector<ExpertMove>& moves) {
+    for (const Exchange& x : exchanges) moves.push_back({x.layer, x.in, x.out});
+  };
+  const auto note = [&](const std::vector<Exchange>& exchanges) {
+    for (const Exchange& x : exchanges) {
+      apply(x, hot_);
+      stats_.exchanges += x.in >= 0;
+    }
+  };
+  if (!config_.spare) {
+    const std::vector<Exchange> all = update_.take(static_cast<size_t>(stats_.experts));
+    order(all, orders.moves);
+    return note(all);
+  }
+  if (!coming_.empty() && (arrived_ || config_.update == UpdateRule::shuffle)) {
+    orders.take_over = true;
+    note(coming_);
+    coming_.clear();
+    arrived_ = false;
+  }
+  if (!coming_.empty()) return;
+  coming_ = update_.take(static_cast<size_t>(config_.spare));
+  order(coming_, orders.bring);
+}
+
 void ExpertPolicy::after(const StepPlan& plan, const StepReport& report) {
   const std::lock_guard lock(mutex_);
   const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
   const int prefill = prefill_rows(plan);
+  arrived_ = report.arrived;
   if (forced_) return;
   if (config_.update) update_.observe(report.counts, plan.rows(), choice_.path == Path::layerwise);
   if (path_.automatic() && prefill == config_.max_rows && prefill == plan.rows() && plan.slices.size() == 1 &&
@@ -82,7 +109,6 @@ void ExpertPolicy::after(const StepPlan& plan, const StepReport& report) {
   stats_.streamed_bytes += static_cast<uint64_t>(report.streamed_bytes);
   stats_.weight += report.weight;
   stats_.late_weight += report.late_weight;
-  stats_.exchanges = update_.exchanges();
   if (prefill > 0) {
     ++stats_.prefill_steps[{choice_.path == Path::layerwise ? "layerwise" : "hybrid", std::string(choice_.why)}];
     stats_.hybrid_s = choice_.hybrid_s;
@@ -152,7 +178,7 @@ ExpertStats ExpertPolicy::stats() const {
   const std::lock_guard lock(mutex_);
   ExpertStats s = stats_;
   s.layerwise_from = path_.layerwise_from(config_.max_rows);
-  for (const auto& layer : update_.hot()) {
+  for (const auto& layer : hot_) {
     s.hot_experts += static_cast<int64_t>(layer.size());
     s.hot_per_layer.push_back(static_cast<int>(layer.size()));
   }

@@ -16,7 +16,7 @@ struct ExpertPolicyConfig {
   std::vector<bool> moe;             // one for each layer
   int experts = 0;                   // of a MoE layer
   HotSets hot;                       // at start
-  size_t expert_bytes = 0;           // of one expert on one trunk rank
+  int64_t spare = 0;                 // hot experts that may come beside steps; 0: they come between two, all at once
   int prefill_threshold = 0;         // see PrefillPath
   int max_rows = 0;                  // of a step
   std::optional<UpdateRule> update;  // null: the hot experts stay
@@ -38,9 +38,6 @@ struct ExpertStats {
 // step it gives orders, after it looks at what came of them. Runs on the engine's thread; stats() from any.
 class ExpertPolicy final : public StepObserver {
  public:
-  // At most this much of a rank's hot experts is exchanged before one step, so that no answer waits long for it.
-  static constexpr size_t kMoveBytes = size_t{64} << 20;
-
   explicit ExpertPolicy(ExpertPolicyConfig config);
 
   void before(const StepPlan& plan, StepOrders& orders) override;
@@ -55,12 +52,13 @@ class ExpertPolicy final : public StepObserver {
   PrefillPath path() const;
 
   ExpertStats stats() const;
-  const HotSets& hot_now() const { return update_.hot(); }  // for other observers, on the same thread
+  const HotSets& hot_now() const { return hot_; }  // for other observers, on the same thread
   void restore(const ExpertCounts& averages);
   ExpertCounts averages() const;
 
  private:
   using Clock = std::chrono::steady_clock;
+  void order_exchanges(StepOrders& orders);
   void measure_paths(StepRunner& runner, int rows);
   // Where the faster path is not the same.
   void measure_between(StepRunner& runner, int below, int above, int times);
@@ -68,6 +66,9 @@ class ExpertPolicy final : public StepObserver {
   const ExpertPolicyConfig config_;
   mutable std::mutex mutex_;  // guards all below
   HotUpdate update_;
+  HotSets hot_;                   // in the step that is being taken
+  std::vector<Exchange> coming_;  // beside the steps
+  bool arrived_ = false;          // on all trunk ranks
   PrefillPath path_;
   PrefillPath::Choice choice_;
   std::optional<Path> forced_;

@@ -17,6 +17,7 @@
 namespace kt {
 namespace {
 
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
@@ -171,12 +172,15 @@ TEST(NotBuilt, IsRefusedByNameAndAllAtOnce) {
 
 TEST(Experts, WhatCannotTakeEffectIsAnError) {
   EXPECT_THAT(error_of({"--model", "m", "--kt-enable-dynamic-expert-update"}),
-              HasSubstr("kt-gpu-prefill-token-threshold"));
+              AllOf(HasSubstr("kt-gpu-prefill-token-threshold"), HasSubstr("no expert is hot")));
   EXPECT_THAT(error_of({"--model", "m", "--kt-expert-placement-strategy", "frequency"}),
               HasSubstr("init-expert-location"));
   EXPECT_THAT(error_of({"--model", "m", "--hot-weights", "model"}), HasSubstr("kt-num-gpu-experts"));
   EXPECT_THAT(error_of({"--model", "m", "--kt-gpu-prefill-token-threshold", "many"}), HasSubstr("or auto"));
   EXPECT_EQ(parse({"--model", "m", "--kt-gpu-prefill-token-threshold", "auto"}).prefill_threshold(), -1);
+  EXPECT_TRUE(parse({"--model", "m", "--kt-gpu-experts-ratio", "0", "--kt-enable-dynamic-expert-update",
+                     "--kt-gpu-prefill-token-threshold", "512"})
+                  .kt_enable_dynamic_expert_update);
   EXPECT_EQ(parse({"--model", "m", "--kt-gpu-prefill-token-threshold", "512"}).prefill_threshold(), 512);
 }
 

@@ -1,7 +1,7 @@
 """Where an expert is computed changes no bit of an answer: experts_test.py --program KTMPI FIXTURE
 
 Hot experts by every strategy, exchanged before every step or by prefills, experts that are streamed to the trunk layer
-by layer, whole experts on ranks: all give the bytes of one rank that does it all. Deferred experts give other bytes,
+by layer, whole experts on ranks and copies of them: all give the bytes of one rank that does it all. Deferred experts give other bytes,
 the same on every layout.
 """
 import argparse
@@ -48,6 +48,7 @@ def main():
     prompts, _ = read_prompts(fixture)
 
     ratio, tp2 = ["--kt-gpu-experts-ratio", "0.4"], ["--tensor-parallel-size", "2"]
+    whole, copies = ["--expert-layout", "expert"], ["--ep-num-redundant-experts"]
     layouts = [
         (1, [], {}),
         (1, [*ratio, "--kt-expert-placement-strategy", "random"], {}),
@@ -56,16 +57,19 @@ def main():
         (2, [*ratio, *tp2, "--kt-threadpool-count", "2", *update("chunk", "1")], {}),
         (3, ["--kt-gpu-prefill-token-threshold", "1"], {}),
         (3, ["--kt-num-gpu-experts", "1", *tp2, "--kt-threadpool-count", "3", *update("shuffle", "auto")], {}),
-        (4, ["--expert-layout", "expert", *ratio], {}),
+        (4, [*whole, *ratio], {}),
         (3, ["--expert-layout", "auto"], {}),
-        (5, ["--expert-layout", "expert", *tp2, *update("shuffle", "64"), "--kt-gpu-experts-ratio", "0.1"], {}),
+        (3, [*whole, *copies, "2"], {}),
+        (4, [*whole, *copies, "5", *tp2, "--kt-threadpool-count", "4"], {}),
+        (5, [*whole, *copies, "3", *tp2, *update("shuffle", "64"), "--kt-gpu-experts-ratio", "0.1"], {}),
     ]
     exact = run_layouts(program, fixture, prompts, layouts, then=check_metrics)
     late = ["--kt-max-deferred-experts-per-token", "2"]
     deferred = run_layouts(program, fixture, prompts, [
         (1, late, {}),
         (3, [*late, "--chunked-prefill-size", "64"], {}),
-        (5, [*late, *tp2, "--expert-layout", "expert"], {}),
+        (5, [*late, *tp2, *whole], {}),
+        (4, [*late, *whole, *copies, "4"], {}),
         (2, [*late, *tp2, "--kt-threadpool-count", "2"], {}),
     ], then=check_metrics)
     assert deferred != exact, "deferring two experts of every token changed nothing"

@@ -53,6 +53,20 @@ LoadedConfig small_qwen(bool fp8) {
                                        {"shared_expert_intermediate_size", 256}});
 }
 
+// A model's experts, of random weights in its own format.
+struct GeneratedExperts {
+  explicit GeneratedExperts(const LoadedConfig& model) : model(model) {}
+  ExpertBank load(const ExpertShare& share) const { return load_experts(source, model.config, share, pool, -1); }
+
+  const LoadedConfig& model;
+  std::unique_ptr<Checkpoint> weights = dummy_checkpoint({});
+  mutable ThreadPool pool{2};
+  ExpertSource source{.format = stored_format(model.config.quant.stored),
+                      .quant = model.config.quant,
+                      .checkpoint = weights.get(),
+                      .arch = &model.arch};
+};
+
 size_t touched(const Buffer& buffer) { return Buffer::footprint(buffer.size()); }
 
 class MemoryPlanOf : public testing::TestWithParam<LoadedConfig (*)()> {};
@@ -88,8 +102,12 @@ TEST_P(MemoryPlanOf, BuffersOfAStepAreWhatTheTrunkTakes) {
   const TrunkWeights trunk_weights = load_trunk(*weights, model.arch, config, share, pool, -1);
   const CacheLimits cache_limits{.blocks = 50, .slots = 3, .snapshots = 4};
   StateCache cache(config, share, cache_limits, pool, -1);
-  const TrunkLimits limits{
-      .max_rows = 3000, .max_logit_rows = 700, .hot_format = Format::FP8, .hot_experts = 5, .layerwise = true};
+  const TrunkLimits limits{.max_rows = 3000,
+                           .max_logit_rows = 700,
+                           .hot_format = Format::FP8,
+                           .hot_experts = 5,
+                           .spare_experts = 2,
+                           .layerwise = true};
 
   const Trunk t =
       make_trunk(*transports[0], topology, kernels, *weights, config, share, trunk_weights, nullptr, cache, limits, -1);
@@ -116,7 +134,7 @@ TEST_P(MemoryPlanOf, BuffersOfAStepAreWhatTheTrunkTakes) {
                                        .threads = pool.size(),
                                        .context = 2048});
   EXPECT_EQ(plan.trunk_weights, 7u);
-  EXPECT_EQ(plan.hot_experts, Buffer::footprint(5 * t.hot->shape().bytes()));
+  EXPECT_EQ(plan.hot_experts, Buffer::footprint((5 + 2) * t.hot->shape().bytes()));
   EXPECT_EQ(plan.layer_slots, 2 * Buffer::footprint(t.stream[0]->slots() * t.stream[0]->shape().bytes()));
   EXPECT_GT(plan.step, planned);
   EXPECT_EQ(plan.experts, 0u);
@@ -124,34 +142,49 @@ TEST_P(MemoryPlanOf, BuffersOfAStepAreWhatTheTrunkTakes) {
 
 TEST_P(MemoryPlanOf, TheBankIsWhatLoadingTakes) {
   const LoadedConfig model = GetParam()();
-  const auto weights = dummy_checkpoint({});
-  ThreadPool pool(2);
-  const Format format = stored_format(model.config.quant.stored);
-  const ExpertSource source{
-      .format = format, .quant = model.config.quant, .checkpoint = weights.get(), .arch = &model.arch};
+  const GeneratedExperts generated(model);
 
   for (int i = 0; i < 3; ++i) {
     const ExpertShare share(inter_part(model.config.moe.inter, i, 3));
-    const ExpertBank bank = load_experts(source, model.config, share, pool, -1);
-    const MemoryPlan plan = plan_memory({.config = model.config, .bank = share, .experts = format});
+    const ExpertBank bank = generated.load(share);
+    const MemoryPlan plan = plan_memory({.config = model.config, .bank = share, .experts = generated.source.format});
 
     EXPECT_EQ(plan.experts, touched(bank.storage));
   }
 }
 
+TEST_P(MemoryPlanOf, ABankHoldsItsCopiesToo) {
+  const LoadedConfig model = GetParam()();
+  const GeneratedExperts generated(model);
+  const Range columns{0, model.config.moe.inter};
+  ExpertShare share(columns, 0, 2);  // the even experts
+  share.copies.assign(model.config.layers.size(), {1, 7});
+  const int layer = static_cast<int>(model.config.layers.size()) - 1;
+
+  const ExpertBank bank = generated.load(share);
+  const ExpertBank home = generated.load(ExpertShare(columns, 1, 2));
+
+  EXPECT_EQ(plan_memory({.config = model.config, .bank = share, .experts = generated.source.format}).experts,
+            touched(bank.storage));
+  for (const int e : {1, 7}) {
+    const FfnWeights& copy = bank.layer(layer, model.config.moe.experts)[e];
+    const FfnWeights& own = home.layer(layer, model.config.moe.experts)[e];
+    ASSERT_EQ(copy.gate_up.bytes(), own.gate_up.bytes());
+    EXPECT_EQ(0, std::memcmp(copy.gate_up.data, own.gate_up.data, own.gate_up.bytes()));
+    EXPECT_EQ(0, std::memcmp(copy.down.data, own.down.data, own.down.bytes()));
+  }
+  EXPECT_EQ(bank.layer(layer, model.config.moe.experts)[3].columns, 0);
+}
+
 TEST_P(MemoryPlanOf, AnExpertThatIsReadAloneHasTheBanksBytes) {
   const LoadedConfig model = GetParam()();
-  const auto weights = dummy_checkpoint({});
-  ThreadPool pool(2);
-  const Format format = stored_format(model.config.quant.stored);
-  const ExpertSource source{
-      .format = format, .quant = model.config.quant, .checkpoint = weights.get(), .arch = &model.arch};
+  const GeneratedExperts generated(model);
   const ExpertShare share(inter_part(model.config.moe.inter, 1, 3));
   const int layer = static_cast<int>(model.config.layers.size()) - 1, expert = 5;
 
-  const ExpertBank bank = load_experts(source, model.config, share, pool, -1);
-  const Buffer alone(expert_bytes(model.config, format, share.columns.size()), -1, pool);
-  load_expert(source, model.config, layer, expert, share.columns, alone.bytes(), pool);
+  const ExpertBank bank = generated.load(share);
+  const Buffer alone(expert_bytes(model.config, generated.source.format, share.columns.size()), -1, generated.pool);
+  load_expert(generated.source, model.config, layer, expert, share.columns, alone.bytes(), generated.pool);
 
   const FfnWeights& w = bank.layer(layer, model.config.moe.experts)[expert];
   ASSERT_EQ(alone.size(), w.gate_up.bytes() + w.down.bytes());

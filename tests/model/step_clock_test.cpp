@@ -37,18 +37,45 @@ TEST(StepClock, TimeBelongsToThePartThatEndsAndNotToTheBreakBetweenSteps) {
 }
 
 TEST(StepClock, TotalsSurviveAMessageAndSubtract) {
-  StepClock clock;
+  StepClock clock(2);
   clock.begin(Phase::decode, 1);
+  clock.enter(1);
+  clock.lap(StepPart::experts, 4.0);
+  clock.enter(-1);
   clock.lap(StepPart::head, 5.0);
-  const StepTotals earlier = clock.totals();
+  const ClockReading earlier = clock.reading();
   clock.begin(Phase::decode, 4);
+  clock.enter(1);
+  clock.lap(StepPart::experts, 3.0);
+  clock.enter(-1);
   clock.lap(StepPart::head, 6.0);
 
-  const StepTotals difference = decode_step_totals(encode(clock.totals())) - earlier;
+  const ClockReading later = decode_clock_reading(encode(clock.reading()));
+  const StepTotals difference = later.parts - earlier.parts;
   EXPECT_EQ(decode_of(difference).steps, 1);
   EXPECT_EQ(decode_of(difference).rows, 4);
   EXPECT_EQ(decode_of(difference)[StepPart::head].bytes, 6.0);
-  EXPECT_THROW(decode_step_totals(encode(earlier).subspan(1)), Error);
+  const LayerTotals layers = later.layers - earlier.layers;
+  ASSERT_EQ(layers.size(), 2u);
+  EXPECT_EQ(layers[0][static_cast<size_t>(Phase::decode)].work.bytes, 0.0);
+  EXPECT_EQ(layers[1][static_cast<size_t>(Phase::decode)].work.bytes, 3.0);
+  EXPECT_EQ((layers + layers)[1][static_cast<size_t>(Phase::decode)].work.bytes, 6.0);
+  const std::vector<std::byte> bytes = encode(earlier);
+  EXPECT_THROW(decode_clock_reading(std::span(bytes).subspan(1)), Error);
+}
+
+TEST(StepClock, ALayersWaitIsApartFromItsWork) {
+  StepClock clock(1);
+  clock.begin(Phase::prefill, 1);
+  clock.enter(0);
+  std::this_thread::sleep_for(kNap);
+  clock.lap(StepPart::wait);
+  clock.lap(StepPart::experts, 8.0);
+
+  const LayerTotal& layer = clock.reading().layers[0][static_cast<size_t>(Phase::prefill)];
+  EXPECT_GE(layer.wait_s, std::chrono::duration<double>(kNap).count());
+  EXPECT_LT(layer.work.seconds, layer.wait_s);
+  EXPECT_EQ(layer.work.bytes, 8.0);
 }
 
 TEST(StepClock, AStepWithOneTokenOfEachSequenceIsDecode) {
