@@ -4,6 +4,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/model/dispatch.h"
+#include "runtime/model/trunk.h"
 
 namespace kt {
 namespace {
@@ -41,22 +42,22 @@ void stage_pieces(const ModelConfig& config, const ExpertBank& bank, int layer, 
   }
 }
 
-ExpertFetch::ExpertFetch(const Trunk& t, Transport& transport, int layer, std::vector<int32_t> experts)
-    : t_(t), transport_(transport), layer_(layer), experts_(std::move(experts)) {
+ExpertFetch::ExpertFetch(const Trunk& t, Transport& transport, FetchRoom& room, int layer, std::vector<int32_t> experts)
+    : t_(t), transport_(transport), room_(room), layer_(layer), experts_(std::move(experts)) {
   if (experts_.empty()) return;
-  encode_weights(layer, experts_, request_);
+  encode_weights(layer, experts_, room_.request);
   for (const RemoteGroup& group : t.remote)
-    for (int rank : group.ranks) transport.send(rank, Tag::rows, request_);
-  if (t.bank) outboxes_.resize(t.topology.trunk.size());
+    for (int rank : group.ranks) transport.send(rank, Tag::rows, room_.request);
+  if (t.bank) room_.outboxes.resize(t.topology.trunk.size());
 }
 
 // Ranks with both roles serve each other without being asked.
 void ExpertFetch::send_to_peers(std::span<const int32_t> batch) {
-  for (size_t i = 0; i < outboxes_.size(); ++i) {
+  for (size_t i = 0; i < room_.outboxes.size(); ++i) {
     if (static_cast<int>(i) == t_.share.index) continue;
-    const Range columns = inter_part(t_.config.moe.inter, static_cast<int>(i), static_cast<int>(outboxes_.size()));
-    stage_pieces(t_.config, *t_.bank, layer_, batch, columns, outboxes_[i]);
-    if (!outboxes_[i].empty()) transport_.send(t_.topology.trunk[i], Tag::weights, outboxes_[i]);
+    const Range columns = inter_part(t_.config.moe.inter, static_cast<int>(i), static_cast<int>(room_.outboxes.size()));
+    stage_pieces(t_.config, *t_.bank, layer_, batch, columns, room_.outboxes[i]);
+    if (!room_.outboxes[i].empty()) transport_.send(t_.topology.trunk[i], Tag::weights, room_.outboxes[i]);
   }
 }
 
@@ -80,14 +81,14 @@ std::span<const int32_t> ExpertFetch::next(const std::function<ExpertBytes(int32
     if (!common.size() || !owned) continue;
     const PackedShape piece = expert_shape(c, t_.limits.expert_format, common.size());
     if (rank == t_.topology.rank) {
-      stage_pieces(c, *t_.bank, layer_, batch, mine, inbox_);
+      stage_pieces(c, *t_.bank, layer_, batch, mine, room_.inbox);
     } else {
-      transport_.receive(rank, Tag::weights, inbox_);
+      transport_.receive(rank, Tag::weights, room_.inbox);
     }
-    if (inbox_.size() != static_cast<size_t>(owned) * piece.bytes())
-      fail(kExitPeerLost, "rank {} sent {} bytes of experts of layer {} instead of {}", rank, inbox_.size(), layer_,
-           static_cast<size_t>(owned) * piece.bytes());
-    const std::byte* at = inbox_.data();
+    if (room_.inbox.size() != static_cast<size_t>(owned) * piece.bytes())
+      fail(kExitPeerLost, "rank {} sent {} bytes of experts of layer {} instead of {}", rank, room_.inbox.size(),
+           layer_, static_cast<size_t>(owned) * piece.bytes());
+    const std::byte* at = room_.inbox.data();
     for (size_t b = 0; b < batch.size(); ++b) {
       if (!share.owns(batch[b])) continue;
       copy_columns(piece, at, at + piece.gate_up.bytes(), 0, common.size(), whole, places[b],

@@ -4,9 +4,18 @@
 #include <span>
 #include <vector>
 
-#include "runtime/model/trunk.h"
+#include "runtime/comm/transport.h"
+#include "runtime/model/bank.h"
 
 namespace kt {
+
+struct Trunk;
+
+// What fetches of one thread need, kept between them: pages that are new cost as much as the weights' way.
+struct FetchRoom {
+  std::vector<std::byte> request, inbox;
+  std::vector<std::vector<std::byte>> outboxes;  // to each trunk rank, on ranks with a bank
+};
 
 // Weights of some experts of one layer on their way from the banks to this trunk rank's columns. Every trunk rank
 // fetches the same experts at the same point of the same step; in ascending order, in batches that all ranks cut alike.
@@ -15,7 +24,7 @@ namespace kt {
 class ExpertFetch {
  public:
   // Asks for the experts, which must be ascending; they may be none. `transport`: the trunk's, or its lane.
-  ExpertFetch(const Trunk& trunk, Transport& transport, int layer, std::vector<int32_t> experts);
+  ExpertFetch(const Trunk& trunk, Transport& transport, FetchRoom& room, int layer, std::vector<int32_t> experts);
 
   // Waits for the next batch and writes each expert where `place` says. Returns who came; nobody at the end. May be
   // called from any thread while no other makes use of the transport.
@@ -26,11 +35,10 @@ class ExpertFetch {
 
   const Trunk& t_;
   Transport& transport_;
+  FetchRoom& room_;
   int layer_;
   std::vector<int32_t> experts_;
   size_t done_ = 0;
-  std::vector<std::byte> request_, inbox_;
-  std::vector<std::vector<std::byte>> outboxes_;  // to each trunk rank, on ranks with a bank
 };
 
 // Experts of one batch: at most 64 MiB of them, all columns counted, and at least one.

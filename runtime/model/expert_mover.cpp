@@ -19,15 +19,15 @@ void check(const Trunk& t, std::span<const ExpertMove> moves) {
 
 // Experts of a layer, ascending, to where `place` says: from the checkpoint with `pool`, or from the banks over
 // `transport`.
-void bring_experts(const Trunk& t, Transport& transport, ThreadPool& pool, int layer, std::vector<int32_t> experts,
-                   const std::function<ExpertBytes(int32_t)>& place) {
+void bring_experts(const Trunk& t, Transport& transport, FetchRoom& room, ThreadPool& pool, int layer,
+                   std::vector<int32_t> experts, const std::function<ExpertBytes(int32_t)>& place) {
   if (t.hot_source) {
     for (int32_t e : experts)
       if (const ExpertBytes to = place(e); to.gate_up)
         load_expert(*t.hot_source, t.config, layer, e, t.hot->columns(), to.gate_up, pool);
     return;
   }
-  ExpertFetch fetch(t, transport, layer, std::move(experts));
+  ExpertFetch fetch(t, transport, room, layer, std::move(experts));
   while (!fetch.next(place).empty()) {
   }
 }
@@ -42,7 +42,7 @@ void move_now(Trunk& t, std::span<const ExpertMove> moves) {
   for (auto& [layer, experts] : in) {
     std::sort(experts.begin(), experts.end());
     t.report.moved_bytes += static_cast<int64_t>(experts.size() * t.hot->shape().bytes());
-    bring_experts(t, t.transport, t.kernels.pool, layer, std::move(experts),
+    bring_experts(t, t.transport, t.fetch_room, t.kernels.pool, layer, std::move(experts),
                   [&](int32_t e) { return t.hot->take(layer, e); });
   }
 }
@@ -74,7 +74,7 @@ void ExpertMover::fetch() {
   for (const auto& [layer, newcomers] : newcomers_) {
     std::vector<int32_t> experts;
     for (const Newcomer& n : newcomers) experts.push_back(n.expert);
-    bring_experts(t_, lane_, pool, layer, std::move(experts), [&](int32_t expert) {
+    bring_experts(t_, lane_, room_, pool, layer, std::move(experts), [&](int32_t expert) {
       const auto found =
           std::find_if(newcomers.begin(), newcomers.end(), [&](const Newcomer& n) { return n.expert == expert; });
       return t_.hot->bytes_of(found->slot);

@@ -6,11 +6,10 @@
 #include <vector>
 
 #include "runtime/comm/transport.h"
+#include "runtime/model/expert_fetch.h"
 #include "runtime/model/orders.h"
 
 namespace kt {
-
-struct Trunk;
 
 // Exchanges hot experts of a trunk rank without holding up its steps. The newcomers come to spare slots, on a thread
 // and a lane of their own, while steps go on with the experts that are hot; then, between two steps, they take over: on
@@ -40,6 +39,7 @@ class ExpertMover {
 
   Trunk& t_;
   Transport& lane_;
+  FetchRoom room_;
   std::vector<ExpertMove> moves_;
   std::map<int, std::vector<Newcomer>> newcomers_;  // by layer; experts ascending
   std::future<void> fetched_;

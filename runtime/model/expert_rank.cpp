@@ -29,7 +29,8 @@ struct ExpertRank {
   std::vector<float> weights = std::vector<float>(now.size());
   std::vector<double> sums = std::vector<double>(static_cast<size_t>(max_rows) * ldo);
   std::vector<double> results = std::vector<double>(static_cast<size_t>(max_rows) * config.hidden);
-  std::vector<double> late_results = {};  // made when something is deferred first
+  std::vector<double> late_results = {};               // made when something is deferred first
+  std::vector<std::vector<std::byte>> staged[2] = {};  // weights for each trunk rank, one batch made while one is sent
   StepClock clock{config.layers.size()};
 };
 
@@ -129,16 +130,15 @@ void compute(ExpertRank& r) {
 void send_weights(ExpertRank& r) {
   const std::span<const int32_t> experts = r.messages[0].experts;
   const size_t batch = static_cast<size_t>(fetch_batch(r.config, r.bank.format));
-  std::vector<std::vector<std::byte>> staged[2];
-  for (auto& s : staged) s.resize(r.trunks);
+  for (auto& s : r.staged) s.resize(r.trunks);
   for (size_t first = 0, b = 0; first < experts.size(); first += batch, b ^= 1) {
     const auto part = experts.subspan(first, std::min(batch, experts.size() - first));
     for (size_t t = 0; t < r.trunks; ++t)
       stage_pieces(r.config, r.bank, r.messages[0].layer, part,
-                   inter_part(r.config.moe.inter, static_cast<int>(t), static_cast<int>(r.trunks)), staged[b][t]);
+                   inter_part(r.config.moe.inter, static_cast<int>(t), static_cast<int>(r.trunks)), r.staged[b][t]);
     r.transport.finish_sends();
     for (size_t t = 0; t < r.trunks; ++t)
-      if (!staged[b][t].empty()) r.transport.send(r.topology.trunk[t], Tag::weights, staged[b][t]);
+      if (!r.staged[b][t].empty()) r.transport.send(r.topology.trunk[t], Tag::weights, r.staged[b][t]);
   }
   r.transport.finish_sends();
 }

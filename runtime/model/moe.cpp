@@ -147,7 +147,7 @@ void run_streamed(Trunk& t, int layer, const Routing& cold) {
     if (wanted[static_cast<size_t>(e)]) experts.push_back(e);
   t.report.streamed_bytes += static_cast<int64_t>(experts.size() * t.stream[0]->shape().bytes());
 
-  ExpertFetch fetch(t, t.transport, layer, std::move(experts));
+  ExpertFetch fetch(t, t.transport, t.fetch_room, layer, std::move(experts));
   const auto bring = [&](HotExperts& slots) {
     return fetch.next([&](int32_t expert) { return slots.take(layer, expert); });
   };

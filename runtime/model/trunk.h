@@ -10,6 +10,7 @@
 #include "runtime/comm/transport.h"
 #include "runtime/model/bank.h"
 #include "runtime/model/cache.h"
+#include "runtime/model/expert_fetch.h"
 #include "runtime/model/expert_groups.h"
 #include "runtime/model/expert_mover.h"
 #include "runtime/model/experts.h"
@@ -91,6 +92,7 @@ struct Trunk {
   std::unique_ptr<ExpertMover> mover;        // null when none come beside steps
   const ExpertSource* hot_source = nullptr;  // the checkpoint that they are read from; null: the banks
   std::unique_ptr<HotExperts> stream[2];     // of layerwise steps: one batch is computed while the next one comes
+  FetchRoom fetch_room;                      // of those
   std::unique_ptr<ExpertRunner> hot_runner;
   std::vector<int32_t> hot_ids, cold_ids, late_ids, group_of, group_ids, group_late_ids;  // of a layer's routing
   Buffer late;             // f64 sums of this rank's own deferred experts, like y

@@ -12,10 +12,10 @@ namespace kt {
 namespace {
 
 // Sizes of the prompts by which both paths are measured: this many tokens, then four times as many, up to a chunk; and
-// where the faster one changes, the size between, as often as kRefinements. Each path and size takes two steps, and
-// more while they are short.
-constexpr int kFirstProbe = 16, kRefinements = 2;
-constexpr double kProbeSeconds = 0.2;
+// where the faster one changes, the size between, as often as kRefinements. Each path and size takes so many steps,
+// more while all of them together take less than kProbeSeconds.
+constexpr int kFirstProbe = 16, kRefinements = 2, kLeastProbes = 3, kMostProbes = 6;
+constexpr double kProbeSeconds = 0.4;
 
 // Of prompts: a slice of one token past the start goes on with an answer (or is a prompt's last token, which is as
 // short).
@@ -136,22 +136,22 @@ void ExpertPolicy::prepare(StepRunner& runner) {
   log("prompts are layerwise {}", from ? fmt::format("from {} tokens on", from) : "never");
 }
 
-// Of each path the fastest of some steps counts: what else happens on a machine only ever adds time.
+// By turns, so that whatever else the machine does meets both alike. Of each path the fastest step counts: that only
+// ever adds time.
 void ExpertPolicy::measure_paths(StepRunner& runner, int rows) {
   const StepPlan plan = probe(rows, runner.vocab());
-  for (Path path : {Path::hybrid, Path::layerwise}) {
-    force(path);
-    double fastest = std::numeric_limits<double>::max(), all = 0;
-    for (int i = 0; i < 2 || (i < 6 && all < kProbeSeconds); ++i) {
+  double fastest[] = {std::numeric_limits<double>::max(), std::numeric_limits<double>::max()}, all = 0;
+  for (int i = 0; i < kLeastProbes || (i < kMostProbes && all < kProbeSeconds); ++i)
+    for (Path path : {Path::hybrid, Path::layerwise}) {
+      force(path);
       const Clock::time_point begin = Clock::now();
       runner.run(plan);
       const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-      fastest = std::min(fastest, seconds);
+      fastest[static_cast<int>(path)] = std::min(fastest[static_cast<int>(path)], seconds);
       all += seconds;
     }
-    path_.measured(path, rows, fastest);
-  }
   force(std::nullopt);
+  for (Path path : {Path::hybrid, Path::layerwise}) path_.measured(path, rows, fastest[static_cast<int>(path)]);
   log("prompts of {} tokens: hybrid {:.3f} s, layerwise {:.3f} s", rows, path_.estimate(Path::hybrid, rows),
       path_.estimate(Path::layerwise, rows));
 }

@@ -36,6 +36,14 @@ def check_metrics(server, options):
         print(f"  deferred weight: {100 * server.metric('ktmpi_deferred_weight_ratio'):.1f} %")
 
 
+def print_drift(deferred, exact, found):
+    """How far prompt logprobs move when so many experts of a token are deferred."""
+    drift = sorted(abs(x - y) for name in exact if name.startswith("prompt of")
+                   for (x, *_), (y, *_) in zip(exact[name]["input_token_logprobs"], found[name]["input_token_logprobs"])
+                   if x is not None)
+    print(f"  deferring {deferred}: prompt logprobs move by {drift[len(drift) // 2]:.3f} (median), {drift[-1]:.3f} (most)")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("fixture")
@@ -73,10 +81,9 @@ def main():
         (2, [*late, *tp2, "--kt-threadpool-count", "2"], {}),
     ], then=check_metrics)
     assert deferred != exact, "deferring two experts of every token changed nothing"
-    drift = sorted(abs(x - y) for name in exact if name.startswith("prompt of")
-                   for (x, *_), (y, *_) in zip(exact[name]["input_token_logprobs"], deferred[name]["input_token_logprobs"])
-                   if x is not None)
-    print(f"  deferring 2 experts: prompt logprobs move by {drift[len(drift) // 2]:.3f} (median), {drift[-1]:.3f} (most)")
+    print_drift(2, exact, deferred)
+    one = ["--kt-max-deferred-experts-per-token", "1"]
+    print_drift(1, exact, run_layouts(program, fixture, prompts, [(1, one, {})], then=check_metrics))
 
 
 if __name__ == "__main__":
