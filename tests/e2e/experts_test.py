@@ -25,7 +25,7 @@ def check_metrics(server, options):
         "ktmpi_hot_expert_pairs_total": hot,
         "ktmpi_hot_expert_exchanges_total": "shuffle" in options,
         "ktmpi_deferred_expert_pairs_total": "--kt-max-deferred-experts-per-token" in options,
-        "ktmpi_layerwise_streamed_bytes_total": "1" in options[-1:] and not hot,
+        "ktmpi_layerwise_streamed_bytes_total": options[-2:] == ["--kt-gpu-prefill-token-threshold", "1"] and not hot,
     }
     for name, wanted in expected.items():
         if wanted:
