@@ -84,7 +84,7 @@ def hangs(server, world):
     """A rank stops: /health says so before the job gives up with 71, and open answers end with an error."""
     stream = Stream(server, 100000)
     start = time.monotonic()
-    frozen = server._ranks()[world - 1]
+    frozen = server.ranks()[world - 1]
     os.kill(frozen, signal.SIGSTOP)
     try:
         while (health := server.get("/health"))[0] == 200:
