@@ -49,7 +49,7 @@ def server_is_shown(browser):
     browser.wait("document.querySelectorAll('#ranks tr').length === 3", 10)
     shown = browser.run("document.body.innerText")
     rows = browser.run("[...document.querySelectorAll('#ranks tr')].map(r => [...r.cells].map(c => c.textContent))")
-    assert rows == [["0", "0", "scheduler+trunk", "1.5", "", ""], ["1", "0", "expert", "20.0", "2.0", "25 %"],
+    assert rows == [["0", "0", "scheduler + trunk", "1.5", "", ""], ["1", "0", "expert", "20.0", "2.0", "25\u00a0%"],
                     ["2", "1", "expert", "0.0", "", ""]], rows
     for words in ("fake/model", "Running requests", "KV cache in use"):
         assert words in shown, shown
