@@ -7,7 +7,8 @@ Without --model it is a small model of random weights, whose routing follows the
 (windows of the vocabulary, the seed says which), so some experts are used far more than others. One half of a recorded
 run chooses the `frequency` placement; all strategies are then measured on the other half and, as "shifted", on topics
 that the recording has not seen. `dynamic` starts as uniform and re-chooses during prefills. Prints JSON Lines, one for
-each cell, and writes placement.md and placement.png to --out. Needs the packages of `scripts/setup plot`.
+each cell, and writes placement.md and placement.png to --out; with --cells FILE of such lines, of several runs perhaps, it
+only does the latter. Needs the packages of `scripts/setup plot`.
 """
 import argparse
 import json
@@ -200,16 +201,27 @@ def main():
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--threshold", type=int, default=128, help="prompt tokens of a step that re-choose (dynamic)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cells", help="lines of earlier runs, with the same options, to be drawn")
     parser.add_argument("--out", default=".")
     a, a.options = parser.parse_known_args()
     a.ratios, a.strategies = [float(r) for r in a.ratios.split(",")], a.strategies.split(",")
     os.makedirs(a.out, exist_ok=True)
+    a.name = os.path.basename(a.model) if a.model else "a model of random weights with 4 layers of 64 experts"
+    if a.cells:
+        with open(a.cells, encoding="utf-8") as f:
+            return show(a, [json.loads(line) for line in f])
     with tempfile.TemporaryDirectory() as a.work:
-        bench(a)
+        show(a, bench(a))
+
+
+def show(a, cells):
+    a.ratios = sorted({c["ratio"] for c in cells})
+    topics = list(dict.fromkeys(c["topics"] for c in cells))
+    write_tables(a, cells, topics)
+    plot(a, cells, topics)
 
 
 def bench(a):
-    a.name = os.path.basename(a.model) if a.model else "a model of random weights with 4 layers of 64 experts"
     if not a.model:
         a.model = make_model(os.path.join(a.work, "model"))
         a.options += ["--load-format", "dummy", "--max-total-tokens", "4096", "--chunked-prefill-size", "512"]
@@ -226,8 +238,7 @@ def bench(a):
             for cell in measure(a, strategy, ratio, recording, workloads):
                 cells.append(cell)
                 print(json.dumps(cell), flush=True)
-    write_tables(a, cells, workloads)
-    plot(a, cells, workloads)
+    return cells
 
 
 if __name__ == "__main__":
