@@ -43,7 +43,7 @@ void move_now(Trunk& t, std::span<const ExpertMove> moves) {
     std::sort(experts.begin(), experts.end());
     t.report.moved_bytes += static_cast<int64_t>(experts.size() * t.hot->shape().bytes());
     bring_experts(t, t.transport, t.fetch_room, t.kernels.pool, layer, std::move(experts),
-                  [&](int32_t e) { return t.hot->take(layer, e); });
+                  [&t, layer = layer](int32_t e) { return t.hot->take(layer, e); });
   }
 }
 
@@ -74,7 +74,7 @@ void ExpertMover::fetch() {
   for (const auto& [layer, newcomers] : newcomers_) {
     std::vector<int32_t> experts;
     for (const Newcomer& n : newcomers) experts.push_back(n.expert);
-    bring_experts(t_, lane_, room_, pool, layer, std::move(experts), [&](int32_t expert) {
+    bring_experts(t_, lane_, room_, pool, layer, std::move(experts), [this, &newcomers = newcomers](int32_t expert) {
       const auto found =
           std::find_if(newcomers.begin(), newcomers.end(), [&](const Newcomer& n) { return n.expert == expert; });
       return t_.hot->bytes_of(found->slot);
