@@ -119,6 +119,7 @@ void StepLines::prefill(int prompt, const StepTiming& timing, const Json& more) 
   Json line = head("prefill", prompt);
   line["chunk"] = job_.engine.chunked_prefill_size;
   line["ttft_ms"] = rounded(seconds * 1e3, 1e3);
+  line["ttft_ms_min"] = rounded(std::ranges::min(timing.prefill_s) * 1e3, 1e3);
   line["tokens_per_s"] = rounded(batch_ * prompt / seconds, 100);
   line.update(more);
   print(std::move(line), timing, Phase::prefill);
