@@ -23,7 +23,7 @@ bool has_bf16() { return has_vnni() && __builtin_cpu_supports("avx512bf16") && _
 // Tiles need the processor (CPUID 7.0 EDX: bits 22 AMX-BF16, 24 AMX-TILE, 25 AMX-INT8) and the kernel's permission for
 // the state.
 bool has_amx() {
-  if (!has_vnni()) return false;
+  if (!has_bf16()) return false;
   unsigned a = 7, b = 0, c = 0, d = 0;
   asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
   if (!(d & (1u << 22)) || !(d & (1u << 24)) || !(d & (1u << 25))) return false;
@@ -34,7 +34,7 @@ bool has_amx() {
 std::vector<const Ops*> find_ops() {
   std::vector<const Ops*> ops{&kRefOps};
   if (has_avx2()) ops.push_back(&kAvx2Ops);
-  if (has_vnni()) ops.push_back(&kAmxEmulatedOps);
+  if (has_bf16()) ops.push_back(&kAmxEmulatedOps);
   if (has_avx512()) ops.push_back(&kAvx512Ops);
   if (has_vnni()) ops.push_back(&kAvx512VnniOps);
   if (has_bf16()) ops.push_back(&kAvx512Bf16Ops);

@@ -56,24 +56,24 @@ struct ChainJob {
   const PackedMatrix& w;
   const std::byte* const* panels;
   int t0, t1;
+  int64_t panel_bytes;    // of w
   const std::byte* made;  // the panels as Chains::make left them for all rows, or null
   int block;              // of rows that these panels meet
   int64_t next_bytes;     // of each panel after these that one tile fetches; 0 in the first block
+  int64_t next_from;      // where tile 0 begins to
 };
 
 // Where to prefetch while the bytes from `at` on of `panels` panels are read: as far ahead, and behind the panels' ends
 // at the beginning of those after them.
 [[gnu::always_inline]] inline int64_t prefetch_at(const ChainJob& job, int panels, int64_t at) {
-  const int64_t bytes = static_cast<int64_t>(job.w.panel_bytes());
   at += kPrefetchBytes;
-  return at < bytes ? at : at + (panels - 1) * bytes;
+  return at < job.panel_bytes ? at : at + (panels - 1) * job.panel_bytes;
 }
 // All blocks of rows but the first find their panels in cache. In that time, tile by tile, the next panels are fetched.
 [[gnu::always_inline]] inline void prefetch_next(const ChainJob& job, int panel, int panels, int t) {
-  const int64_t bytes = static_cast<int64_t>(job.w.panel_bytes());
-  const int64_t from = (static_cast<int64_t>(job.block - 1) * job.w.k_tiles() + t) * job.next_bytes;
+  const int64_t from = job.next_from + t * job.next_bytes;
   for (int64_t at = from; at < from + job.next_bytes; at += 64)
-    for (int j = 0; j < panels; ++j) __builtin_prefetch(job.panels[panel + j] + panels * bytes + at);
+    for (int j = 0; j < panels; ++j) __builtin_prefetch(job.panels[panel + j] + panels * job.panel_bytes + at);
 }
 
 // acc[r][j][16] = result for row r and panel j.

@@ -20,12 +20,15 @@ template <int R>
   asm volatile("" : "+m"(in));
 }
 
-// part[r][j..] += even + odd sum of a tile, for W panels. Four lines are unrolled: of more, g++ keeps too much at hand.
+// part[r][j..] += even + odd sum of the tile at `at`, for W panels. Four lines are unrolled: of more, g++ keeps too
+// much at hand.
 template <class F, int W, int R, int P>
-[[gnu::always_inline]] inline void add_tile(const std::byte* const* tiles, int j, const FloatInputs<R>& in,
-                                            V (&part)[R][P]) {
+[[gnu::always_inline]] inline void add_tile(const std::byte* const* weights, int64_t at, int j,
+                                            const FloatInputs<R>& in, V (&part)[R][P]) {
   constexpr bool kTogether = R * W <= 2;
   constexpr int kQuarter = F::kTileBytes / 4;
+  const std::byte* tiles[W];
+  for (int w = 0; w < W; ++w) tiles[w] = weights[j + w] + at;
   V even[R][W], odd[R][W];
   for (int r = 0; r < R; ++r)
     for (int w = 0; w < W; ++w) even[r][w] = odd[r][w] = splat(0.0f);
@@ -35,7 +38,7 @@ template <class F, int W, int R, int P>
     for (int p = 0; p < 4; ++p)
       for (int w = 0; w < W; ++w) {
         V we, wo;
-        F::line(tiles[j + w] + q * kQuarter, p, we, wo);
+        F::line(tiles[w] + q * kQuarter, p, we, wo);
         for (int r = 0; r < R; ++r) {
           even[r][w] = fma(splat(in.even[r][4 * q + p]), we, even[r][w]);
           if (kTogether) odd[r][w] = fma(splat(in.odd[r][4 * q + p]), wo, odd[r][w]);
@@ -47,7 +50,7 @@ template <class F, int W, int R, int P>
     for (int p = 0; p < 4; ++p)
       for (int w = 0; w < W; ++w) {
         V we, wo;
-        F::line(tiles[j + w] + q * kQuarter, p, we, wo);
+        F::line(tiles[w] + q * kQuarter, p, we, wo);
         for (int r = 0; r < R; ++r) odd[r][w] = fma(splat(in.odd[r][4 * q + p]), wo, odd[r][w]);
       }
   for (int r = 0; r < R; ++r)
@@ -82,13 +85,11 @@ inline void float_chains(const ChainJob& job, int row, int panel, float* acc, in
       load_inputs<R>(x, t, in);
       const int64_t ahead = prefetch_at(job, P, static_cast<int64_t>(t) * F::kTileBytes);
       prefetch_next(job, panel, P, t);
-      const std::byte* tiles[P];
-      for (int j = 0; j < P; ++j) tiles[j] = weights[j] + static_cast<int64_t>(t) * Weights::kTileBytes;
       for (int j = 0; j < P; j += kWide) {
         if (!job.made && !job.block)
           for (int w = 0; w < kWide; ++w)
             for (int at = 0; at < F::kTileBytes; at += 64) __builtin_prefetch(panels[j + w] + ahead + at);
-        add_tile<Weights, kWide>(tiles, j, in, part);
+        add_tile<Weights, kWide>(weights, static_cast<int64_t>(t) * Weights::kTileBytes, j, in, part);
       }
     }
     for (int j = 0; j < P; ++j) {

@@ -52,6 +52,19 @@ struct Results {
   const float* at(int s, int j) const { return data + s * slice_stride + j * kPanel; }
 };
 
+// `count` rows of x from `first` on, as rows of their own.
+inline Rows rows_from(Rows x, int first, int count) {
+  x.count = count;
+  if (x.index) {
+    x.index += first;
+    return x;
+  }
+  if (x.data) x.data += first * x.stride;
+  if (x.q) x.q += first * x.q_stride;
+  if (x.groups) x.groups += first * x.group_stride;
+  return x;
+}
+
 // Calls done(i, p, count, results) with the results of row i and panels [p, p + count) for every row, panel and slice
 // of `slice` tiles, slices of one row and panel in ascending order.
 template <class Chains, class Done>
@@ -64,6 +77,8 @@ inline void sweep(const Rows& x, const PackedMatrix& w, int begin, int end, int 
     const int i1 = i0 + kRowBlock < x.count ? i0 + kRowBlock : x.count;
     const int group = Chains::panels(i1 - i0), blocks = static_cast<int>(ceil_div(i1 - i0, Chains::kRows));
     const int step = static_cast<int>(round_up(ceil_div(i1 - i0, blocks), Chains::kRowUnit));
+    Rows block_rows = rows_from(x, i0, i1 - i0);
+    if constexpr (requires { Chains::rows; }) block_rows = Chains::rows(block_rows, w);
     for (int p = begin; p < end; p += group) {
       const int count = end - p < group ? end - p : group;
       const std::byte* panels[Chains::kMaxPanels];
@@ -74,11 +89,25 @@ inline void sweep(const Rows& x, const PackedMatrix& w, int begin, int end, int 
         const int rows = i1 - i < step ? i1 - i : step, block = (i - i0) / step;
         const int64_t next_bytes = block ? round_up(ceil_div(panel_bytes, (blocks - 1) * tiles), 64) : 0;
         const int64_t stride = static_cast<int64_t>(rows) * count * 16;
-        for (int t = 0; t < tiles;) {
+        ChainJob job = {.x = block_rows,
+                        .first = i - i0,
+                        .rows = rows,
+                        .w = w,
+                        .panels = panels,
+                        .t0 = 0,
+                        .t1 = 0,
+                        .panel_bytes = panel_bytes,
+                        .made = made,
+                        .block = block,
+                        .next_bytes = next_bytes,
+                        .next_from = (block - 1) * tiles * next_bytes};
+        while (job.t1 < tiles) {
           int slices = 0;
-          for (; slices < kSlices && t < tiles; t += slice, ++slices)
-            Chains::run({x, i, rows, w, panels, t, t + slice < tiles ? t + slice : tiles, made, block, next_bytes},
-                        count, acc + slices * stride);
+          for (; slices < kSlices && job.t1 < tiles; ++slices) {
+            job.t0 = job.t1;
+            job.t1 = job.t0 + slice < tiles ? job.t0 + slice : tiles;
+            Chains::run(job, count, acc + slices * stride);
+          }
           for (int r = 0; r < rows; ++r) done(i + r, p, count, Results{acc + r * count * 16, stride, slices});
         }
       }
