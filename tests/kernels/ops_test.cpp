@@ -140,8 +140,8 @@ Inputs inputs(const std::vector<bf16>& x, int rows, int k, int group_tiles) {
 struct Shape {
   int rows, n, k;
 };
-const Shape kShapes[] = {{1, 16, 32},  {1, 1, 64},   {2, 40, 96},   {3, 33, 70},  {4, 64, 128}, {5, 64, 128},
-                         {7, 48, 192}, {17, 80, 64}, {33, 32, 256}, {64, 16, 32}, {200, 48, 64}};
+const Shape kShapes[] = {{1, 16, 32},  {1, 1, 64},   {2, 40, 96},   {3, 33, 70},  {4, 64, 128},  {5, 64, 128},
+                         {7, 48, 192}, {17, 80, 64}, {33, 32, 256}, {64, 16, 32}, {200, 48, 64}, {40, 32, 2048}};
 
 constexpr Format kAllFormats[] = {Format::BF16, Format::FP8, Format::RAWINT4, Format::AMXINT4, Format::AMXINT8};
 
