@@ -154,8 +154,11 @@ std::vector<std::string> lower_words(std::string text) {
 
 constexpr size_t kMostLayers = 512;  // of all ranks together, that have lines of their own
 
-// Beside what the HTTP side knows: each layer's work and wait on every rank, and how fast the ranks could read.
-std::string rank_metrics(const std::vector<ClockReading>& readings, const std::vector<double>& rates) {
+// Beside what the HTTP side knows: each layer's work and wait on every rank, how fast the ranks could read, and when
+// each was last heard of.
+std::string rank_metrics(const ClusterRunner& runner, const std::vector<double>& rates) {
+  const std::vector<ClockReading> readings = runner.readings();
+  const std::vector<double> ages = runner.heartbeat_ages();
   std::string out;
   const auto header = [&](std::string_view name, std::string_view type, std::string_view help) {
     out += fmt::format("# HELP ktmpi_{0} {2}\n# TYPE ktmpi_{0} {1}\n", name, type, help);
@@ -178,6 +181,9 @@ std::string rank_metrics(const std::vector<ClockReading>& readings, const std::v
   for (size_t r = 0; r < rates.size(); ++r)
     if (rates[r] > 0)
       out += fmt::format("ktmpi_rank_read_limit_bytes_per_second{{rank=\"{}\"}} {:.4g}\n", r, rates[r] * 1e9);
+  header("heartbeat_age_seconds", "gauge", "Since a rank last answered; rank 0 asks every two seconds, between steps");
+  for (size_t r = 0; r < ages.size(); ++r)
+    out += fmt::format("ktmpi_heartbeat_age_seconds{{rank=\"{}\"}} {:.3f}\n", r, ages[r]);
   return out;
 }
 
@@ -266,7 +272,7 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
                         .server_info_json = to_json(run),
                         .more_metrics = [&] {
                           return to_prometheus(policy.stats()) + expert_load.to_prometheus(runner.totals()) +
-                                 rank_metrics(runner.readings(), rates);
+                                 rank_metrics(runner, rates);
                         }});
   write_url_file(run.url_file, http->url());
   log("ready: {} on {} ranks, {} tokens of KV cache, {}", run.served_model_name, transport.size(),

@@ -23,6 +23,7 @@ using Clock = std::chrono::steady_clock;
 
 // Weight of the newest decode step in the reported tokens/s.
 constexpr double kRateWeight = 0.1;
+constexpr auto kIdleInterval = std::chrono::seconds(2);
 
 int context_that_fits(const EngineConfig& config) {
   return static_cast<int>(std::min<int64_t>(config.context_length, int64_t{config.kv_blocks} * kBlockTokens));
@@ -159,7 +160,11 @@ class StepEngine final : public Engine {
   // False when a stop was requested and every request has its last emission.
   bool wait_for_work(const std::stop_token& stop) {
     std::unique_lock lock(mutex_);
-    wake_.wait(lock, [&] { return open_ > 0 || flush_ || stop.stop_requested(); });
+    while (!wake_.wait_for(lock, kIdleInterval, [&] { return open_ > 0 || flush_ || stop.stop_requested(); })) {
+      lock.unlock();
+      runner_.idle();
+      lock.lock();
+    }
     return open_ > 0 || !stop.stop_requested();
   }
 

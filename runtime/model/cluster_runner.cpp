@@ -42,7 +42,8 @@ ClusterRunner::ClusterRunner(Transport& transport, const Topology& topology, con
       config_(config),
       trunk_(trunk),
       observers_(std::move(observers)),
-      readings_(static_cast<size_t>(topology.world)) {}
+      readings_(static_cast<size_t>(topology.world)),
+      heard_(static_cast<size_t>(topology.world), Clock::now()) {}
 
 // The first trunk rank's; it comes from another rank only when rank 0 just schedules.
 StepReport ClusterRunner::report() {
@@ -83,9 +84,9 @@ std::span<const float> ClusterRunner::run(const StepPlan& asked) {
 }
 
 void ClusterRunner::note_own_clock() {
-  if (!trunk_) return;
   const std::lock_guard lock(readings_mutex_);
-  readings_[static_cast<size_t>(topology_.rank)] = trunk_->clock.reading();
+  heard_[static_cast<size_t>(topology_.rank)] = Clock::now();
+  if (trunk_) readings_[static_cast<size_t>(topology_.rank)] = trunk_->clock.reading();
 }
 
 void ClusterRunner::ask_clocks() {
@@ -98,6 +99,7 @@ void ClusterRunner::ask_clocks() {
     ClockReading reading = decode_clock_reading(room_);
     const std::lock_guard lock(readings_mutex_);
     readings_[static_cast<size_t>(rank)] = std::move(reading);
+    heard_[static_cast<size_t>(rank)] = Clock::now();
   }
   transport_.finish_sends();
   note_own_clock();
@@ -114,6 +116,15 @@ std::vector<StepTotals> ClusterRunner::totals() const {
 std::vector<ClockReading> ClusterRunner::readings() const {
   const std::lock_guard lock(readings_mutex_);
   return readings_;
+}
+
+std::vector<double> ClusterRunner::heartbeat_ages() const {
+  std::vector<double> ages;
+  const Clock::time_point now = Clock::now();
+  const std::lock_guard lock(readings_mutex_);
+  for (const Clock::time_point heard : heard_)
+    ages.push_back(std::max(0.0, std::chrono::duration<double>(now - heard).count()));
+  return ages;
 }
 
 void ClusterRunner::dismiss() {

@@ -18,11 +18,14 @@ class ClusterRunner final : public StepRunner {
 
   int vocab() const override { return config_.vocab; }
   std::span<const float> run(const StepPlan& plan) override;
+  void idle() override { ask_clocks(); }
   // Of this rank's part of a step; that of a rank 0 that only schedules is not seen.
   int64_t progress() const override { return trunk_ ? trunk_->clock.laps() : 0; }
   // Own ones up to the last step, those of others at most two seconds older.
   std::vector<StepTotals> totals() const override;
   std::vector<ClockReading> readings() const;  // likewise, with the layers
+  // Seconds since each rank last answered, by rank. Any thread may ask.
+  std::vector<double> heartbeat_ages() const;
   // Brings those of all ranks up to date; between steps, on the thread that runs them.
   void ask_clocks();
   // Lets the other ranks leave; nothing may run afterwards.
@@ -40,7 +43,8 @@ class ClusterRunner final : public StepRunner {
   std::vector<StepObserver*> observers_;
   std::vector<float> logits_;
   std::vector<std::byte> room_;
-  std::vector<ClockReading> readings_;  // by rank
+  std::vector<ClockReading> readings_;                        // by rank
+  std::vector<std::chrono::steady_clock::time_point> heard_;  // likewise: when they came
   mutable std::mutex readings_mutex_;
   std::chrono::steady_clock::time_point asked_;  // when other ranks last told theirs
 };

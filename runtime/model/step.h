@@ -54,6 +54,8 @@ class StepRunner {
   virtual int vocab() const = 0;
   // Logits (plan.logit_rows(), vocab), f32, row-major, in the order of the slices; valid until the next call.
   virtual std::span<const float> run(const StepPlan& plan) = 0;
+  // Called every two seconds, on the thread that runs steps, while there are none to run.
+  virtual void idle() {}
   // Grows while a step goes on, so that a long one is not taken for one that hangs; stays the same if nobody counts.
   // Any thread may ask.
   virtual int64_t progress() const { return 0; }

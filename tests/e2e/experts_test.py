@@ -32,6 +32,8 @@ def check_metrics(server, options):
             assert server.metric(name) > 0, f"{name} is 0 with {' '.join(options)}"
     if not hot:
         assert server.metric("ktmpi_hot_expert_pairs_total") == 0
+    for rank in range(len(server.ranks())):
+        assert server.metric(f'ktmpi_heartbeat_age_seconds{{rank="{rank}"}}') < 30
     if "--kt-max-deferred-experts-per-token" in options:
         print(f"  deferred weight: {100 * server.metric('ktmpi_deferred_weight_ratio'):.1f} %")
 

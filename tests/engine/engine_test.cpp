@@ -40,6 +40,18 @@ TEST(Engine, AnswersUntilTheLengthIsReached) {
   EXPECT_EQ(client.finish().kind, Finish::Kind::length);
 }
 
+TEST(Engine, TellsTheRunnerWhenThereIsNothingToRunAndAnswersAfterwards) {
+  Running run;
+  Client client;
+  run.start();
+
+  for (int i = 0; i < 600 && run.model().idles == 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  run.answer(ask("hello", 20), client);
+
+  EXPECT_GT(run.model().idles, 0);
+  EXPECT_EQ(client.text(), expected_text("hello", 20));
+}
+
 TEST(Engine, StopsAtEosWithoutItsText) {
   Running run(says(3, bytes("fine")));
   Client client;

@@ -59,6 +59,7 @@ class PagedFakeModel final : public StepRunner {
 
   int vocab() const override { return vocab_; }
   int64_t progress() const override { return laps; }
+  void idle() override { ++idles; }
 
   std::span<const float> run(const StepPlan& plan) override {
     if (before_step) before_step(plan);
@@ -85,6 +86,7 @@ class PagedFakeModel final : public StepRunner {
 
   std::function<void(const StepPlan&)> before_step;  // may throw
   std::atomic<int64_t> laps = 0;                     // its progress()
+  std::atomic<int> idles = 0;                        // calls of idle()
   std::atomic<int> steps{0}, prefilled{0};           // prefilled: rows of steps that are not of decode rows only
 
  private:
