@@ -29,8 +29,11 @@ std::vector<std::string> read(const std::string& bytes, size_t bytes_at_once) {
       state = reader.read(buffer);
       while (state == State::head) state = reader.read(buffer);
     }
-    if (state == State::failed) found.push_back(std::to_string(reader.error().status));
-    if (state == State::failed || found.size() >= 4) break;
+    if (found.size() >= 4) break;  // what comes next may be here already, or not yet
+    if (state == State::failed) {
+      found.push_back(std::to_string(reader.error().status));
+      break;
+    }
   }
   return found;
 }
