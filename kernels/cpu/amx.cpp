@@ -1,5 +1,5 @@
 // AMX tiles for five rows and more; below, and for everything else, AVX-512. Formats whose weights are not what a tile
-// takes are turned into tiles once for all rows that meet them.
+// takes are turned into tiles once for a block of rows (kRowBlock).
 // Compiled a second time with KT_EMULATE_TILES: the same code on tiles in software, so that it can be tested on
 // machines without AMX.
 
