@@ -54,6 +54,7 @@ LIBRARIES = {
     "pcre2.h": ["runtime/text"],
     "unicode/": ["runtime/text"],
     "xgrammar/": ["runtime/text/grammar.cpp"],
+    "fsm_builder.h": ["runtime/text/stop_automaton.cpp"],
     "histedit.h": ["launcher/line_input.cpp"],
     "png.h": ["launcher/heat_map.cpp"],
     "zip.h": ["runtime/placement/zip_archive.cpp"],

@@ -4,6 +4,15 @@
 #include <utility>
 
 namespace kt {
+namespace {
+
+StopAutomaton text_stops(const SamplingParams& sampling) {
+  StopAutomaton stops = sampling.stop_regex ? *sampling.stop_regex : StopAutomaton();
+  for (const std::string& text : sampling.stop) stops.add_text(text);
+  return stops;
+}
+
+}  // namespace
 
 Generation::Generation(const GenerateRequest& request, OnEmission on_emission, const Tokenizer& tokenizer,
                        std::span<const int32_t> eos, int max_new_tokens, uint64_t fresh_seed)
@@ -11,7 +20,7 @@ Generation::Generation(const GenerateRequest& request, OnEmission on_emission, c
       sampler_(make_sampler_state(request, eos, fresh_seed)),
       on_emission_(std::move(on_emission)),
       tokenizer_(tokenizer),
-      text_(request.sampling.stop, request.sampling.no_stop_trim),
+      text_(text_stops(request.sampling), request.sampling.no_stop_trim),
       return_logprob_(request.return_logprob),
       top_logprobs_(request.top_logprobs),
       max_new_tokens_(max_new_tokens),

@@ -11,7 +11,8 @@
 
 namespace kt {
 
-class Grammar;  // runtime/text/grammar.h
+class Grammar;        // runtime/text/grammar.h
+class StopAutomaton;  // runtime/text/stop_automaton.h
 
 // How the next token is chosen. Ranges are checked where a request enters (serve/); the sampler trusts them.
 // Order on the logits of one step, as SGLang does it: penalties, min_new_tokens, grammar, logit_bias, temperature,
@@ -29,10 +30,11 @@ struct SamplingParams {
   int max_new_tokens = -1;  // -1: as many as the context holds; the engine clamps to what fits
   int min_new_tokens = 0;
   std::vector<std::string> stop;
+  std::shared_ptr<const StopAutomaton> stop_regex;  // null: none
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;  // also ignores stop_token_ids; the end of a grammar's text is no matter of choice
   bool skip_special_tokens = true;
-  bool no_stop_trim = false;  // keep the matched stop string in the text
+  bool no_stop_trim = false;  // keep what matched stop or stop_regex in the text
 };
 
 // One sampled or given token with the natural-log probability the model gave it (raw logits: no temperature, no
@@ -60,13 +62,13 @@ struct GenerateRequest {
 struct Finish {
   enum class Kind : uint8_t { stop, length, abort, error, timeout };
   Kind kind = Kind::stop;
-  std::variant<std::monostate, int32_t, std::string> matched;  // stop token or stop string
+  std::variant<std::monostate, int32_t, std::string> matched;  // stop token, stop string or pattern
   std::string message;                                         // abort, error, timeout: why
 };
 
 // What became of a request since the last emission. The last emission of a request, and only that, has `finish`.
 struct Emission {
-  std::string text;                  // whole characters only; stop strings are held back and cut
+  std::string text;                  // whole characters only; what stops it is held back and cut
   std::vector<TokenLogprob> tokens;  // all sampled tokens of this emission, also those that show no text
   std::vector<TokenLogprob> prompt;  // from max(logprob_start, 1) on, once, with the first token
   int prompt_tokens = 0;

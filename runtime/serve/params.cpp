@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <stdexcept>
 
+#include "runtime/serve/answer_schema.h"
 #include "runtime/serve/errors.h"
+#include "runtime/text/stop_automaton.h"
 
 namespace kt {
 namespace {
@@ -38,6 +41,33 @@ void read_logit_bias(const Fields& fields, int vocab, std::vector<std::pair<int3
   }
 }
 
+// One text or a list of them.
+std::vector<std::string> read_stops(const Json& value, const std::string& path) {
+  if (!value.is_array()) return {to_string(value, path)};
+  if (value.size() > kMaxStops)
+    throw BadRequest(path, fmt::format("{}: at most {} of them, found {}", path, kMaxStops, value.size()));
+  std::vector<std::string> stops;
+  for (const Json& item : value) stops.push_back(to_string(item, path));
+  return stops;
+}
+
+void read_stop_regex(const Fields& fields, std::shared_ptr<const StopAutomaton>& stop_regex) {
+  const Json* value = fields.find("stop_regex");
+  if (!value) return;
+  const std::string path = fields.path("stop_regex");
+  const std::vector<std::string> patterns = read_stops(*value, path);
+  check_expression(fmt::format("{}", fmt::join(patterns, "|")), path);  // as long and as large as one
+  StopAutomaton stops;
+  for (const std::string& pattern : patterns) {
+    try {
+      stops.add_pattern(pattern);
+    } catch (const std::invalid_argument& e) {
+      throw BadRequest(path, fmt::format("{}: \"{}\": {}", path, pattern, e.what()));
+    }
+  }
+  stop_regex = std::make_shared<const StopAutomaton>(std::move(stops));
+}
+
 }  // namespace
 
 SamplingParams model_sampling(const ServedModel& model) {
@@ -52,22 +82,13 @@ SamplingParams model_sampling(const ServedModel& model) {
 }
 
 std::vector<std::string> read_stop(const Json& value, const std::string& path) {
-  std::vector<std::string> stop;
-  const auto add = [&](const Json& item) {
-    const std::string& text = to_string(item, path);
+  std::vector<std::string> stop = read_stops(value, path);
+  for (const std::string& text : stop) {
     if (text.empty()) throw BadRequest(path, path + ": a stop string must not be empty");
     if (text.size() > kMaxStopBytes)
       throw BadRequest(path,
                        fmt::format("{}: a stop string may have {} bytes, found {}", path, kMaxStopBytes, text.size()));
-    stop.push_back(text);
-  };
-  if (!value.is_array()) {
-    add(value);
-    return stop;
   }
-  if (value.size() > kMaxStops)
-    throw BadRequest(path, fmt::format("{}: at most {} stop strings, found {}", path, kMaxStops, value.size()));
-  for (const Json& item : value) add(item);
   return stop;
 }
 
@@ -84,6 +105,7 @@ void read_sampling(const Fields& fields, int vocab, SamplingParams& sampling) {
   fields.read("skip_special_tokens", sampling.skip_special_tokens);
   fields.read("no_stop_trim", sampling.no_stop_trim);
   if (const Json* stop = fields.find("stop")) sampling.stop = read_stop(*stop, fields.path("stop"));
+  read_stop_regex(fields, sampling.stop_regex);
   read_stop_token_ids(fields, vocab, sampling.stop_token_ids);
   read_logit_bias(fields, vocab, sampling.logit_bias);
 }
@@ -116,8 +138,8 @@ void check_token_limits(const Fields& fields, std::string_view min_name, const S
 }
 
 void refuse_unsupported(const Fields& fields) {
-  for (const char* name : {"stop_regex", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
-                           "structured_outputs", "custom_logit_processor", "functions"}) {
+  for (const char* name : {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs",
+                           "custom_logit_processor", "functions"}) {
     if (fields.find(name))
       throw BadRequest(fields.path(name),
                        fmt::format("{}: this server cannot do that; leave it out", fields.path(name)), "unsupported");

@@ -17,7 +17,7 @@ inline constexpr size_t kMaxStopTokens = 256, kMaxLogitBias = 4096;
 inline constexpr size_t kMaxIdBytes = 256, kMaxModelNameBytes = 1024, kMaxSaltBytes = 1024;
 
 // The members of a request that steer sampling and have the same name in every dialect: temperature, top_p, top_k,
-// min_p, the penalties, stop, stop_token_ids, logit_bias, ignore_eos, skip_special_tokens, no_stop_trim.
+// min_p, the penalties, stop, stop_regex, stop_token_ids, logit_bias, ignore_eos, skip_special_tokens, no_stop_trim.
 // `sampling` comes in with the defaults. Throws BadRequest.
 void read_sampling(const Fields& fields, int vocab, SamplingParams& sampling);
 

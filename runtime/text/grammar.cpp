@@ -9,11 +9,11 @@
 #include <unordered_map>
 #include <utility>
 
-#include "runtime/text/xgrammar_stop.h"
+#include "runtime/text/xgrammar_hooks.h"
 
 namespace {
 
-// Of the grammar that this thread compiles: what the library said about it, and whether somebody still waits for it.
+// Of what this thread compiles: what the library said about it, and whether somebody still waits for it.
 thread_local std::string warning;
 thread_local std::stop_token stopping;
 
@@ -26,6 +26,8 @@ namespace xgrammar {
 
 // Called from a destructor: must not throw.
 void LogMessageImpl(const std::string&, int, int, const std::string& message) { warning = message; }
+
+std::string take_warning() { return std::exchange(warning, ""); }
 
 void StopPoint() {
   if (stopping.stop_requested()) throw XGrammarError("compiling it was stopped");
@@ -118,7 +120,7 @@ GrammarCompiler::~GrammarCompiler() = default;
 
 std::shared_ptr<const Grammar> GrammarCompiler::compile(const std::string& structural_tag, std::stop_token stop) {
   if (auto cached = library_->cache.find(structural_tag)) return cached;
-  warning.clear();
+  xgrammar::take_warning();
   stopping = std::move(stop);
   std::shared_ptr<const Grammar> grammar;
   try {
@@ -127,7 +129,7 @@ std::shared_ptr<const Grammar> GrammarCompiler::compile(const std::string& struc
     throw GrammarError(e.what());
   }
   // Warnings are about what was left out of the grammar: answers would not be what was asked for.
-  if (!warning.empty()) throw GrammarError(warning);
+  if (const std::string left_out = xgrammar::take_warning(); !left_out.empty()) throw GrammarError(left_out);
   GrammarWalk walk(grammar);
   const std::span<const uint32_t> first = walk.allowed();
   if (std::all_of(first.begin(), first.end(), [](uint32_t word) { return word == 0; }))

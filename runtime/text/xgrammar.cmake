@@ -1,5 +1,6 @@
 # xgrammar's C++ core, a static library from the sources that scripts/setup unpacks. Its own CMake file wants its Python
-# binding, -flto and -Werror; what it would compile is one list of files. Headers are used in runtime/text/grammar.cpp.
+# binding, -flto and -Werror; what it would compile is one list of files. Headers are used in runtime/text/grammar.cpp
+# and, that of its automata, in runtime/text/stop_automaton.cpp.
 set(xgrammar_home ${PROJECT_SOURCE_DIR}/build/deps/xgrammar)
 if(NOT EXISTS ${xgrammar_home}/cpp/grammar_compiler.cc)
   message(FATAL_ERROR "${xgrammar_home}: xgrammar's sources are not there; run scripts/setup build")
@@ -48,7 +49,7 @@ target_include_directories(xgrammar SYSTEM
   PUBLIC ${xgrammar_home}/include ${xgrammar_home}/3rdparty/dlpack/include
   PRIVATE ${xgrammar_home}/3rdparty/picojson ${xgrammar_home}/cpp)
 set_source_files_properties(${PROJECT_BINARY_DIR}/xgrammar/grammar_compiler.cc PROPERTIES
-  COMPILE_OPTIONS "-include;${CMAKE_CURRENT_LIST_DIR}/xgrammar_stop.h")
+  COMPILE_OPTIONS "-include;${CMAKE_CURRENT_LIST_DIR}/xgrammar_hooks.h")
 # Its messages go through grammar.cpp, which makes them answers.
 target_compile_definitions(xgrammar
   PUBLIC XGRAMMAR_ENABLE_CPPTRACE=0 XGRAMMAR_ENABLE_INTERNAL_CHECK=0

@@ -13,9 +13,16 @@ struct Told {
   bool operator==(const Told&) const = default;
 };
 
+StopAutomaton at(const std::vector<std::string>& texts, const std::vector<std::string>& patterns = {}) {
+  StopAutomaton stops;
+  for (const std::string& pattern : patterns) stops.add_pattern(pattern);
+  for (const std::string& text : texts) stops.add_text(text);
+  return stops;
+}
+
 // Feeds the text in pieces of the given sizes (the last is repeated).
-Told feed(std::string_view text, std::vector<size_t> sizes, std::vector<std::string> stop, bool keep = false) {
-  AnswerText answer(std::move(stop), keep);
+Told feed(std::string_view text, std::vector<size_t> sizes, const StopAutomaton& stops, bool keep = false) {
+  AnswerText answer(stops, keep);
   std::string out;
   for (size_t i = 0; !text.empty(); ++i) {
     const size_t size = std::min(text.size(), sizes[std::min(i, sizes.size() - 1)]);
@@ -44,7 +51,7 @@ TEST(AnswerText, KeepsPartsOfCharactersBack) {
 }
 
 TEST(AnswerText, HoldsBackWhatCouldBecomeAStopString) {
-  AnswerText answer({"END"}, false);
+  AnswerText answer(at({"END"}), false);
 
   EXPECT_EQ(answer.push("abE"), "ab");
   EXPECT_EQ(answer.push("N"), "");
@@ -55,12 +62,24 @@ TEST(AnswerText, HoldsBackWhatCouldBecomeAStopString) {
 }
 
 TEST(AnswerText, CutsBeforeTheStopStringOrAfterIt) {
-  EXPECT_EQ(feed("one END two", {3}, {"END"}), (Told{"one ", "END"}));
-  EXPECT_EQ(feed("one END two", {3}, {"END"}, true), (Told{"one END", "END"}));
+  EXPECT_EQ(feed("one END two", {3}, at({"END"})), (Told{"one ", "END"}));
+  EXPECT_EQ(feed("one END two", {3}, at({"END"}), true), (Told{"one END", "END"}));
+}
+
+TEST(AnswerText, CutsWhereAPatternMatches) {
+  const StopAutomaton stops = at({}, {"\\n+[A-Z]\\w*:"});
+  EXPECT_EQ(feed("one\n\nUser: two", {3}, stops), (Told{"one", "\\n+[A-Z]\\w*:"}));
+  EXPECT_EQ(feed("one\n\nUser: two", {3}, stops, true), (Told{"one\n\nUser:", "\\n+[A-Z]\\w*:"}));
+  EXPECT_EQ(feed("one\n\nUser", {3}, stops), (Told{"one\n\nUser", std::nullopt}));
+
+  AnswerText answer(stops, false);
+  EXPECT_EQ(answer.push("one\n"), "one");
+  EXPECT_EQ(answer.push("Us"), "");
+  EXPECT_EQ(answer.push("ual x"), "\nUsual x");
 }
 
 TEST(AnswerText, SaysNothingAfterAMatch) {
-  AnswerText answer({"X"}, false);
+  AnswerText answer(at({"X"}), false);
 
   EXPECT_EQ(answer.push("aXb"), "a");
   EXPECT_EQ(answer.push("c"), "");
@@ -68,14 +87,16 @@ TEST(AnswerText, SaysNothingAfterAMatch) {
 }
 
 TEST(AnswerText, CountsTheStopStringThatIsCompleteFirst) {
-  EXPECT_EQ(feed("xabcd", {5}, {"abcd", "bc"}), (Told{"xa", "bc"}));
-  EXPECT_EQ(feed("xabc", {4}, {"bc", "abc"}), (Told{"x", "abc"}));
-  EXPECT_EQ(feed("aab", {1}, {"ab"}), (Told{"a", "ab"}));
+  EXPECT_EQ(feed("xabcd", {5}, at({"abcd", "bc"})), (Told{"xa", "bc"}));
+  EXPECT_EQ(feed("xabc", {4}, at({"bc", "abc"})), (Told{"x", "abc"}));
+  EXPECT_EQ(feed("aab", {1}, at({"ab"})), (Told{"a", "ab"}));
 }
 
-TEST(AnswerText, IgnoresAnEmptyStopString) { EXPECT_EQ(feed("abc", {1}, {""}), (Told{"abc", std::nullopt})); }
+TEST(AnswerText, IgnoresAnEmptyStopString) { EXPECT_EQ(feed("abc", {1}, at({""})), (Told{"abc", std::nullopt})); }
 
-TEST(AnswerText, FindsAStopStringInAFlushedTail) { EXPECT_EQ(feed("a\xe4", {1}, {"\ufffd"}), (Told{"a", "\ufffd"})); }
+TEST(AnswerText, FindsAStopStringInAFlushedTail) {
+  EXPECT_EQ(feed("a\xe4", {1}, at({"\ufffd"})), (Told{"a", "\ufffd"}));
+}
 
 TEST(AnswerText, DoesNotDependOnHowTokensSplitTheBytes) {
   std::mt19937 random(3);
@@ -88,7 +109,7 @@ TEST(AnswerText, DoesNotDependOnHowTokensSplitTheBytes) {
   int matched = 0;
   for (int round = 0; round < 3000; ++round) {
     const std::string text = letters(40);
-    const std::vector<std::string> stop = {letters(5), letters(6)};
+    const StopAutomaton stop = at({letters(5), letters(6)}, {letters(3) + "[ab]+" + letters(3)});
     const Told whole = feed(text, {text.size()}, stop);
     for (int split = 0; split < 3; ++split) {
       std::vector<size_t> sizes;

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "runtime/base/error.h"
+#include "runtime/text/stop_automaton.h"
 #include "tests/engine/running.h"
 
 namespace kt {
@@ -100,6 +101,20 @@ TEST(Engine, StopsAtAStopTokenOfTheRequest) {
     EXPECT_EQ(client.text(), keep ? "one." : "one");
     EXPECT_EQ(std::get<int32_t>(client.finish().matched), '.');
   }
+}
+
+TEST(Engine, StopsWhereAPatternMatchesAndCutsIt) {
+  Running run(says(3, bytes("one STOP two")));
+  Client client;
+  GenerateRequest request = ask("how", 20);
+  StopAutomaton stops;
+  stops.add_pattern(" [A-Z]{3}");
+  request.sampling.stop_regex = std::make_shared<const StopAutomaton>(std::move(stops));
+
+  run.answer(std::move(request), client);
+
+  EXPECT_EQ(client.text(), "one");
+  EXPECT_EQ(std::get<std::string>(client.finish().matched), " [A-Z]{3}");
 }
 
 TEST(Engine, StopsAtAStopStringAndCutsIt) {

@@ -5,6 +5,7 @@
 #include "runtime/serve/openai_chat.h"
 #include "runtime/serve/openai_completions.h"
 #include "runtime/serve/text_endpoints.h"
+#include "runtime/text/stop_automaton.h"
 #include "tests/serve/support.h"
 
 namespace kt {
@@ -148,7 +149,7 @@ TEST(Chat, TakesTheRequestBeforeTheModelsDefaultsBeforeOne) {
 TEST(Chat, ReadsEverySamplingParameter) {
   const SamplingParams s = chat(R"(, "top_k": 0, "min_p": 0.5, "frequency_penalty": 1, "presence_penalty": -1,
       "repetition_penalty": 1.1, "seed": 18446744073709551615, "logit_bias": {"5": -100}, "max_tokens": 9,
-      "max_completion_tokens": 7, "min_tokens": 2, "stop": "END", "stop_token_ids": [3], "ignore_eos": true,
+      "max_completion_tokens": 7, "min_tokens": 2, "stop": "END", "stop_regex": ["a+b", "[0-9]c"], "stop_token_ids": [3], "ignore_eos": true,
       "skip_special_tokens": false, "no_stop_trim": true)")
                                .requests[0]
                                .sampling;
@@ -162,6 +163,9 @@ TEST(Chat, ReadsEverySamplingParameter) {
   EXPECT_EQ(s.max_new_tokens, 7);
   EXPECT_EQ(s.min_new_tokens, 2);
   EXPECT_EQ(s.stop, std::vector<std::string>{"END"});
+  StopWalk walk(*s.stop_regex);
+  EXPECT_FALSE(walk.push('7'));
+  EXPECT_EQ(walk.push('c')->what, "[0-9]c");
   EXPECT_EQ(s.stop_token_ids, std::vector<int32_t>{3});
   EXPECT_TRUE(s.ignore_eos && !s.skip_special_tokens && s.no_stop_trim);
 }

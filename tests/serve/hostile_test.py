@@ -48,6 +48,7 @@ WRONG = {
              '{"type": "json_schema", "json_schema": {"schema": {"$ref": "http://localhost/a"}}}',
              '{"type": "json_schema", "json_schema": {"schema": {"enum": ["' + "x" * 70000 + '"]}}}',
              '{"type": "structural_tag"}'],
+    "patterns": ["1", "[1]", '"("', '"^a"', '"\\\\bword"', '"a*"', '["a", ""]', '"(a?){250}b"', '"' + "x" * 70000 + '"'],
     "regex": ["1", "[]", '"("', '"["', '"a{2,1}"', '"[z-a]"', '"' + "x" * 70000 + '"', '"' + "(" * 30000 + '"'],
     "ebnf": ["1", "[]", '"root"', '"root ::="', '"root ::= ("', '"root ::= nobody"', '"' + "x" * 70000 + '"'],
     "schema": ["1", "true", "[]", '"a"', '{"type": 5}'],
@@ -68,7 +69,7 @@ SAMPLING = {"temperature": "number", "top_p": "number", "top_k": "integer", "min
 SCHEDULING = {"priority": "integer", "timeout": "number", "cache_salt": "string", "extra_key": "string"}
 OPENAI = {**SAMPLING, **SCHEDULING, "model": "string", "n": "integer", "stream": "boolean",
           "stream_options": "object", "max_tokens": "integer", "min_tokens": "integer", "rid": "string",
-          "response_format": "form", "regex": "regex", "ebnf": "ebnf", "json_schema": "schema"}
+          "response_format": "form", "regex": "regex", "stop_regex": "patterns", "ebnf": "ebnf", "json_schema": "schema"}
 
 # Path: a good body, and the kinds of its members. A dotted name is within an object.
 ENDPOINTS = {
@@ -83,7 +84,8 @@ ENDPOINTS = {
         "return_text_in_logprobs": "boolean", "top_logprobs_num": "integer", "logprob_start_len": "integer",
         **{f"sampling_params.{name}": kind for name, kind in SAMPLING.items()},
         "sampling_params.max_new_tokens": "integer", "sampling_params.min_new_tokens": "integer",
-        "sampling_params.n": "integer", "sampling_params.regex": "regex", "sampling_params.ebnf": "ebnf",
+        "sampling_params.n": "integer", "sampling_params.regex": "regex", "sampling_params.stop_regex": "patterns",
+        "sampling_params.ebnf": "ebnf",
         "sampling_params.sampling_seed": "integer"}),
     "/v1/messages": ({"max_tokens": 5, "messages": USER}, {
         **SCHEDULING, "messages": "blocks", "max_tokens": "integer", "model": "string", "stream": "boolean",
