@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Whether `kt-gpu-prefill-token-threshold: auto` chooses the faster path: its estimates against both paths' times.
 
-    scripts/bench_prefill_path.py [--set-ups 1:1:1:BF16,...] [--prompts 64,256,...] [--rounds 5] [--quiet-prefix "chrt -f 1"]
+    scripts/bench_prefill_path.py [--set-ups 1:1:1:BF16,...] [--prompts 64,256,...] [--rounds 8] [--quiet-prefix "chrt -f 1"]
 
 A set-up is EXPERT_RANKS:TRUNK_THREADS:EXPERT_THREADS:METHOD (threads of all expert ranks together). Each is one run of
 `ktmpi bench step --compare paths` on random weights in the shapes of Qwen3-30B-A3B, cut to 2 layers of 64 experts: rank 0 times
@@ -69,7 +69,7 @@ def main():
     parser.add_argument("--program", default=os.path.join(ROOT, "build", "release", "ktmpi"))
     parser.add_argument("--set-ups", default="1:2:1:BF16,1:2:1:FP8")
     parser.add_argument("--prompts", default="64,128,256,512,768,1024")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--tie", type=float, default=0.03, help="two times that differ by less are the same")
     parser.add_argument("--quiet-prefix", default="", help="what mpirun is started with")
     a, a.options = parser.parse_known_args()

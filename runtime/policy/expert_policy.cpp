@@ -13,9 +13,10 @@ namespace {
 
 // Sizes of the prompts by which both paths are measured: this many tokens, then four times as many, up to a chunk; and
 // where the faster one changes, the size between, as often as kRefinements. Each path and size takes so many steps,
-// more while all of them together take less than kProbeSeconds.
-constexpr int kFirstProbe = 16, kRefinements = 2, kLeastProbes = 3, kMostProbes = 6;
-constexpr double kProbeSeconds = 0.4;
+// more while all of them together take less than kProbeSeconds, or kCloseSeconds where one path takes less than kClose
+// times as long as the other: there a small error is a wrong choice.
+constexpr int kFirstProbe = 16, kRefinements = 2, kLeastProbes = 3, kMostProbes = 10;
+constexpr double kProbeSeconds = 0.4, kClose = 1.3, kCloseSeconds = 10;
 
 // Of prompts: a slice of one token past the start goes on with an answer (or is a prompt's last token, which is as
 // short).
@@ -141,7 +142,10 @@ void ExpertPolicy::prepare(StepRunner& runner) {
 void ExpertPolicy::measure_paths(StepRunner& runner, int rows) {
   const StepPlan plan = probe(rows, runner.vocab());
   double fastest[] = {std::numeric_limits<double>::max(), std::numeric_limits<double>::max()}, all = 0;
-  for (int i = 0; i < kLeastProbes || (i < kMostProbes && all < kProbeSeconds); ++i)
+  const auto enough = [&] {
+    return std::max(fastest[0], fastest[1]) < kClose * std::min(fastest[0], fastest[1]) ? kCloseSeconds : kProbeSeconds;
+  };
+  for (int i = 0; i < kLeastProbes || (i < kMostProbes && all < enough()); ++i)
     for (Path path : {Path::hybrid, Path::layerwise}) {
       force(path);
       const Clock::time_point begin = Clock::now();
