@@ -134,41 +134,18 @@ inline D scaled_to_grid(V x, float scale) {
           quarter_to_grid(_mm256_castps256_ps128(x.b), s), quarter_to_grid(_mm256_extractf128_ps(x.b, 1), s)};
 }
 
-// Bytes that VPSHUFB looks up, the same in both halves.
-inline __m256i lookup(const uint8_t (&table)[16], __m256i index) {
-  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table))),
-                             index);
-}
-// FP8 values / 256 as bf16 bits. Of a normal one the lower byte is mantissa and lowest exponent bit, the upper one sign
-// and 0x38 + the exponent's other bits (kUpper); of the eight smallest numbers both need something else added.
-alignas(16) static constexpr uint8_t kUpper[16] = {0x38, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f,
-                                                   0xb8, 0xb9, 0xba, 0xbb, 0xbc, 0xbd, 0xbe, 0xbf};
-alignas(16) static constexpr uint8_t kAddUpper[16] = {0xc8, 0xff, 0xff, 0xff};  // 0x37 for 1, 2, 3; 0 for 0
-alignas(16) static constexpr uint8_t kAddLower[16] = {0x00, 0xf0, 0x60, 0x90, 0xc0, 0xd0, 0xe0, 0xf0};
-// Two lines of 16 outputs; the bytes of a word become the halves of 32 bits.
-struct LinePair {
-  __m256i a, b;
-};
-inline LinePair fp8_to_bf16(const std::byte* words) {
-  const __m256i w = _mm256_permute4x64_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(words)), 0xd8);
-  const __m256i size = _mm256_and_si256(w, _mm256_set1_epi8(0x7f));
-  const __m256i small = _mm256_min_epu8(size, _mm256_set1_epi8(8));  // 8: normal
-  const __m256i high = _mm256_and_si256(_mm256_srli_epi16(w, 4), _mm256_set1_epi8(0x0f));
-  const __m256i low = _mm256_and_si256(_mm256_slli_epi16(w, 4), _mm256_set1_epi8(static_cast<char>(0xf0)));
-  const __m256i upper = _mm256_add_epi8(lookup(kUpper, high), lookup(kAddUpper, small));
-  const __m256i lower = _mm256_add_epi8(low, lookup(kAddLower, small));
-  return {_mm256_unpacklo_epi8(lower, upper), _mm256_unpackhi_epi8(lower, upper)};
-}
-inline V line_of(LinePair x, int p) {
-  if (p % 2 == 0)
-    return {_mm256_castsi256_ps(_mm256_slli_epi32(x.a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(x.b, 16))};
-  const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
-  return {_mm256_castsi256_ps(_mm256_and_si256(x.a, high)), _mm256_castsi256_ps(_mm256_and_si256(x.b, high))};
+// FP8 values / 256, of the upper bytes of words: bytes become float16 bits, sign and 7 others in their places. VCVTPH2PS
+// reads subnormal ones too, whatever MXCSR says.
+inline V fp8_to_float(__m256i words) {
+  const __m256i halves = _mm256_and_si256(_mm256_srai_epi16(words, 1), _mm256_set1_epi16(static_cast<int16_t>(0xbf80)));
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
 }
 // The same of an FP8 tile (kernels/format/fp8.h).
 inline void load_fp8_line(const std::byte* tile, int p, V& even, V& odd) {
-  even = line_of(fp8_to_bf16(tile + p / 2 * 64), p);
-  odd = line_of(fp8_to_bf16(tile + p / 2 * 64 + 32), p);
+  const auto* words = reinterpret_cast<const __m256i*>(tile + p / 2 * 64);
+  const __m256i e = _mm256_loadu_si256(words), o = _mm256_loadu_si256(words + 1);
+  even = fp8_to_float(p % 2 ? e : _mm256_slli_epi16(e, 8));
+  odd = fp8_to_float(p % 2 ? o : _mm256_slli_epi16(o, 8));
 }
 // The same of a RAWINT4 tile (kernels/format/rawint4.h). Nibble u at bit s of a float whose other bits are those of
 // 2^(23 - s) makes it 2^(23 - s) + u.
