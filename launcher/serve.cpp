@@ -220,6 +220,7 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
     http.emplace(HttpConfig{.host = run.host,
                             .port = run.port,
                             .host_names = lower_words(run.allowed_hosts),
+                            .origins = lower_words(run.allowed_origins),
                             .api_keys = std::move(keys),
                             .admin_api_key = run.admin_api_key,
                             .version = KTMPI_VERSION,

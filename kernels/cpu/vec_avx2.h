@@ -134,8 +134,8 @@ inline D scaled_to_grid(V x, float scale) {
           quarter_to_grid(_mm256_castps256_ps128(x.b), s), quarter_to_grid(_mm256_extractf128_ps(x.b, 1), s)};
 }
 
-// FP8 values / 256, of the upper bytes of words: bytes become float16 bits, sign and 7 others in their places. VCVTPH2PS
-// reads subnormal ones too, whatever MXCSR says.
+// FP8 values / 256, of the upper bytes of words: bytes become float16 bits, sign and 7 others in their places.
+// VCVTPH2PS reads subnormal ones too, whatever MXCSR says.
 inline V fp8_to_float(__m256i words) {
   const __m256i halves = _mm256_and_si256(_mm256_srai_epi16(words, 1), _mm256_set1_epi16(static_cast<int16_t>(0xbf80)));
   return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};

@@ -47,6 +47,11 @@ std::string apply(RunConfig& config, const Setting& setting, Intent intent) {
   return "";
 }
 
+bool is_origin(std::string_view text) {
+  const size_t host = text.starts_with("http://") ? 7 : text.starts_with("https://") ? 8 : text.size();
+  return host < text.size() && text.find('/', host) == text.npos;
+}
+
 // What single options cannot tell.
 std::vector<std::string> conflicts(const RunConfig& config) {
   std::vector<std::string> problems;
@@ -58,6 +63,10 @@ std::vector<std::string> conflicts(const RunConfig& config) {
                                    *config.kt_threadpool_count, nodes));
   if (config.expert_distribution_recorder_buffer_size == 0)
     problems.push_back("expert-distribution-recorder-buffer-size: expected steps, or -1 for all, found 0");
+  for (const std::string_view origin : split(config.allowed_origins, ','))
+    if (!is_origin(origin))
+      problems.push_back(
+          fmt::format("allowed-origins: expected http:// or https:// and a host, without a path, found '{}'", origin));
   const std::string& threshold = config.kt_gpu_prefill_token_threshold;
   const bool number =
       !threshold.empty() && threshold.size() < 10 && threshold.find_first_not_of("0123456789") == std::string::npos;

@@ -21,7 +21,8 @@ struct RunConfig {
   std::optional<int> context_length;
   // serving
   std::string host = "127.0.0.1";
-  std::string allowed_hosts;  // names, split by commas
+  std::string allowed_hosts;    // names, split by commas
+  std::string allowed_origins;  // likewise
   int port = 30000;
   std::string api_key, api_key_file, admin_api_key;
   std::string url_file;

@@ -11,6 +11,8 @@
 #include <iterator>
 #include <utility>
 
+#include "runtime/serve/origin.h"
+
 namespace kt {
 namespace {
 
@@ -54,6 +56,17 @@ std::string_view reason_of(int status) {
 std::string status_line(int status, bool keep_alive) {
   return fmt::format("HTTP/1.1 {} {}\r\nDate: {:%a, %d %b %Y %H:%M:%S GMT}\r\nConnection: {}\r\n", status,
                      reason_of(status), fmt::gmtime(std::time(nullptr)), keep_alive ? "keep-alive" : "close");
+}
+
+// What lets a page of an allowed origin read the answer (CORS, https://fetch.spec.whatwg.org/#http-cors-protocol).
+std::string cors_headers(const HttpRequest& request, const HttpConfig& config) {
+  if (!is_allowed_origin(request.origin, config.origins)) return "";
+  std::string headers = fmt::format("Access-Control-Allow-Origin: {}\r\nVary: Origin\r\n", request.origin);
+  if (request.method == "OPTIONS")
+    headers += "Access-Control-Allow-Methods: GET, POST\r\nAccess-Control-Max-Age: 600\r\n";
+  if (!request.preflight_headers.empty())
+    headers += fmt::format("Access-Control-Allow-Headers: {}\r\n", request.preflight_headers);
+  return headers;
 }
 
 }  // namespace
@@ -142,6 +155,7 @@ bool Connection::on_head() {
   const HttpRequest& request = reader_.request();
   head_only_ = request.method == "HEAD";
   http_1_0_ = request.http_1_0;
+  cors_ = cors_headers(request, config_);
   if (const std::optional<HttpResponse> refusal = events_.on_head(request)) {
     begin_answer(request.keep_alive && !reader_.has_body());  // a body that nobody reads ends the connection
     reader_.reset();
@@ -162,7 +176,10 @@ void Connection::on_deadline() {
 }
 
 void Connection::refuse(const ApiError& error) {
-  if (!reader_.has_head()) head_only_ = http_1_0_ = false;
+  if (!reader_.has_head()) {
+    head_only_ = http_1_0_ = false;
+    cors_.clear();
+  }
   begin_answer(false);
   respond(error_response(error));
 }
@@ -178,6 +195,7 @@ void Connection::begin_answer(bool keep_alive) {
 void Connection::respond(const HttpResponse& response) {
   if (closed_) return;
   pending_ += status_line(response.status, keep_alive_);
+  pending_ += cors_;
   const auto out = std::back_inserter(pending_);
   if (response.status != 204)
     fmt::format_to(out, "Content-Type: {}\r\nContent-Length: {}\r\n", response.content_type, response.body.size());
@@ -199,6 +217,7 @@ void Connection::begin_stream() {
   chunked_ = !http_1_0_;
   if (!chunked_) keep_alive_ = false;
   pending_ += status_line(200, keep_alive_);
+  pending_ += cors_;
   pending_ += "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n";
   if (chunked_) pending_ += "Transfer-Encoding: chunked\r\n";
   pending_ += "\r\n";

@@ -80,6 +80,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool reading_ = false, writing_ = false, advancing_ = false;
   bool busy_ = false;                                              // a request is being answered
   bool keep_alive_ = true, head_only_ = false, http_1_0_ = false;  // of that request
+  std::string cors_;                                               // header lines of its answer
   bool chunked_ = false;                                           // of that answer
   bool eof_ = false;                                               // the client sends no more
   bool closing_ = false;                                           // no more requests; close when all is written

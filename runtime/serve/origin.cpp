@@ -18,10 +18,15 @@ bool is_address(std::string_view name) {
 
 bool is_loopback(std::string_view name) { return name.starts_with("127.") || name == "localhost" || name == "::1"; }
 
-bool names_us(std::string_view host, const OwnNames& names) {
-  std::string name(without_port(host));
-  std::transform(name.begin(), name.end(), name.begin(),
+std::string lower_case(std::string_view text) {
+  std::string lower(text);
+  std::transform(lower.begin(), lower.end(), lower.begin(),
                  [](char c) { return c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c; });
+  return lower;
+}
+
+bool names_us(std::string_view host, const OwnNames& names) {
+  const std::string name = lower_case(without_port(host));
   return is_address(name) || name == "localhost" || name == names.listens_on ||
          std::find(names.others.begin(), names.others.end(), name) != names.others.end();
 }
@@ -36,6 +41,10 @@ bool is_same_origin(std::string_view origin, std::string_view host, const OwnNam
   const size_t scheme_end = origin.find("://");
   if (scheme_end == origin.npos || origin.substr(scheme_end + 3) != host) return false;
   return names_us(host, names);
+}
+
+bool is_allowed_origin(std::string_view origin, std::span<const std::string> origins) {
+  return std::find(origins.begin(), origins.end(), lower_case(origin)) != origins.end();
 }
 
 }  // namespace kt

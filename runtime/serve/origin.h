@@ -21,4 +21,7 @@ bool is_own_host(std::string_view host, const OwnNames& names);
 // that is one of our names.
 bool is_same_origin(std::string_view origin, std::string_view host, const OwnNames& names);
 
+// Whether `origin` is one of `origins`, which are in lower case.
+bool is_allowed_origin(std::string_view origin, std::span<const std::string> origins);
+
 }  // namespace kt

@@ -311,8 +311,12 @@ std::variant<const Route*, HttpResponse> find_route(const HttpRequest& request, 
                               "with --allowed-hosts",
                               request.host),
                   "host_refused");
-  if (!request.origin.empty() && !is_same_origin(request.origin, request.host, names))
-    return refuse(403, fmt::format("requests from pages of {} are refused", request.origin), "origin_refused");
+  if (!request.origin.empty() && !is_same_origin(request.origin, request.host, names) &&
+      !is_allowed_origin(request.origin, service.config.origins))
+    return refuse(403,
+                  fmt::format("requests from pages of {} are refused; start the server with --allowed-origins for them",
+                              request.origin),
+                  "origin_refused");
 
   const bool options = request.method == "OPTIONS";
   if (!options && !may(request, known ? route->access : Route::Access::user, service.config))

@@ -60,6 +60,7 @@ struct HttpConfig {
   std::string host = "127.0.0.1";
   int port = 30000;                     // 0: any free one
   std::vector<std::string> host_names;  // further names of ours in Host and Origin, in lower case
+  std::vector<std::string> origins;     // whose pages may ask too, in lower case
   std::vector<std::string> api_keys;    // any of them opens what users may do; none: everybody may
   std::string admin_api_key;
   std::string version = "0.1.0";
@@ -90,7 +91,8 @@ struct HttpRequest {
   std::string method;  // "GET"
   std::string path;    // percent-decoded, without the query
   std::string host, origin, content_type, authorization, api_key_header, timeout_header;
-  std::string client;  // whose it is: the key where keys are asked for, else the address
+  std::string preflight_headers;  // those that a page of another origin wants to send
+  std::string client;             // whose it is: the key where keys are asked for, else the address
   std::string body;
   bool keep_alive = true;
   bool http_1_0 = false;

@@ -126,6 +126,14 @@ TEST(Values, AreCheckedForTypeAndRange) {
               HasSubstr("expected one of auto, dummy (the nearest is dummy), found 'dumy'"));
 }
 
+TEST(Values, OriginsHaveASchemeAndNoPath) {
+  EXPECT_EQ(parse({"--model", "m", "--allowed-origins", "https://a.example,http://localhost:5173"}).allowed_origins,
+            "https://a.example,http://localhost:5173");
+  for (const char* origin : {"*", "a.example", "https://", "https://a.example/", "ftp://a.example"})
+    EXPECT_THAT(error_of({"--model", "m", "--allowed-origins", origin}), HasSubstr("allowed-origins: expected http://"))
+        << origin;
+}
+
 TEST(Values, AnEmptyTextIsRefusedBecauseAnEmptyKeyWouldOpenTheDoor) {
   EXPECT_THAT(error_of({"--model", "m", "--api-key", ""}), HasSubstr("api-key: expected a text that is not empty"));
 }

@@ -390,6 +390,31 @@ TEST(Http, NoPageOfAnotherOriginIsLetIn) {
   EXPECT_EQ(running.ask(get("/v1/models")).find("Access-Control-Allow"), std::string::npos);
 }
 
+TEST(Http, PagesOfAllowedOriginsAreLetIn) {
+  HttpConfig config = on_any_port();
+  config.origins = {"https://chat.example"};
+  const Running running(config);
+  const std::string from_page = "Host: localhost\r\nOrigin: https://Chat.example\r\n";
+  const std::string preflight = running.ask("OPTIONS /v1/chat/completions HTTP/1.1\r\n" + from_page +
+                                            "Access-Control-Request-Method: POST\r\n"
+                                            "Access-Control-Request-Headers: authorization,content-type\r\n\r\n");
+  EXPECT_EQ(status_of(preflight), 204);
+  for (const char* header :
+       {"Access-Control-Allow-Origin: https://Chat.example\r\n", "Vary: Origin\r\n",
+        "Access-Control-Allow-Methods: GET, POST\r\n", "Access-Control-Allow-Headers: authorization,content-type\r\n"})
+    EXPECT_NE(preflight.find(header), preflight.npos) << header;
+  const std::string models = running.ask("GET /v1/models HTTP/1.1\r\n" + from_page + "\r\n");
+  EXPECT_EQ(status_of(models), 200);
+  EXPECT_NE(models.find("Access-Control-Allow-Origin: https://Chat.example\r\n"), models.npos);
+  const std::string missing = running.ask("GET /nothing HTTP/1.1\r\n" + from_page + "\r\n");
+  EXPECT_EQ(status_of(missing), 404);
+  EXPECT_NE(missing.find("Access-Control-Allow-Origin"), missing.npos);
+  const std::string evil = running.ask(get("/v1/models", "Origin: https://evil.chat.example\r\n"));
+  EXPECT_EQ(status_of(evil), 403);
+  EXPECT_EQ(evil.find("Access-Control"), evil.npos);
+  EXPECT_EQ(running.ask(get("/v1/models")).find("Access-Control"), std::string::npos);
+}
+
 TEST(Http, HealthGenerateGivesUpOnASilentEngine) {
   HttpConfig config = on_any_port();
   config.health_timeout_s = 0.1;
