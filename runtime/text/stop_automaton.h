@@ -14,12 +14,13 @@ class StopAutomaton {
  public:
   // Taken literally. An empty text ends nothing.
   void add_text(std::string_view text);
-  // A regular expression as in the field `regex` (docs/structured.md), found anywhere in the text; `.` is any character
-  // but a newline. Throws std::invalid_argument for one that is malformed, asks what an automaton cannot do (anchors,
-  // word boundaries, looking ahead or behind, references), matches the empty text, or is larger than kMaxEdges.
+  // A regular expression as in the field `regex` (docs/structured.md), found anywhere in the text, where `.` is any
+  // character but a newline. Throws std::invalid_argument for one that is malformed, asks what an automaton cannot do
+  // (anchors, word boundaries, looking ahead or behind, references), matches the empty text, or is larger than
+  // kMaxEdges.
   void add_pattern(const std::string& pattern);
 
-  // Edges of all patterns together. A byte of text costs at most a look at each, here about 10 us.
+  // Edges of all patterns together. A byte of text costs at most a look at each.
   static constexpr size_t kMaxEdges = 16384;
 
  private:

@@ -149,8 +149,8 @@ TEST(Chat, TakesTheRequestBeforeTheModelsDefaultsBeforeOne) {
 TEST(Chat, ReadsEverySamplingParameter) {
   const SamplingParams s = chat(R"(, "top_k": 0, "min_p": 0.5, "frequency_penalty": 1, "presence_penalty": -1,
       "repetition_penalty": 1.1, "seed": 18446744073709551615, "logit_bias": {"5": -100}, "max_tokens": 9,
-      "max_completion_tokens": 7, "min_tokens": 2, "stop": "END", "stop_regex": ["a+b", "[0-9]c"], "stop_token_ids": [3], "ignore_eos": true,
-      "skip_special_tokens": false, "no_stop_trim": true)")
+      "max_completion_tokens": 7, "min_tokens": 2, "stop": "END", "stop_regex": ["a+b", "[0-9]c"],
+      "stop_token_ids": [3], "ignore_eos": true, "skip_special_tokens": false, "no_stop_trim": true)")
                                .requests[0]
                                .sampling;
   EXPECT_EQ(s.top_k, -1);
