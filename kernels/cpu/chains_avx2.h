@@ -1,8 +1,9 @@
 // Chains in AVX2's sixteen registers. Included after loops.h.
 //
 // The sums of one tile stay in registers: of one row and two panels, or two rows and one panel, the even and the odd
-// ones together; of up to six rows first the even ones, then the odd ones (twelve registers of sums, two of weights,
-// one input in all lanes). What adds up over tiles and groups lies in memory, which the L1 cache holds.
+// ones together; of up to five rows first the even ones, then the odd ones (ten registers of sums, two of weights, one
+// input in all lanes; with a sixth row g++ keeps sums in memory). What adds up over tiles and groups lies in memory,
+// which the L1 cache holds.
 
 // Inputs of R rows of a tile, for one lane each: a compiler that sees registers would shuffle them instead.
 template <int R>
@@ -20,39 +21,70 @@ template <int R>
   asm volatile("" : "+m"(in));
 }
 
-// part[r][j..] += even + odd sum of the tile at `at`, for W panels. Four lines are unrolled: of more, g++ keeps too
-// much at hand.
+// x in all lanes, read where this is written: g++ would read many at once, and keep sums in memory for it.
+[[gnu::always_inline]] inline V broadcast(const float& x) {
+  __m256 v;
+  asm volatile("vbroadcastss %1, %0" : "=x"(v) : "m"(x));
+  return {v, v};
+}
+
+// even and odd sums of RAWINT4 tiles that are turned into floats four lines at a time, for which there are registers
+// enough beside up to eight sums.
+template <int W, int R>
+[[gnu::always_inline]] inline void add_int4_lines(const std::byte* const (&tiles)[W], const FloatInputs<R>& in,
+                                                  V (&even)[R][W], V (&odd)[R][W]) {
+#pragma GCC unroll 1
+  for (int q = 0; q < 4; ++q)
+    for (int w = 0; w < W; ++w) {
+      Int4Lines a = load_int4_lines(tiles[w] + q * 64), b = load_int4_lines(tiles[w] + q * 64 + 32);
+      keep(a), keep(b);
+#pragma GCC unroll 4
+      for (int p = 0; p < 4; ++p) {
+        const V we = {int4_to_float(a, p, 0), int4_to_float(b, p, 0)};
+        for (int r = 0; r < R; ++r) even[r][w] = fma(broadcast(in.even[r][4 * q + p]), we, even[r][w]);
+        const V wo = {int4_to_float(a, p, 1), int4_to_float(b, p, 1)};
+        for (int r = 0; r < R; ++r) odd[r][w] = fma(broadcast(in.odd[r][4 * q + p]), wo, odd[r][w]);
+      }
+    }
+}
+
+// part[r][j..] += even + odd sum of the tile at `at`, for W panels. Only lines that are read together are unrolled: of
+// more, g++ keeps too much at hand.
 template <class F, int W, int R, int P>
 [[gnu::always_inline]] inline void add_tile(const std::byte* const* weights, int64_t at, int j,
                                             const FloatInputs<R>& in, V (&part)[R][P]) {
-  constexpr bool kTogether = R * W <= 2;
-  constexpr int kQuarter = F::kTileBytes / 4;
+  constexpr bool kTogether = R * W <= 2, kInt4 = F::kTileBytes == RawInt4Lines::kTileBytes;
+  constexpr int kLines = kInt4 ? 4 : 2, kParts = kTileK / 2 / kLines, kPartBytes = F::kTileBytes / kParts;
   const std::byte* tiles[W];
   for (int w = 0; w < W; ++w) tiles[w] = weights[j + w] + at;
   V even[R][W], odd[R][W];
   for (int r = 0; r < R; ++r)
     for (int w = 0; w < W; ++w) even[r][w] = odd[r][w] = splat(0.0f);
+  if constexpr (kTogether && kInt4) {
+    add_int4_lines(tiles, in, even, odd);
+  } else {
 #pragma GCC unroll 1
-  for (int q = 0; q < 4; ++q)
+    for (int q = 0; q < kParts; ++q)
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; ++p)
-      for (int w = 0; w < W; ++w) {
-        V we, wo;
-        F::line(tiles[w] + q * kQuarter, p, we, wo);
-        for (int r = 0; r < R; ++r) {
-          even[r][w] = fma(splat(in.even[r][4 * q + p]), we, even[r][w]);
-          if (kTogether) odd[r][w] = fma(splat(in.odd[r][4 * q + p]), wo, odd[r][w]);
+      for (int p = 0; p < kLines; ++p)
+        for (int w = 0; w < W; ++w) {
+          V we, wo;
+          F::line(tiles[w] + q * kPartBytes, p, we, wo);
+          for (int r = 0; r < R; ++r) {
+            even[r][w] = fma(broadcast(in.even[r][kLines * q + p]), we, even[r][w]);
+            if (kTogether) odd[r][w] = fma(broadcast(in.odd[r][kLines * q + p]), wo, odd[r][w]);
+          }
         }
-      }
 #pragma GCC unroll 1
-  for (int q = 0; !kTogether && q < 4; ++q)
+    for (int q = 0; !kTogether && q < kParts; ++q)
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; ++p)
-      for (int w = 0; w < W; ++w) {
-        V we, wo;
-        F::line(tiles[w] + q * kQuarter, p, we, wo);
-        for (int r = 0; r < R; ++r) odd[r][w] = fma(splat(in.odd[r][4 * q + p]), wo, odd[r][w]);
-      }
+      for (int p = 0; p < kLines; ++p)
+        for (int w = 0; w < W; ++w) {
+          V we, wo;
+          F::line(tiles[w] + q * kPartBytes, p, we, wo);
+          for (int r = 0; r < R; ++r) odd[r][w] = fma(broadcast(in.odd[r][kLines * q + p]), wo, odd[r][w]);
+        }
+  }
   for (int r = 0; r < R; ++r)
     for (int w = 0; w < W; ++w) part[r][j + w] = add(part[r][j + w], add(even[r][w], odd[r][w]));
 }
@@ -60,9 +92,8 @@ template <class F, int W, int R, int P>
 // acc[r][j][16] = result for row r and panel j. Weights: how tiles are read: by F, or as bf16 tiles made from it.
 template <class F, class Weights, int R, int P>
 inline void float_chains(const ChainJob& job, int row, int panel, float* acc, int64_t acc_row) {
-  // Turning FP8 and int4 into floats takes registers too, and longer than one panel's multiply-adds wait for each
-  // other.
-  constexpr int kWide = R == 1 && P % 2 == 0 && Weights::kTileBytes == Bf16Lines::kTileBytes ? 2 : 1;
+  // Turning FP8 into floats takes longer than one panel's multiply-adds wait for each other.
+  constexpr int kWide = R == 1 && P % 2 == 0 && Weights::kTileBytes != Fp8Lines::kTileBytes ? 2 : 1;
   const bf16* x[R];
   for (int r = 0; r < R; ++r) x[r] = job.x.row(job.first + row + r);
   const std::byte* const* panels = job.panels + panel;
@@ -93,7 +124,8 @@ inline void float_chains(const ChainJob& job, int row, int panel, float* acc, in
       }
     }
     for (int j = 0; j < P; ++j) {
-      const V scale = F::scale(panels[j] + scales_at + g * F::kScaleBytes);
+      V scale = F::scale(panels[j] + scales_at + g * F::kScaleBytes);
+      if (F::kTileBytes == RawInt4Lines::kTileBytes) scale = mul(scale, splat(1.0f / kInt4Factor));
       for (int r = 0; r < R; ++r) sum[r][j] = F::kScaleBytes ? fma(scale, part[r][j], sum[r][j]) : part[r][j];
     }
   }
@@ -102,7 +134,7 @@ inline void float_chains(const ChainJob& job, int row, int panel, float* acc, in
 }
 
 // FP8 and int4 tiles are turned into bf16 tiles, which is exact, when there are rows enough to use them more than once.
-constexpr int kFewestMadeRows = 7;
+constexpr int kFewestMadeRows = 6;
 thread_local Scratch made_scratch;
 
 // Line p of a bf16 tile, the inverse of load_line.
@@ -118,7 +150,7 @@ thread_local Scratch made_scratch;
 
 template <class F>
 struct FloatChains {
-  static constexpr int kRows = kBlockRows, kRowUnit = 1, kMaxPanels = F::kStreams;
+  static constexpr int kRows = 5, kRowUnit = 1, kMaxPanels = F::kStreams;
   static int panels(int rows) { return VectorChains<F>::panels(rows); }
 
   static const std::byte* make(const PackedMatrix& w, const std::byte* const* panels, int count, int rows) {
@@ -175,6 +207,7 @@ struct Avx2Products {
     I sums[R];
     if constexpr (kKeepsOffset<F>) {
       for (int r = 0; r < R; ++r) sums[r] = zero_i();
+#pragma GCC unroll 1
       for (int p = 0; p < 4; ++p)
         for (int half = 0; half < 8; half += 4) {  // the low nibbles of 64 bytes, and the high ones
           const Line w = F::line(tile + p * 64, half);
