@@ -160,7 +160,7 @@ inline Int4Lines load_int4_lines(const std::byte* half) {
 }
 // The even (0) or odd (1) inputs' weights of line p times 2^28: an integer whose upper byte is theirs, converted, which
 // is one instruction less than a subtraction from bits put into a float. The scale takes the factor out again: powers
-// of two commute with rounding, for inputs below 2^90 and scales above 2^-98.
+// of two commute with rounding unless something overflows or is too small for a float.
 constexpr float kInt4Factor = 0x1p28f;
 inline __m256 int4_to_float(Int4Lines x, int p, int odd) {
   const __m256i byte1 = _mm256_set_epi32(0x0d808080, 0x09808080, 0x05808080, 0x01808080,  //

@@ -11,7 +11,8 @@ namespace kt {
 // tile, so the scale is applied to the group's sum and no weight is ever rounded. A 64-byte vector i (i = 0..3) of a
 // tile holds lines 4i..4i+3 as 32 words [out 0: even, odd][out 1: even, odd]...; nibble b of a word, lowest first,
 // belongs to line 4i + b (line p: inputs 2p and 2p+1). Scales: 16 bf16, one per output.
-// Error: that of a bf16 chain of 32 per group, plus one rounding per group.
+// Error: that of a bf16 chain of 32 per group, plus one rounding per group. AVX2 sums at a larger scale: its bits are
+// the others' for inputs that are zero or from 2^-119 to 2^90.
 struct RawInt4Format {
   static constexpr Format kFormat = Format::RAWINT4;
 

@@ -167,6 +167,29 @@ TEST_P(EveryTable, MatmulHasTheReferencesBitsInEveryFormat) {
     }
 }
 
+// The range that kernels/format/rawint4.h gives.
+TEST_P(EveryTable, RawInt4HasTheReferencesBitsForTheSmallestAndLargestInputs) {
+  const int n = 32, k = 256;
+  const Packed w = pack(halves(static_cast<size_t>(n) * k, 0.1f), n, k, Format::RAWINT4);
+  for (const int exponent : {-119, 89})
+    for (const int rows : {1, 2, 5, 12}) {
+      SCOPED_TRACE(testing::Message() << "inputs of 2^" << exponent << ", " << rows << " rows");
+      std::vector<bf16> x(static_cast<size_t>(rows) * k);
+      for (bf16& v : x) {
+        v = to_bf16(std::ldexp(1.0f + static_cast<float>(random_() % 128) / 128, exponent));
+        if (random_() % 2) v ^= 0x8000;
+        if (random_() % 8 == 0) v = 0;
+      }
+      std::vector<float> out(static_cast<size_t>(rows) * n), expected(out);
+      const Inputs in = inputs(x, rows, k, 1);
+
+      ref().matmul(in.view, w.matrix, 0, w.matrix.panels(), expected.data(), n);
+      ops().matmul(in.view, w.matrix, 0, w.matrix.panels(), out.data(), n);
+
+      expect_same_bits(out, expected);
+    }
+}
+
 TEST_P(EveryTable, EveryFp8CodeHasItsValueAtEveryPlace) {
   const int n = kPanel, k = kTileK;
   PackedMatrix m{.format = Format::FP8, .n = n, .k = k, .group_tiles = 1};
