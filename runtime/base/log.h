@@ -1,6 +1,6 @@
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <string>
 #include <string_view>
@@ -17,7 +17,7 @@ void log_line(std::string_view line);
 
 template <class... Args>
 void log(fmt::format_string<Args...> format, Args&&... args) {
-  log_line(fmt::format(format, std::forward<Args>(args)...));
+  log_line(fmt::vformat(fmt::string_view(format), fmt::make_format_args(args...)));
 }
 
 }  // namespace kt
