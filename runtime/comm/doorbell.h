@@ -33,29 +33,32 @@ struct Patience {
   std::chrono::microseconds spin{20};
   std::chrono::microseconds yield{200};     // spinning included
   std::chrono::microseconds sleep{50'000};  // longest sleep without a look; bounds the delay of what nobody rings for
+  std::chrono::milliseconds limit{0};       // of the whole wait; zero: none
 };
 
-// Waits until arrived() is true: spins, then yields the core, then sleeps on the bell.
+// Waits until arrived() is true: spins, then yields the core, then sleeps on the bell. False: it took longer than the
+// limit.
 template <class Arrived>
-void staged_wait(Doorbell& bell, const Patience& patience, Arrived arrived) {
+bool staged_wait(Doorbell& bell, const Patience& patience, Arrived arrived) {
   using Clock = std::chrono::steady_clock;
-  if (arrived()) return;
+  if (arrived()) return true;
   const Clock::time_point start = Clock::now();
   for (;;) {
     const auto waited = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start);
+    if (patience.limit.count() && waited > patience.limit) return false;
     if (waited < patience.spin) {
       __builtin_ia32_pause();
-      if (arrived()) return;
+      if (arrived()) return true;
     } else if (waited < patience.yield) {
       sched_yield();
-      if (arrived()) return;
+      if (arrived()) return true;
     } else {
       const uint32_t heard = bell.listen();
       const bool now = arrived();
       // A quarter of the time waited so far: what nobody rings for is late by 25 % at most, and idling stays cheap.
       if (!now) bell.sleep(heard, std::min(patience.sleep, waited / 4));
       bell.stop_listening();
-      if (now) return;
+      if (now) return true;
     }
   }
 }

@@ -1,16 +1,18 @@
 #include <mpi.h>
 
 #include <algorithm>
-#include <climits>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <new>
+#include <optional>
 #include <thread>
 
 #include "runtime/base/error.h"
 #include "runtime/comm/collectives.h"
 #include "runtime/comm/doorbell.h"
+#include "runtime/comm/pieces.h"
 #include "runtime/comm/transport.h"
 
 namespace kt {
@@ -33,9 +35,6 @@ namespace {
 // shared memory), so their receiver rings the sender.
 constexpr size_t kSurelyEagerBytes = 1024;
 
-// MPI counts in int. The largest message of a step is far smaller (8192 rows of 7168 doubles: 0.45 GiB).
-constexpr size_t kMaxBytes = INT_MAX;
-
 // Completed requests are forgotten when this many have gathered.
 constexpr size_t kManyRequests = 256;
 
@@ -48,65 +47,88 @@ constexpr Patience kPatienceAcrossNodes{.yield = std::chrono::milliseconds(10), 
 // lightly.
 constexpr Patience kPatienceInTransfer{.yield = std::chrono::milliseconds(20), .sleep = std::chrono::microseconds(50)};
 
-// One bell for every rank of this node, in memory that MPI shares among them and frees also after a crash.
-class NodeBells {
+// The ranks of this machine: those that MPI says share memory, and that bear the same KTMPI_NODE.
+class NodeComm {
  public:
-  explicit NodeBells(MPI_Comm world) {
-    KT_MPI(MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node_));
-    int rank = 0, size = 0;
-    KT_MPI(MPI_Comm_rank(node_, &rank));
+  explicit NodeComm(MPI_Comm world) {
+    MPI_Comm sharing = MPI_COMM_NULL;
+    KT_MPI(MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &sharing));
+    split_by_name(sharing);
+    MPI_Comm_free(&sharing);
+    int world_rank = 0, size = 0;
+    KT_MPI(MPI_Comm_rank(world, &world_rank));
     KT_MPI(MPI_Comm_size(node_, &size));
-    Doorbell* mine = nullptr;
-    KT_MPI(MPI_Win_allocate_shared(2 * sizeof(Doorbell), 1, MPI_INFO_NULL, node_, &mine, &window_));
-    for (int r = 0; r < size; ++r) {
-      MPI_Aint bytes = 0;
-      int unit = 0;
-      void* memory = nullptr;
-      KT_MPI(MPI_Win_shared_query(window_, r, &bytes, &unit, &memory));
-      bells_.push_back(aligned(memory));
-    }
-    new (bells_[static_cast<size_t>(rank)]) Doorbell();
-    KT_MPI(MPI_Barrier(node_));
-    assign_world_ranks(world, size);
+    members_.resize(static_cast<size_t>(size));
+    KT_MPI(MPI_Allgather(&world_rank, 1, MPI_INT, members_.data(), 1, MPI_INT, node_));
   }
-  NodeBells(const NodeBells&) = delete;
-  NodeBells& operator=(const NodeBells&) = delete;
+  NodeComm(const NodeComm&) = delete;
+  NodeComm& operator=(const NodeComm&) = delete;
 
-  // Collective over the node, before MPI_Finalize.
-  void free() {
-    MPI_Win_free(&window_);
-    MPI_Comm_free(&node_);
+  void free() { MPI_Comm_free(&node_); }  // collective over the node, before MPI_Finalize
+
+  std::span<const int> members() const { return members_; }  // world ranks, ascending
+
+  // Of every rank here so many bytes that all of them see.
+  NodeMemory share(size_t bytes, int world_size) const {
+    uint64_t mine = bytes;
+    std::vector<uint64_t> all(members_.size());
+    KT_MPI(MPI_Allgather(&mine, 1, MPI_UINT64_T, all.data(), 1, MPI_UINT64_T, node_));
+    const std::vector<size_t> sizes(all.begin(), all.end()), offsets = part_offsets(sizes);
+    const std::shared_ptr<void> mapping = map_together(offsets.back());
+    std::vector<std::span<std::byte>> part_of(static_cast<size_t>(world_size));
+    for (size_t i = 0; i < members_.size(); ++i)
+      if (sizes[i])
+        part_of[static_cast<size_t>(members_[i])] = {static_cast<std::byte*>(mapping.get()) + offsets[i], sizes[i]};
+    return {std::move(part_of), mapping};
   }
-
-  // Lowest world rank of this node: names the node.
-  int first_world_rank() const { return first_world_rank_; }
-  int ranks_here() const { return static_cast<int>(bells_.size()); }
-  // Null for ranks of other nodes.
-  Doorbell* of(int world_rank) const { return by_world_rank_[static_cast<size_t>(world_rank)]; }
 
  private:
-  // MPI promises no alignment; the segment has room for a second bell, so that an aligned one fits.
-  static Doorbell* aligned(void* memory) {
-    const auto address = reinterpret_cast<uintptr_t>(memory);
-    return reinterpret_cast<Doorbell*>((address + alignof(Doorbell) - 1) / alignof(Doorbell) * alignof(Doorbell));
+  void split_by_name(MPI_Comm sharing) {
+    const char* given = std::getenv("KTMPI_NODE");
+    std::array<char, 64> name{};
+    if (given) std::snprintf(name.data(), name.size(), "%s", given);
+    int size = 0;
+    KT_MPI(MPI_Comm_size(sharing, &size));
+    std::vector<std::array<char, 64>> names(static_cast<size_t>(size));
+    constexpr int kBytes = static_cast<int>(sizeof name);
+    KT_MPI(MPI_Allgather(name.data(), kBytes, MPI_CHAR, names.data(), kBytes, MPI_CHAR, sharing));
+    const int colour = static_cast<int>(std::find(names.begin(), names.end(), name) - names.begin());
+    KT_MPI(MPI_Comm_split(sharing, colour, 0, &node_));
   }
 
-  void assign_world_ranks(MPI_Comm world, int size) {
-    int world_size = 0, world_rank = 0;
-    KT_MPI(MPI_Comm_size(world, &world_size));
-    KT_MPI(MPI_Comm_rank(world, &world_rank));
-    std::vector<int> members(static_cast<size_t>(size));
-    KT_MPI(MPI_Allgather(&world_rank, 1, MPI_INT, members.data(), 1, MPI_INT, node_));
-    by_world_rank_.assign(static_cast<size_t>(world_size), nullptr);
-    for (size_t i = 0; i < members.size(); ++i) by_world_rank_[static_cast<size_t>(members[i])] = bells_[i];
-    first_world_rank_ = *std::min_element(members.begin(), members.end());
+  // A failure on one rank is one on all.
+  std::shared_ptr<void> map_together(size_t bytes) const {
+    if (bytes == 0) return nullptr;
+    std::optional<MemoryFile> file;
+    std::shared_ptr<void> mapping;
+    std::string failure;
+    std::array<long, 2> id{};
+    const auto attempt = [&](auto&& work) {
+      try {
+        work();
+      } catch (const Error& error) {
+        failure = error.what();
+      }
+      int mine = failure.empty() ? 0 : 1, any = 0;
+      KT_MPI(MPI_Allreduce(&mine, &any, 1, MPI_INT, MPI_MAX, node_));
+      if (any)
+        fail(kExitTryAgain, "{}", failure.empty() ? "another rank of this machine cannot share memory" : failure);
+    };
+    int rank = 0;
+    KT_MPI(MPI_Comm_rank(node_, &rank));
+    attempt([&] {
+      if (rank == 0) id = file.emplace(bytes).id();
+    });
+    KT_MPI(MPI_Bcast(id.data(), 2, MPI_LONG, 0, node_));
+    attempt([&] {
+      if (rank != 0) file.emplace(id, bytes);
+      mapping = file->map();
+    });
+    return mapping;
   }
 
   MPI_Comm node_ = MPI_COMM_NULL;
-  MPI_Win window_ = MPI_WIN_NULL;
-  std::vector<Doorbell*> bells_;
-  std::vector<Doorbell*> by_world_rank_;
-  int first_world_rank_ = 0;
+  std::vector<int> members_;
 };
 
 std::vector<int> number_nodes(MPI_Comm world, int world_size, int my_first_rank) {
@@ -124,14 +146,17 @@ std::vector<int> number_nodes(MPI_Comm world, int world_size, int my_first_rank)
 class MpiTransport final : public Transport {
  public:
   // Of all ranks: MPI_COMM_WORLD, which ends with MPI itself, or a copy of it.
-  explicit MpiTransport(MPI_Comm comm) : comm_(comm), bells_(comm) {
+  MpiTransport(MPI_Comm comm, size_t piece) : comm_(comm), here_(comm), piece_(piece) {
     KT_MPI(MPI_Comm_rank(comm_, &rank_));
     KT_MPI(MPI_Comm_size(comm_, &size_));
-    node_of_ = number_nodes(comm_, size_, bells_.first_world_rank());
-    if (bells_.ranks_here() < size_) patience_ = kPatienceAcrossNodes;
+    node_of_ = number_nodes(comm_, size_, here_.members().front());
+    bells_ = here_.share(sizeof(Doorbell), size_);
+    new (bell_of(rank_)) Doorbell();
+    KT_MPI(MPI_Barrier(comm_));
+    const size_t ranks_here = here_.members().size();
+    if (ranks_here < static_cast<size_t>(size_)) patience_ = kPatienceAcrossNodes;
     // A spinning rank would keep the rank that it waits for from its core.
-    if (static_cast<unsigned>(bells_.ranks_here()) > std::thread::hardware_concurrency())
-      patience_.spin = in_transfer_.spin = {};
+    if (ranks_here > std::thread::hardware_concurrency()) patience_.spin = in_transfer_.spin = {};
   }
 
   ~MpiTransport() override {
@@ -141,7 +166,7 @@ class MpiTransport final : public Transport {
     try {
       finish_sends();
       barrier();
-      bells_.free();
+      here_.free();
       if (comm_ == MPI_COMM_WORLD)
         MPI_Finalize();
       else
@@ -153,39 +178,38 @@ class MpiTransport final : public Transport {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  int node() const override { return node_of_[static_cast<size_t>(rank_)]; }
   std::vector<int> nodes() const override { return node_of_; }
 
   void send(int to, Tag tag, std::span<const std::byte> bytes) override {
-    if (bytes.size() > kMaxBytes) {
-      fail(kExitUsage, "a message of {} bytes to rank {}; at most {} fit. Try a smaller chunked-prefill-size",
-           bytes.size(), to, kMaxBytes);
-    }
     if (pending_.size() >= kManyRequests) forget_completed();
-    MPI_Request request = MPI_REQUEST_NULL;
-    KT_MPI(
-        MPI_Isend(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, to, static_cast<int>(tag), comm_, &request));
-    pending_.push_back(request);
+    const size_t pieces = open_piece_count(bytes.size(), piece_);
+    for (size_t i = 0; i < pieces; ++i) pending_.push_back(send_piece(to, tag, bytes, i));
     ring(to);
   }
 
   void finish_sends() override {
-    wait([&] { return !sending(); });
+    if (!wait_until([&] { return !sending(); })) fail(kExitPeerLost, "messages that nobody takes in time");
   }
 
   void receive(int from, Tag tag, std::vector<std::byte>& into) override {
-    MPI_Message message = MPI_MESSAGE_NULL;
-    MPI_Status status;
-    wait([&] {
-      int found = 0;
-      KT_MPI(MPI_Improbe(from, static_cast<int>(tag), comm_, &found, &message, &status));
-      return found != 0;
-    });
-    int count = 0;
-    KT_MPI(MPI_Get_count(&status, MPI_BYTE, &count));
-    into.resize(static_cast<size_t>(count));
-    KT_MPI(MPI_Imrecv(into.data(), count, MPI_BYTE, &message, &receiving_));
-    wait([&] { return !receiving(); });
+    into.clear();
+    for (size_t got = piece_; got == piece_;) {
+      MPI_Message message = MPI_MESSAGE_NULL;
+      MPI_Status status;
+      const bool came = wait_until([&] {
+        int found = 0;
+        KT_MPI(MPI_Improbe(from, static_cast<int>(tag), comm_, &found, &message, &status));
+        return found != 0;
+      });
+      if (!came) check({Fault::late, from}, "message");
+      int count = 0;
+      KT_MPI(MPI_Get_count(&status, MPI_BYTE, &count));
+      got = static_cast<size_t>(count);
+      const size_t at = into.size();
+      into.resize(at + got);
+      KT_MPI(MPI_Imrecv(into.data() + at, count, MPI_BYTE, &message, &receiving_));
+      if (!wait_until([&] { return !receiving(); })) check({Fault::late, from}, "message");
+    }
     if (into.size() > kSurelyEagerBytes) ring(from);
   }
 
@@ -194,6 +218,56 @@ class MpiTransport final : public Transport {
     KT_MPI(MPI_Iprobe(from, static_cast<int>(tag), comm_, &found, MPI_STATUS_IGNORE));
     return found != 0;
   }
+
+  Ticket post_send(int to, Tag tag, std::span<const std::byte> bytes) override {
+    const Ticket ticket = new_ticket(to, bytes.size(), true, false);
+    Post& post = posts_[static_cast<size_t>(ticket)];
+    for (size_t i = 0; i < piece_count(bytes.size(), piece_); ++i) post.pieces.push_back(send_piece(to, tag, bytes, i));
+    ring(to);
+    return ticket;
+  }
+
+  Ticket post_receive(int from, Tag tag, std::span<std::byte> into, bool idle) override {
+    const Ticket ticket = new_ticket(from, into.size(), false, idle);
+    Post& post = posts_[static_cast<size_t>(ticket)];
+    for (size_t i = 0; i < piece_count(into.size(), piece_); ++i) {
+      MPI_Request request = MPI_REQUEST_NULL;
+      KT_MPI(MPI_Irecv(into.data() + i * piece_, static_cast<int>(piece_size(into.size(), piece_, i)), MPI_BYTE, from,
+                       static_cast<int>(tag), comm_, &request));
+      post.pieces.push_back(request);
+    }
+    return ticket;
+  }
+
+  Transfer look(Ticket ticket) override {
+    Post& post = posts_[static_cast<size_t>(ticket)];
+    for (; post.next < post.pieces.size(); ++post.next) {
+      int done = 0, count = 0;
+      MPI_Status status;
+      const int code = MPI_Test(&post.pieces[post.next], &done, &status);
+      if (code == MPI_SUCCESS && !done) return {};
+      int kind = code;
+      if (code != MPI_SUCCESS) MPI_Error_class(code, &kind);
+      if (code != MPI_SUCCESS && (post.sends || kind != MPI_ERR_TRUNCATE)) fail_mpi("MPI_Test", code);
+      if (post.sends) continue;
+      if (code == MPI_SUCCESS) KT_MPI(MPI_Get_count(&status, MPI_BYTE, &count));
+      if (kind == MPI_ERR_TRUNCATE || static_cast<size_t>(count) != piece_size(post.bytes, piece_, post.next))
+        post.fault = {Fault::cut, post.peer};
+    }
+    if (!post.sends && post.bytes > kSurelyEagerBytes) ring(post.peer);
+    if (!post.idle) --moving_;
+    free_.push_back(ticket);
+    return {true, post.fault};
+  }
+
+  NodeMemory share(size_t bytes) override { return here_.share(bytes, size_); }
+
+  void announce(std::atomic<uint64_t>& flag, uint64_t value, std::span<const int> to) override {
+    flag.store(value, std::memory_order_release);
+    for (const int rank : to) ring(rank);
+  }
+
+  void give_up_after(std::chrono::milliseconds limit) override { patience_.limit = in_transfer_.limit = limit; }
 
   void barrier() override { message_barrier(*this); }
 
@@ -208,7 +282,7 @@ class MpiTransport final : public Transport {
            provided);
     MPI_Comm copy = MPI_COMM_NULL;
     KT_MPI(MPI_Comm_dup(comm_, &copy));
-    return std::make_unique<MpiTransport>(copy);
+    return std::make_unique<MpiTransport>(copy, piece_);
   }
 
   [[noreturn]] void abort(int exit_code) override {
@@ -218,21 +292,56 @@ class MpiTransport final : public Transport {
   }
 
  private:
-  Doorbell& bell() { return *bells_.of(rank_); }
+  struct Post {
+    std::vector<MPI_Request> pieces;
+    size_t next = 0;  // that is not known to be done
+    size_t bytes = 0;
+    int peer = 0;
+    bool sends = false, idle = false;
+    Fault fault = {};
+  };
+
+  // Null for ranks of other machines.
+  Doorbell* bell_of(int rank) const { return reinterpret_cast<Doorbell*>(bells_.of(rank).data()); }
 
   void ring(int rank) {
-    Doorbell* other = rank == rank_ ? nullptr : bells_.of(rank);
+    Doorbell* other = rank == rank_ ? nullptr : bell_of(rank);
     if (other != nullptr) other->ring();
   }
 
-  template <class Arrived>
-  void wait(Arrived arrived) {
+  bool wait(Arrived arrived, const void* argument) override {
     Patience patience;
-    staged_wait(bell(), patience, [&] {
-      if (arrived()) return true;
-      patience = sending() || receiving() ? in_transfer_ : patience_;
+    return staged_wait(*bell_of(rank_), patience, [&] {
+      if (arrived(argument)) return true;
+      patience = moving_ || sending() || receiving() ? in_transfer_ : patience_;
       return false;
     });
+  }
+
+  MPI_Request send_piece(int to, Tag tag, std::span<const std::byte> bytes, size_t i) {
+    MPI_Request request = MPI_REQUEST_NULL;
+    KT_MPI(MPI_Isend(bytes.data() + i * piece_, static_cast<int>(piece_size(bytes.size(), piece_, i)), MPI_BYTE, to,
+                     static_cast<int>(tag), comm_, &request));
+    return request;
+  }
+
+  Ticket new_ticket(int peer, size_t bytes, bool sends, bool idle) {
+    if (free_.empty()) {
+      free_.push_back(static_cast<Ticket>(posts_.size()));
+      posts_.emplace_back();
+    }
+    const Ticket ticket = free_.back();
+    free_.pop_back();
+    Post& post = posts_[static_cast<size_t>(ticket)];
+    post.pieces.clear();
+    post.next = 0;
+    post.bytes = bytes;
+    post.peer = peer;
+    post.sends = sends;
+    post.idle = idle;
+    post.fault = {};
+    if (!idle) ++moving_;
+    return ticket;
   }
 
   bool sending() {
@@ -255,17 +364,22 @@ class MpiTransport final : public Transport {
   }
 
   MPI_Comm comm_;
-  NodeBells bells_;
+  NodeComm here_;
+  size_t piece_;
+  NodeMemory bells_;  // a Doorbell of every rank
   Patience patience_, in_transfer_ = kPatienceInTransfer;
   int rank_ = 0, size_ = 1;
   std::vector<int> node_of_;
   std::vector<MPI_Request> pending_;          // sends
   MPI_Request receiving_ = MPI_REQUEST_NULL;  // the message that receive() waits for
+  std::vector<Post> posts_;                   // by ticket
+  std::vector<Ticket> free_;
+  int moving_ = 0;  // posted transfers that are under way or soon will be
 };
 
 }  // namespace
 
-std::unique_ptr<Transport> make_mpi_transport(int* argc, char*** argv) {
+std::unique_ptr<Transport> make_mpi_transport(int* argc, char*** argv, size_t piece) {
   int provided = MPI_THREAD_SINGLE;
   if (MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS) {
     fail(kExitTryAgain, "MPI_Init_thread failed; try again, or look at what mpirun printed");
@@ -275,7 +389,7 @@ std::unique_ptr<Transport> make_mpi_transport(int* argc, char*** argv) {
          static_cast<int>(MPI_THREAD_SERIALIZED));
   }
   KT_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
-  return std::make_unique<MpiTransport>(MPI_COMM_WORLD);
+  return std::make_unique<MpiTransport>(MPI_COMM_WORLD, piece);
 }
 
 }  // namespace kt

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <string>
@@ -175,6 +176,83 @@ void nobody_leaves_a_barrier_early(Transport& t) {
   EXPECT_GE(Clock::now() - start, std::chrono::milliseconds(50));
 }
 
+Transfer finish(Transport& t, Ticket ticket) {
+  Transfer transfer;
+  t.wait_until([&] { return (transfer = t.look(ticket)).done; });
+  return transfer;
+}
+
+// Receives are posted before and after the sends, and looked for in another order than that of posting.
+void posted_transfers_meet_in_order(Transport& t) {
+  const size_t sizes[] = {0, 8, 4096, 100'001, 3'000'000, 5};
+  const int right = (t.rank() + 1) % t.size(), left = (t.rank() + t.size() - 1) % t.size();
+  for (const bool sends_first : {false, true}) {
+    std::vector<Bytes> sent, got;
+    std::vector<Ticket> sends, receives;
+    for (int i = 0; i < 6; ++i) {
+      sent.push_back(content(t.rank(), right, i, sizes[i]));
+      got.emplace_back(sizes[i]);
+    }
+    const auto post_sends = [&] {
+      for (const Bytes& bytes : sent) sends.push_back(t.post_send(right, Tag::results, bytes));
+    };
+    if (sends_first) post_sends();
+    for (Bytes& bytes : got) receives.push_back(t.post_receive(left, Tag::results, bytes));
+    if (!sends_first) post_sends();
+    for (int i = 5; i >= 0; --i) {
+      EXPECT_FALSE(finish(t, receives[static_cast<size_t>(i)]).fault);
+      expect_same(got[static_cast<size_t>(i)], content(left, t.rank(), i, sizes[i]), left, i);
+    }
+    for (const Ticket ticket : sends) EXPECT_FALSE(finish(t, ticket).fault);
+  }
+}
+
+void another_size_is_a_fault(Transport& t) {
+  if (t.size() == 1) return;  // MPI does not notice it of a rank's transfers to itself
+  const int right = (t.rank() + 1) % t.size(), left = (t.rank() + t.size() - 1) % t.size();
+  const Bytes sent = content(t.rank(), right, 0, 100);
+  for (const size_t expected : {size_t{99}, size_t{101}}) {
+    Bytes got(expected);
+    const Ticket receive = t.post_receive(left, Tag::results, got), send = t.post_send(right, Tag::results, sent);
+    const Fault fault = finish(t, receive).fault;
+    EXPECT_EQ(fault.kind, Fault::cut);
+    EXPECT_EQ(fault.rank, left);
+    finish(t, send);
+  }
+  t.barrier();
+}
+
+void shared_memory_is_seen_by_one_machine(Transport& t) {
+  const size_t mine = t.rank() % 3 == 2 ? 0 : 64 + static_cast<size_t>(t.rank()) * 5000;
+  const NodeMemory memory = t.share(mine);
+  for (const std::byte b : memory.of(t.rank())) EXPECT_EQ(b, std::byte{0});
+  ASSERT_EQ(memory.of(t.rank()).size(), mine);
+  std::vector<int> everybody;
+  for (int r = 0; r < t.size(); ++r) everybody.push_back(r);
+  const auto flag = [&](int rank) { return reinterpret_cast<std::atomic<uint64_t>*>(memory.of(rank).data()); };
+  t.barrier();
+  if (mine) {
+    memory.of(t.rank()).back() = static_cast<std::byte>(t.rank() + 1);
+    t.announce(*flag(t.rank()), 7, everybody);
+  }
+  for (int r = 0; r < t.size(); ++r) {
+    if (t.nodes()[static_cast<size_t>(r)] != t.node()) {
+      EXPECT_TRUE(memory.of(r).empty());
+    } else if (!memory.of(r).empty()) {
+      t.wait_until([&] { return flag(r)->load(std::memory_order_acquire) == 7; });
+      EXPECT_EQ(memory.of(r).back(), static_cast<std::byte>(r + 1));
+    }
+  }
+  t.barrier();
+}
+
+void waits_can_be_given_up(Transport& t) {
+  t.give_up_after(std::chrono::milliseconds(30));
+  EXPECT_FALSE(t.wait_until([] { return false; }));
+  t.give_up_after(std::chrono::milliseconds(0));
+  t.barrier();
+}
+
 // Two threads of each rank talk at a time, of other things.
 void lanes_are_apart(Transport& t) {
   const std::unique_ptr<Transport> lane = t.lane();
@@ -209,6 +287,10 @@ void check_transport(Transport& t) {
   t.barrier();
   all_gather_hears_everybody(t);
   nobody_leaves_a_barrier_early(t);
+  posted_transfers_meet_in_order(t);
+  another_size_is_a_fault(t);
+  shared_memory_is_seen_by_one_machine(t);
+  waits_can_be_given_up(t);
   lanes_are_apart(t);
 }
 

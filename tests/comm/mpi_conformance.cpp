@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <string>
 #include <thread>
 
 #include "runtime/base/error.h"
-#include "runtime/comm/transport.h"
+#include "runtime/comm/faulty.h"
 #include "tests/comm/conformance.h"
+#include "tests/comm/doors.h"
 
 namespace kt {
 namespace {
@@ -26,6 +28,13 @@ double cpu_seconds() {
 }
 
 TEST(MpiTransport, KeepsTheTransportsPromises) { testing::check_transport(*world); }
+
+TEST(MpiTransport, KeepsTheDoorsPromises) { testing::check_doors(*world); }
+
+TEST(MpiTransport, KeepsTheDoorsPromisesWhateverIsDelayedOrOvertaken) {
+  const auto faulty = make_faulty(*world, {.seed = 5, .delay = 0.02, .reorder = 0.3});
+  testing::check_doors(*faulty);
+}
 
 // The share of a core that this rank uses while it waits for rank 0, which only sleeps.
 double share_while_waiting(double seconds) {
@@ -46,21 +55,20 @@ TEST(MpiTransport, UsesNoCpuWhileItWaits) {
   double best = 1;  // of three: what else runs on the machine makes every look for messages dearer
   for (int i = 0; i < 3; ++i) best = std::min(best, share_while_waiting(1.0));
 
-  EXPECT_LT(best, 0.02) << "rank " << world->rank();
+  const std::vector<int> nodes = world->nodes();
+  const bool one_machine = std::count(nodes.begin(), nodes.end(), nodes[0]) == world->size();
+  EXPECT_LT(best, one_machine ? 0.02 : 0.15) << "rank " << world->rank();  // nobody rings across machines
   RecordProperty("cpu_percent", std::to_string(100 * best));
   world->barrier();
-}
-
-TEST(MpiTransport, RefusesAMessageThatMpiCannotCount) {
-  const std::byte one{};
-  EXPECT_THROW(world->send(0, Tag::rows, {&one, size_t{1} << 31}), Error);
 }
 
 }  // namespace
 }  // namespace kt
 
 int main(int argc, char** argv) {
-  const auto transport = kt::make_mpi_transport(&argc, &argv);
+  // Small pieces, so that small messages are cut as large ones are.
+  const size_t piece = argc == 3 && std::strcmp(argv[1], "--piece") == 0 ? std::stoul(argv[2]) : kt::kMpiPiece;
+  const auto transport = kt::make_mpi_transport(&argc, &argv, piece);
   // For the test that looks at mpirun's exit code: the last rank gives up while the others wait for it.
   if (argc == 2 && std::strcmp(argv[1], "--abort") == 0) {
     std::vector<std::byte> got;
