@@ -11,12 +11,6 @@
 namespace kt {
 namespace {
 
-std::string event(std::string_view type, Json members) {
-  Json data = {{"type", type}};
-  data.update(members);
-  return fmt::format("event: {}\n{}", type, sse(data));
-}
-
 // A call's input must be an object to clients; what a model wrote instead stays readable.
 Json input_of(const ToolCall& call) {
   try {
@@ -38,7 +32,7 @@ class MessageAnswer : public Answer {
         reader_(chat) {}
 
   std::string start() override {
-    return event("message_start", {{"message", message(Json::array())}}).append(ping_events(Dialect::anthropic));
+    return named_event("message_start", {{"message", message(Json::array())}}).append(ping_events(Dialect::anthropic));
   }
 
   std::string take(size_t, Emission emission) override {
@@ -59,9 +53,10 @@ class MessageAnswer : public Answer {
   std::string finish() override {
     if (!stream_) return dump(message(content()));
     return close_block() +
-           event("message_delta", {{"delta", {{"stop_reason", stop_reason()}, {"stop_sequence", stop_sequence()}}},
-                                   {"usage", usage()}}) +
-           event("message_stop", Json::object());
+           named_event(
+               "message_delta",
+               {{"delta", {{"stop_reason", stop_reason()}, {"stop_sequence", stop_sequence()}}}, {"usage", usage()}}) +
+           named_event("message_stop", Json::object());
   }
 
  private:
@@ -86,7 +81,7 @@ class MessageAnswer : public Answer {
         block = {{"type", "tool_use"}, {"id", call.id}, {"name", call.name}, {"input", Json::object()}};
       }
     }
-    return event("content_block_start", {{"index", index_}, {"content_block", std::move(block)}});
+    return named_event("content_block_start", {{"index", index_}, {"content_block", std::move(block)}});
   }
 
   std::string delta(const OutputPiece& piece) const {
@@ -96,7 +91,7 @@ class MessageAnswer : public Answer {
       case Block::text: delta = {{"type", "text_delta"}, {"text", piece.text}}; break;
       case Block::tool_use: delta = {{"type", "input_json_delta"}, {"partial_json", piece.text}};
     }
-    return event("content_block_delta", {{"index", index_}, {"delta", std::move(delta)}});
+    return named_event("content_block_delta", {{"index", index_}, {"delta", std::move(delta)}});
   }
 
   // Clients expect a signature behind thinking and send it back; this server needs none.
@@ -104,9 +99,9 @@ class MessageAnswer : public Answer {
     if (!open_) return "";
     std::string events;
     if (*open_ == Block::thinking)
-      events = event("content_block_delta",
-                     {{"index", index_}, {"delta", {{"type", "signature_delta"}, {"signature", ""}}}});
-    events += event("content_block_stop", {{"index", index_}});
+      events = named_event("content_block_delta",
+                           {{"index", index_}, {"delta", {{"type", "signature_delta"}, {"signature", ""}}}});
+    events += named_event("content_block_stop", {{"index", index_}});
     open_.reset();
     ++index_;
     return events;

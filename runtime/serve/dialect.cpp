@@ -1,6 +1,6 @@
 #include "runtime/serve/dialect.h"
 
-#include "runtime/serve/json.h"
+#include <fmt/format.h>
 
 namespace kt {
 namespace {
@@ -19,6 +19,12 @@ std::string_view anthropic_type(int status) {
 }
 
 }  // namespace
+
+std::string named_event(std::string_view type, Json members) {
+  Json data = {{"type", type}};
+  data.update(members);
+  return fmt::format("event: {}\n{}", type, sse(data));
+}
 
 int error_status(const ApiError& error, Dialect dialect) {
   return dialect == Dialect::anthropic && error.status == 503 ? 529 : error.status;

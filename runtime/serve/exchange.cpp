@@ -122,9 +122,10 @@ void Exchange::fail(const ApiError& error) {
   const bool in_stream = job_.stream && ids_.size() == finished_.size();  // admitted: the status line is out
   abort_open();
   const auto connection = connection_;
+  const std::string events = job_.answer->fail(error);
   close(error_status(error, job_.dialect), "error");
   if (in_stream) {
-    connection->send(error_events(error, job_.dialect));
+    connection->send(events.empty() ? error_events(error, job_.dialect) : events);
     connection->end_stream();
   } else {
     connection->respond(error_response(error, job_.dialect));

@@ -198,7 +198,7 @@ class HttpServer::Impl : public ConnectionEvents {
     }
     if (const AbortCommand* command = std::get_if<AbortCommand>(&outcome)) {
       abort(*command);
-      return connection->respond({.body = "{}"});
+      return connection->respond({.body = command->answer});
     }
     Job job = std::move(std::get<Job>(outcome));
     if (job.grammars.empty()) return start_exchange(route, std::move(connection), std::move(job));
@@ -270,7 +270,8 @@ class HttpServer::Impl : public ConnectionEvents {
 
   const HttpConfig config_;
   Metrics metrics_;
-  Service service_{config_, metrics_};
+  ResponseStore responses_{config_.max_stored_bytes};
+  Service service_{config_, metrics_, responses_};
   asio::io_context io_{1};
   tcp::acceptor acceptor_;
   asio::thread_pool workers_;

@@ -6,11 +6,23 @@
 #include "runtime/serve/params.h"
 
 namespace kt {
+namespace {
+
+Json logprob_entry(int32_t id, float logprob, const Tokenizer& tokenizer) {
+  Json bytes = Json::array();
+  for (const char c : tokenizer.bytes(id)) bytes.push_back(static_cast<unsigned char>(c));
+  return {{"token", token_text(tokenizer, id)}, {"bytes", std::move(bytes)}, {"logprob", json_logprob(logprob)}};
+}
+
+}  // namespace
+
+int64_t unix_seconds() {
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
 
 OpenAiRequest read_openai_request(const Fields& fields) {
   OpenAiRequest request;
-  request.created =
-      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  request.created = unix_seconds();
   if (!fields.read("rid", request.id, kMaxIdBytes) || request.id.empty()) request.id = random_id();
   fields.read("model", request.model, kMaxModelNameBytes);
   fields.read("n", request.n, 1, kMaxChoices);
@@ -43,6 +55,17 @@ Json matched_stop(const std::optional<Finish>& finish) {
   if (const int32_t* id = std::get_if<int32_t>(&finish->matched)) return *id;
   if (const std::string* text = std::get_if<std::string>(&finish->matched)) return *text;
   return nullptr;
+}
+
+Json logprob_entries(const std::vector<TokenLogprob>& tokens, const Tokenizer& tokenizer) {
+  Json entries = Json::array();
+  for (const TokenLogprob& token : tokens) {
+    Json entry = logprob_entry(token.id, token.logprob, tokenizer);
+    Json& top = entry["top_logprobs"] = Json::array();
+    for (const auto& [id, logprob] : token.top) top.push_back(logprob_entry(id, logprob, tokenizer));
+    entries.push_back(std::move(entry));
+  }
+  return entries;
 }
 
 std::string token_text(const Tokenizer& tokenizer, int32_t id) {

@@ -23,6 +23,8 @@ struct OpenAiRequest {
   int top_logprobs = 0;
 };
 
+int64_t unix_seconds();
+
 // id, model, created, n, stream, stream_options.
 OpenAiRequest read_openai_request(const Fields& fields);
 
@@ -44,6 +46,9 @@ Json to_json(const Usage& usage);
 // "stop", "length"; a request ended by /abort_request keeps its text and says "stop", a word that clients know.
 Json finish_reason(const std::optional<Finish>& finish);
 Json matched_stop(const std::optional<Finish>& finish);  // id, string or null
+
+// One entry for each token: token, bytes, logprob, top_logprobs.
+Json logprob_entries(const std::vector<TokenLogprob>& tokens, const Tokenizer& tokenizer);
 
 // Text of one token as a client shows it: U+FFFD for parts of characters.
 std::string token_text(const Tokenizer& tokenizer, int32_t id);

@@ -81,20 +81,7 @@ class ChatAnswer : public Answer {
 
   Json logprobs(const std::vector<TokenLogprob>& tokens) const {
     if (!request_.logprobs) return nullptr;
-    Json content = Json::array();
-    for (const TokenLogprob& token : tokens) {
-      Json entry = logprob_entry(token.id, token.logprob);
-      Json& top = entry["top_logprobs"] = Json::array();
-      for (const auto& [id, logprob] : token.top) top.push_back(logprob_entry(id, logprob));
-      content.push_back(std::move(entry));
-    }
-    return {{"content", std::move(content)}};
-  }
-
-  Json logprob_entry(int32_t id, float logprob) const {
-    Json bytes = Json::array();
-    for (const char c : tokenizer_.bytes(id)) bytes.push_back(static_cast<unsigned char>(c));
-    return {{"token", token_text(tokenizer_, id)}, {"bytes", std::move(bytes)}, {"logprob", json_logprob(logprob)}};
+    return {{"content", logprob_entries(tokens, tokenizer_)}};
   }
 
   Json choice_chunk(size_t index, Json delta, Json logprobs) const {

@@ -29,17 +29,34 @@ int hex_digit(char c) {
   return -1;
 }
 
-// The path of a request target: without query, %xx decoded; a '%' that begins no such pair stays.
-std::string path_of(std::string_view target) {
-  target = target.substr(0, target.find_first_of("?#"));
-  std::string path;
-  for (size_t i = 0; i < target.size(); ++i) {
+// %xx is a byte; a '%' that begins no such pair stays.
+std::string percent_decoded(std::string_view text) {
+  std::string bytes;
+  for (size_t i = 0; i < text.size(); ++i) {
     const bool pair =
-        target[i] == '%' && i + 2 < target.size() && hex_digit(target[i + 1]) >= 0 && hex_digit(target[i + 2]) >= 0;
-    path += pair ? static_cast<char>(hex_digit(target[i + 1]) * 16 + hex_digit(target[i + 2])) : target[i];
+        text[i] == '%' && i + 2 < text.size() && hex_digit(text[i + 1]) >= 0 && hex_digit(text[i + 2]) >= 0;
+    bytes += pair ? static_cast<char>(hex_digit(text[i + 1]) * 16 + hex_digit(text[i + 2])) : text[i];
     if (pair) i += 2;
   }
-  return path;
+  return bytes;
+}
+
+std::string path_of(std::string_view target) { return percent_decoded(target.substr(0, target.find_first_of("?#"))); }
+
+// "?limit=3&order=asc"; of equal names the last counts.
+std::map<std::string, std::string> query_of(std::string_view target) {
+  target = target.substr(0, target.find('#'));
+  std::map<std::string, std::string> query;
+  for (size_t at = target.find('?'); at < target.size();) {
+    const size_t end = std::min(target.find('&', at + 1), target.size());
+    const std::string_view member = target.substr(at + 1, end - at - 1);
+    const size_t equals = std::min(member.find('='), member.size());
+    if (!member.empty())
+      query[percent_decoded(member.substr(0, equals))] =
+          percent_decoded(member.substr(std::min(equals + 1, member.size())));
+    at = end;
+  }
+  return query;
 }
 
 }  // namespace
@@ -107,6 +124,7 @@ RequestReader::State RequestReader::read_head(std::string& bytes) {
 
   request_.method = text(fields.method_string());
   request_.path = path_of(text(fields.target()));
+  request_.query = query_of(text(fields.target()));
   request_.host = field(http::field::host);
   request_.origin = field(http::field::origin);
   request_.preflight_headers = field(http::field::access_control_request_headers);

@@ -11,11 +11,14 @@
 #include "runtime/serve/generate.h"
 #include "runtime/serve/openai_chat.h"
 #include "runtime/serve/openai_completions.h"
+#include "runtime/serve/openapi.h"
 #include "runtime/serve/origin.h"
 #include "runtime/serve/page.h"
 #include "runtime/serve/params.h"
 #include "runtime/serve/parse_endpoints.h"
 #include "runtime/serve/recording_endpoints.h"
+#include "runtime/serve/responses.h"
+#include "runtime/serve/responses_endpoints.h"
 #include "runtime/serve/text_endpoints.h"
 
 namespace kt {
@@ -86,12 +89,16 @@ Outcome health_generate(const HttpRequest& request, const Service& service) {
   return make_health_probe(service.config.health_timeout_s);
 }
 
+// What one request can really have: of the model, and of the memory.
+int max_context(const Service& service) {
+  const int most = service.engine->stats().max_context;
+  return most > 0 ? std::min(most, service.model.max_context) : service.model.max_context;
+}
+
 Json model_card(const Service& service) {
   const ServedModel& model = service.model;
-  const EngineStats stats = service.engine->stats();
-  const int context = stats.max_context > 0 ? std::min(stats.max_context, model.max_context) : model.max_context;
-  return {{"id", model.name},   {"object", "model"}, {"created", service.started}, {"owned_by", "ktmpi"},
-          {"root", model.name}, {"parent", nullptr}, {"max_model_len", context}};
+  return {{"id", model.name},   {"object", "model"}, {"created", service.started},           {"owned_by", "ktmpi"},
+          {"root", model.name}, {"parent", nullptr}, {"max_model_len", max_context(service)}};
 }
 
 Outcome list_models(const HttpRequest&, const Service& service) {
@@ -149,6 +156,8 @@ Outcome version(const HttpRequest&, const Service& service) {
 
 Outcome page(const HttpRequest&, const Service&) { return make_page(); }
 
+Outcome openapi(const HttpRequest&, const Service&) { return HttpResponse{.body = std::string(openapi_json())}; }
+
 Outcome flush_cache(const HttpRequest&, const Service& service) {
   if (service.engine->flush_cache()) return text_response("Cache flushed.\n");
   const EngineStats stats = service.engine->stats();
@@ -187,6 +196,33 @@ Outcome messages(const HttpRequest& r, const Service& s) {
 Outcome message_tokens(const HttpRequest& r, const Service& s) {
   return to_outcome(count_tokens(r.body, s.model), Dialect::anthropic);
 }
+// Where keys are asked for, stored responses are those of the key.
+std::string owner_of(const HttpRequest& r, const Service& s) {
+  return s.config.api_keys.empty() && s.config.admin_api_key.empty() ? "" : r.client;
+}
+ResponseContext response_context(const HttpRequest& r, const Service& s) {
+  return {s.responses, owner_of(r, s), max_context(s)};
+}
+std::string response_id(const HttpRequest& r) {
+  const std::string below = r.path.substr(std::string_view("/v1/responses/").size());
+  return below.substr(0, below.find('/'));
+}
+Outcome responses(const HttpRequest& r, const Service& s) {
+  return to_outcome(parse_response_request(r.body, s.model, response_context(r, s)), r, s);
+}
+Outcome response_tokens(const HttpRequest& r, const Service& s) {
+  return to_outcome(count_response_tokens(r.body, s.model, response_context(r, s)));
+}
+Outcome stored_response(const HttpRequest& r, const Service& s) {
+  if (r.method == "DELETE") return forget_response(response_id(r), s.responses, owner_of(r, s));
+  return show_response(r, response_id(r), s.responses, owner_of(r, s));
+}
+Outcome response_items(const HttpRequest& r, const Service& s) {
+  return list_input_items(r, response_id(r), s.responses, owner_of(r, s));
+}
+Outcome stop_response(const HttpRequest& r, const Service& s) {
+  return cancel_response(response_id(r), s.responses, owner_of(r, s));
+}
 Outcome tokenize_text(const HttpRequest& r, const Service& s) { return to_outcome(tokenize(r.body, s.model)); }
 Outcome detokenize_ids(const HttpRequest& r, const Service& s) { return to_outcome(detokenize(r.body, s.model)); }
 Outcome parse_call(const HttpRequest& r, const Service& s) { return to_outcome(parse_function_call(r.body, s.model)); }
@@ -207,6 +243,11 @@ using enum Route::Where;
 constexpr Route kRoutes[] = {
     {"/v1/chat/completions", "POST", user, worker, true, false, chat},
     {"/v1/completions", "POST", user, worker, true, false, completions},
+    {"/v1/responses", "POST", user, worker, true, false, responses},
+    {"/v1/responses/input_tokens", "POST", user, worker, true, false, response_tokens},
+    {"/v1/responses/*/input_items", "GET, HEAD", user, worker, false, false, response_items},
+    {"/v1/responses/*/cancel", "POST", user, worker, false, false, stop_response},
+    {"/v1/responses/*", "GET, HEAD, DELETE", user, worker, false, false, stored_response},
     {"/v1/messages", "POST", user, worker, true, false, messages, Dialect::anthropic},
     {"/v1/messages/count_tokens", "POST", user, worker, true, false, message_tokens, Dialect::anthropic},
     {"/generate", "POST, PUT", user, worker, true, false, generate},
@@ -225,6 +266,7 @@ constexpr Route kRoutes[] = {
     {"/get_server_info", "GET, HEAD", user, io, false, false, server_info},
     {"/version", "GET, HEAD", user, io, false, false, version},
     {"/", "GET, HEAD", open, io, false, true, page},  // holds no secret; what it asks for needs the key
+    {"/openapi.json", "GET, HEAD", open, io, false, true, openapi},
     {"/abort_request", "POST", admin, worker, true, false, abort_request},
     {"/admin/drain", "POST", admin, io, false, false, drain},
     {"/flush_cache", "GET, POST", admin, io, false, false, flush_cache},
@@ -238,9 +280,12 @@ constexpr Route kRoutes[] = {
 };
 
 bool matches(const Route& route, std::string_view path) {
-  if (!route.path.ends_with("/*")) return path == route.path;
-  const std::string_view folder = route.path.substr(0, route.path.size() - 1);
-  return path.size() > folder.size() && path.starts_with(folder);
+  const size_t star = route.path.find('*');
+  if (star == route.path.npos) return path == route.path;
+  const std::string_view before = route.path.substr(0, star), after = route.path.substr(star + 1);
+  if (path.size() <= before.size() + after.size() || !path.starts_with(before) || !path.ends_with(after)) return false;
+  const std::string_view name = path.substr(star, path.size() - before.size() - after.size());
+  return after.empty() || name.find('/') == name.npos;
 }
 
 bool allows(std::string_view methods, std::string_view method) {

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "runtime/serve/metrics.h"
+#include "runtime/serve/responses_store.h"
 #include "runtime/serve/service.h"
 
 namespace kt {
@@ -14,6 +15,7 @@ namespace kt {
 struct Service {
   const HttpConfig& config;
   Metrics& metrics;
+  ResponseStore& responses;
   Engine* engine = nullptr;  // null while the model loads
   ServedModel model;
   int64_t started = 0;  // when the model became ready, seconds since 1970
@@ -26,7 +28,7 @@ struct Route {
   enum class Where : uint8_t { io, worker };
   using Handler = Outcome (*)(const HttpRequest&, const Service&);
 
-  std::string_view path;     // one that ends in "/*" takes everything below
+  std::string_view path;     // "*" is any name; at the end, everything below
   std::string_view methods;  // "GET, HEAD": the value of the Allow header
   Access access = Access::user;
   Where where = Where::io;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -84,12 +85,14 @@ struct HttpConfig {
   int workers = 2;                       // threads that parse, render and tokenise
   int grammar_threads = 2;               // threads that compile grammars
   double grammar_timeout_s = 30;         // strings of bounded length take seconds over 250,000 tokens
+  size_t max_stored_bytes = 64 << 20;    // of responses that clients may come back to
   bool log_requests = false;             // one line for each request for text: sizes and times, nothing of what it says
 };
 
 struct HttpRequest {
-  std::string method;  // "GET"
-  std::string path;    // percent-decoded, without the query
+  std::string method;                        // "GET"
+  std::string path;                          // percent-decoded, without the query
+  std::map<std::string, std::string> query;  // by name, percent-decoded
   std::string host, origin, content_type, authorization, api_key_header, timeout_header;
   std::string preflight_headers;  // those that a page of another origin wants to send
   std::string client;             // whose it is: the key where keys are asked for, else the address
@@ -115,6 +118,8 @@ class Answer {
   virtual std::string start() = 0;                                 // streams: events due as soon as all is admitted
   virtual std::string take(size_t choice, Emission emission) = 0;  // streams: events, maybe none
   virtual std::string finish() = 0;  // after the last emission of every choice: last events, or the whole body
+  // Instead of finish: the last events of a stream where its dialect has others than all do ("").
+  virtual std::string fail(const ApiError&) { return ""; }
 };
 
 // What the answers of some of a job's requests must match; compiled before they go to the engine.
@@ -140,6 +145,7 @@ struct Job {
 struct AbortCommand {
   std::string rid;
   bool all = false;
+  std::string answer = "{}";  // the body
 };
 
 using Outcome = std::variant<HttpResponse, Job, AbortCommand>;

@@ -1,8 +1,9 @@
-// fake_server [KEY [TOOL_CALL_PARSER [REASONING_PARSER]]]: the real HTTP server on an engine that says what it is told,
-// for client tests. Prints its URL and serves until its standard input ends.
+// fake_server [KEY,... [TOOL_CALL_PARSER [REASONING_PARSER]]]: the real HTTP server on an engine that says what it is
+// told, for client tests. Prints its URL and serves until its standard input ends.
 
 #include <cstdio>
 #include <iostream>
+#include <sstream>
 
 #include "runtime/policy/expert_metrics.h"
 #include "runtime/policy/expert_policy.h"
@@ -12,7 +13,8 @@
 int main(int argc, char** argv) {
   kt::HttpConfig config;
   config.port = 0;
-  if (argc > 1 && *argv[1]) config.api_keys = {argv[1]};
+  std::istringstream keys(argc > 1 ? argv[1] : "");
+  for (std::string key; std::getline(keys, key, ',');) config.api_keys.push_back(key);
   kt::HttpServer server(config);
   kt::StepTotals expert;  // of rank 1: three parts of its time at work, one in wait
   kt::PhaseTotals& decode = expert[static_cast<size_t>(kt::Phase::decode)];

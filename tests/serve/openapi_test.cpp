@@ -1,18 +1,22 @@
-// docs/openapi.yaml against the table of routes, by the lines that name paths, methods and who may ask.
+// docs/openapi.yaml, as the program has it, against the table of routes: paths, methods and who may ask.
+#include "runtime/serve/openapi.h"
+
 #include <gtest/gtest.h>
 
-#include <fstream>
+#include <algorithm>
 #include <map>
-#include <set>
 #include <string>
 
+#include "runtime/serve/json.h"
 #include "runtime/serve/routes.h"
 
 namespace kt {
 namespace {
 
-// "GET /health": who may ask. HEAD goes with GET in the file's words; "/*" is a parameter.
+// "GET /health": who may ask. HEAD goes with GET in the file's words; "*" is a parameter.
 using Operations = std::map<std::string, std::string>;
+
+constexpr const char* kMethods[] = {"GET", "POST", "PUT", "DELETE", "PATCH"};
 
 std::string access_word(Route::Access access) {
   switch (access) {
@@ -25,35 +29,31 @@ std::string access_word(Route::Access access) {
 Operations operations_of_program() {
   Operations operations;
   for (const Route& route : all_routes()) {
-    std::string path(route.path);
-    if (path.ends_with("/*")) path.replace(path.size() - 1, 1, "{model}");
-    for (const char* method : {"GET", "POST", "PUT", "DELETE", "PATCH"}) {
+    for (const std::string method : kMethods) {
       if (route.methods.find(method) != route.methods.npos)
-        operations[std::string(method) + " " + path] = access_word(route.access);
+        operations[method + " " + std::string(route.path)] = access_word(route.access);
     }
   }
   return operations;
 }
 
+std::string access_of(const Json& operation) {
+  const auto security = operation.find("security");
+  if (security == operation.end()) return "user";
+  return security->empty() ? "open" : security->front().contains("adminBearer") ? "admin" : "other";
+}
+
 Operations operations_of_file() {
-  const std::map<std::string, std::string> methods = {{"get", "GET"}, {"post", "POST"}, {"put", "PUT"}};
-  std::ifstream file(KTMPI_SOURCE_DIR "/docs/openapi.yaml");
-  EXPECT_TRUE(file) << "docs/openapi.yaml is not there";
   Operations operations;
-  std::map<std::string, std::string> anchors;  // name: operation
-  std::string path, operation;
-  for (std::string line; std::getline(file, line) && line != "components:";) {
-    if (line.starts_with("  /")) path = line.substr(2, line.rfind(':') - 2);
-    const size_t colon = line.find(':');
-    if (line.starts_with("    ") && line[4] != ' ' && methods.contains(line.substr(4, colon - 4))) {
-      operation = methods.at(line.substr(4, colon - 4)) + " " + path;
-      const std::string rest = line.substr(std::min(line.size(), colon + 2));
-      operations[operation] = rest.starts_with('*') ? operations[anchors[rest.substr(1)]] : "user";
-      if (rest.starts_with('&')) anchors[rest.substr(1)] = operation;
+  const Json file = Json::parse(openapi_json());
+  for (const auto& [name, item] : file["paths"].items()) {
+    std::string path = name;
+    if (const size_t open = path.find('{'); open != path.npos) path.replace(open, path.find('}') + 1 - open, "*");
+    for (std::string method : kMethods) {
+      std::string key = method;
+      std::transform(key.begin(), key.end(), key.begin(), [](char c) { return static_cast<char>(c - 'A' + 'a'); });
+      if (item.contains(key)) operations[method + " " + path] = access_of(item[key]);
     }
-    if (line.starts_with("      <<: *")) operations[operation] = operations[anchors[line.substr(11)]];
-    if (line.starts_with("      security: []")) operations[operation] = "open";
-    if (line.starts_with("      security: [{admin")) operations[operation] = "admin";
   }
   return operations;
 }
