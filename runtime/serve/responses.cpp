@@ -212,12 +212,14 @@ Json echo_of(const Fields& fields, const Prompt& prompt, const SamplingParams& s
   Json text = {{"format", {{"type", "text"}}}};
   text.update(given("text", Json::object()));
   const bool limited = sampling.max_new_tokens >= 0;
+  bool parallel = true;
+  fields.read("parallel_tool_calls", parallel);
   return {{"background", false},
           {"instructions", given("instructions", nullptr)},
           {"max_output_tokens", limited ? Json(sampling.max_new_tokens) : Json(nullptr)},
           {"max_tool_calls", given("max_tool_calls", nullptr)},
           {"metadata", read_metadata(fields)},
-          {"parallel_tool_calls", given("parallel_tool_calls", true)},
+          {"parallel_tool_calls", parallel},
           {"previous_response_id", prompt.previous.empty() ? Json(nullptr) : Json(prompt.previous)},
           {"prompt_cache_key", given("prompt_cache_key", nullptr)},
           {"reasoning", std::move(reasoning)},

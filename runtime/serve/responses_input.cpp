@@ -51,7 +51,9 @@ std::string require_string(const Fields& fields, std::string_view name) {
 std::string type_of(const Fields& item) {
   std::string type;
   if (item.read("type", type)) return type;
-  return item.find("role") ? "message" : "item_reference";
+  if (item.find("role")) return "message";
+  if (item.find("id")) return "item_reference";
+  throw BadRequest(item.path("type"), item.path("type") + ": is required");
 }
 
 std::string_view id_prefix(const std::string& type) {
@@ -219,6 +221,8 @@ Json read_input_items(const Fields& request, ResponseStore& store, const std::st
 }
 
 Json to_messages(const Json& items, const std::string& path) {
+  if (!items.is_array())
+    throw BadRequest(path, fmt::format("{}: expected a string or a list of items, found {}", path, kind_of(items)));
   MessageWriter writer;
   for (size_t i = 0; i < items.size(); ++i) writer.add(items[i], at(path, i));
   return std::move(writer.messages);

@@ -113,7 +113,7 @@ class ToolReader {
     const size_t before = tools_.chat.size();
     const std::string name = require_name(space);
     const Json* list = space.find("tools");
-    if (!list) return false;
+    if (!list) throw BadRequest(path + ".tools", path + ".tools: is required");
     require_list(*list, path + ".tools");
     for (size_t i = 0; i < list->size(); ++i) {
       const std::string at = fmt::format("{}.tools[{}]", path, i);

@@ -5,6 +5,7 @@
 #include "runtime/serve/anthropic.h"
 #include "runtime/serve/openai_chat.h"
 #include "runtime/serve/openai_completions.h"
+#include "runtime/serve/responses.h"
 #include "runtime/serve/text_endpoints.h"
 #include "tests/serve/fakes.h"
 
@@ -42,6 +43,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   kt::parse_completions(body, model);
   kt::parse_messages(body, model);
   kt::count_tokens(body, model);
+  kt::ResponseStore store(1 << 20);
+  kt::parse_response_request(body, model, {store, "", model.max_context});
   kt::tokenize(body, model);
   kt::detokenize(body, model);
   kt::apply_template(body, model);
