@@ -18,20 +18,19 @@ constexpr int kBinBits = 12;
 }  // namespace
 
 // A histogram over the leading bits finds the bin of the k-th score; only that bin is searched further.
-void top_keys(const float* scores, int n, int k, int32_t* positions, std::vector<uint32_t>& room) {
+void top_keys(const float* scores, int n, int k, int32_t* positions, uint32_t* room) {
   int bins[1 << kBinBits] = {};
   for (int i = 0; i < n; ++i) ++bins[rank_of(scores[i]) >> (32 - kBinBits)];
   int above = 0, bin = (1 << kBinBits) - 1;
   for (; above + bins[bin] < k; --bin) above += bins[bin];
 
-  room.clear();
+  uint32_t* end = room;
   for (int i = 0; i < n; ++i)
-    if (const uint32_t rank = rank_of(scores[i]); static_cast<int>(rank >> (32 - kBinBits)) == bin)
-      room.push_back(rank);
-  std::nth_element(room.begin(), room.begin() + (k - above - 1), room.end(), std::greater<>());
-  const uint32_t last = room[static_cast<size_t>(k - above - 1)];
+    if (const uint32_t rank = rank_of(scores[i]); static_cast<int>(rank >> (32 - kBinBits)) == bin) *end++ = rank;
+  std::nth_element(room, room + (k - above - 1), end, std::greater<>());
+  const uint32_t last = room[k - above - 1];
   int ties = k - above;  // of rank `last` that are taken
-  for (const uint32_t rank : room) ties -= rank > last;
+  for (const uint32_t* rank = room; rank < end; ++rank) ties -= *rank > last;
 
   for (int i = 0; i < n; ++i) {
     const uint32_t rank = rank_of(scores[i]);

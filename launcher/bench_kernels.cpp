@@ -12,12 +12,12 @@
 #include <sstream>
 
 #include "kernels/buffer.h"
-#include "kernels/context.h"
+#include "kernels/device.h"
 #include "launcher/commands.h"
 #include "launcher/layer_output.h"
 #include "launcher/machine_limits.h"
 #include "runtime/base/error.h"
-#include "runtime/model/experts.h"
+#include "runtime/model/shares.h"
 
 namespace kt {
 namespace {
@@ -146,13 +146,13 @@ Bank make_bank(const Options& o, Format format, int experts, ThreadPool& pool) {
   return bank;
 }
 
-struct Batch {
+struct Draw {
   std::vector<int32_t> ids;
   std::vector<float> weights;
   int distinct = 0;
 };
-Batch draw(const Options& o, int experts, int tokens, std::mt19937_64& random) {
-  Batch b;
+Draw draw(const Options& o, int experts, int tokens, std::mt19937_64& random) {
+  Draw b;
   std::vector<int32_t> all(static_cast<size_t>(experts));
   std::iota(all.begin(), all.end(), 0);
   std::vector<bool> used(static_cast<size_t>(experts));
@@ -185,9 +185,9 @@ int bench_kernels_command(int argc, char** argv) {
   for (int i = 0; i < o.threads && o.threads <= static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)); ++i)
     cores.push_back(i);
   ThreadPool pool(o.threads, cores);
-  const KernelContext kernels{ops, pool};
+  const std::unique_ptr<Device> device = make_cpu_device(ops, pool, -1);
   if (!o.layer.empty()) {
-    write_layer_output(kernels, expert_shape(o, format), o.layer, o.layer_output);
+    write_layer_output(*device, expert_shape(o, format), o.layer, o.layer_output);
     return kExitOk;
   }
 
@@ -203,8 +203,12 @@ int bench_kernels_command(int argc, char** argv) {
   const Bank bank = make_bank(o, format, experts, pool);
 
   const int most = *std::max_element(o.tokens.begin(), o.tokens.end());
-  const MoeSpec spec{.experts = experts, .top_k = o.top_k, .inter = o.inter};
-  ExpertRunner runner(spec, o.hidden, o.inter, format, most);
+  device->reserve({.experts = {.experts = experts,
+                               .top_k = o.top_k,
+                               .hidden = o.hidden,
+                               .columns = o.inter,
+                               .rows = most,
+                               .format = format}});
   std::mt19937_64 random(1);
   std::vector<bf16> x(static_cast<size_t>(most) * o.hidden);
   std::normal_distribution<float> normal;
@@ -218,11 +222,14 @@ int bench_kernels_command(int argc, char** argv) {
     const double flops = 6.0 * o.hidden * o.inter * o.top_k * tokens;
     const auto start = Clock::now();
     for (int call = 0; call < 3 || (seconds_since(start) < o.seconds && call < 2000); ++call) {
-      const Batch b = draw(o, experts, tokens, random);
+      const Draw b = draw(o, experts, tokens, random);
       std::fill(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(tokens) * o.hidden, 0.0);
       const auto begin = Clock::now();
-      runner.run(kernels, bank.experts.data(), {.data = x.data(), .stride = o.hidden, .count = tokens},
-                 {.ids = b.ids, .weights = b.weights, .rows = tokens, .top_k = o.top_k}, out.data(), o.hidden);
+      device->experts({.experts = bank.experts.data(),
+                       .slice = slice_width(o.inter),
+                       .x = {x.data(), o.hidden, tokens, o.hidden},
+                       .routing = {.ids = b.ids, .weights = b.weights, .rows = tokens, .top_k = o.top_k},
+                       .y = {out.data(), o.hidden, tokens, o.hidden}});
       if (call == 0) continue;  // warm-up
       times.push_back(seconds_since(begin));
       bytes.push_back(static_cast<double>(b.distinct) * static_cast<double>(bank.expert_bytes));

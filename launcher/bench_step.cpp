@@ -250,7 +250,7 @@ int bench_step(const Settings& settings, JobRank& job) {
           job, [&] { check_fits(settings, job); }, edit))
     return job.exit_code;
   std::vector<double> dram = dram_limits(job);
-  if (job.cache && !settings.contexts.empty()) job.cache->fill_arbitrary(*job.pool);
+  if (job.cache && !settings.contexts.empty()) job.cache->fill_arbitrary();
   if (job.rank() != 0) {
     follow(job);
     return kExitOk;

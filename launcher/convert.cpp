@@ -90,24 +90,24 @@ struct Source {
   ConversionInput input() const { return {*checkpoint, config.arch, config.config, config.raw.dump()}; }
 };
 
-void compare(const Options& o, const Source& source, const PackedManifest& manifest, const KernelContext& kernels) {
+void compare(const Options& o, const Source& source, const PackedManifest& manifest, Device& device) {
   const ConversionInput input = source.input();
   const std::string found = conversion_fingerprint(input);
   if (found != manifest.fingerprint)
     fail(kExitUsage, "output {}: converted from a checkpoint with fingerprint {}, {} has {}", o.output,
          manifest.fingerprint, o.input, found);
   for (const int layer : manifest.layers) {
-    const LayerDeviation d = compare_layer(input, o.output, manifest, layer, kernels);
+    const LayerDeviation d = compare_layer(input, o.output, manifest, layer, device);
     fmt::print("layer {:>3}: relative error of the weights {:.4f}, of an expert's output {:.4f}\n", layer, d.weights,
                d.output);
   }
 }
 
-void check(const Options& o, const std::optional<Source>& source, const KernelContext& kernels) {
+void check(const Options& o, const std::optional<Source>& source, Device& device) {
   const std::optional<PackedManifest> manifest = read_manifest(o.output);
   if (!manifest) fail(kExitModel, "output {}: there is no manifest.json; was it written by `ktmpi convert`?", o.output);
-  check_packed(o.output, *manifest, kernels.pool);
-  if (source) compare(o, *source, *manifest, kernels);
+  check_packed(o.output, *manifest, device.host_threads());
+  if (source) compare(o, *source, *manifest, device);
   fmt::print("{}: {} layers of {} {} experts are whole\n", o.output, manifest->layers.size(), manifest->experts,
              info(manifest->format).name);
 }
@@ -131,7 +131,7 @@ int convert_command(int argc, char** argv) {
     convert_experts(input, plan_conversion(input, o.type, format), o.output, pool);
     log("{}: done; serve with --kt-method {} --kt-weight-path {}", o.output, info(format).name, o.output);
   }
-  if (o.check) check(o, source, {kernels_for_check(), pool});
+  if (o.check) check(o, source, *make_cpu_device(kernels_for_check(), pool, -1));
   return kExitOk;
 }
 

@@ -220,7 +220,6 @@ void place(JobRank& job) {
        .limits = job.limits,
        .trunk_ranks = job.share.count,
        .threads = job.cores.threads,
-       .context = longest_sequence(job.engine),
        .scheduler = job.rank() == 0});
   if (job.rank() == 0) log_plan(job);
 }
@@ -239,17 +238,22 @@ void plan(JobRank& job) {
 void load(JobRank& job) {
   const int numa_node = job.cores.numa_node;
   job.pool = std::make_unique<ThreadPool>(job.cores.threads, job.cores.cores);
-  job.kernels.emplace(*job.ops, *job.pool);
+  job.device = make_cpu_device(*job.ops, *job.pool, numa_node);
   const bool is_trunk = job.topology.trunk_index() >= 0;
   if (is_trunk)
     job.trunk_weights.emplace(
         load_trunk(*job.checkpoint, job.loaded->arch, job.model(), job.share, *job.pool, numa_node));
   if (job.topology.expert_index() >= 0)
     job.bank.emplace(load_experts(job.experts->source, job.model(), job.expert_share, *job.pool, numa_node));
-  if (!is_trunk) return;
-  job.cache.emplace(job.model(), job.share, job.cache_limits, *job.pool, numa_node);
-  job.trunk.emplace(make_trunk(job.transport, job.topology, *job.kernels, *job.checkpoint, job.model(), job.share,
-                               *job.trunk_weights, job.bank ? &*job.bank : nullptr, *job.cache, job.limits, numa_node,
+  if (!is_trunk) {
+    if (job.bank)
+      job.device->reserve(
+          bank_shape(job.model(), job.bank->share.columns.size(), job.bank->format, job.limits.max_rows));
+    return;
+  }
+  job.cache.emplace(job.model(), job.share, job.cache_limits, *job.device);
+  job.trunk.emplace(make_trunk(job.transport, job.topology, *job.device, *job.checkpoint, job.model(), job.share,
+                               *job.trunk_weights, job.bank ? &*job.bank : nullptr, *job.cache, job.limits,
                                job.copies));
   if (job.experts->hot) job.trunk->hot_source = &*job.experts->hot;
   if (job.lane) job.trunk->mover = std::make_unique<ExpertMover>(*job.trunk, *job.lane);
@@ -306,7 +310,7 @@ void follow(JobRank& job) {
   if (job.trunk) return serve_trunk(*job.trunk);
   if (!job.bank) return;
   const auto serve = [&](Transport& transport, int max_rows) {
-    serve_experts(transport, job.topology, *job.kernels, job.model(), *job.bank, max_rows);
+    serve_experts(transport, job.topology, *job.device, job.model(), *job.bank, max_rows);
   };
   std::jthread beside;  // gives weights away, computes nothing
   if (job.lane && job.bank->share.count(job.model().moe.experts))

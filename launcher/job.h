@@ -51,7 +51,7 @@ struct JobRank {
   std::vector<int64_t> misplaced_pages_of_rank = {};  // of the sampled ones of its experts; -1: not known
   std::unique_ptr<Transport> lane = {};               // where hot experts are exchanged beside steps
   std::unique_ptr<ThreadPool> pool = {};
-  std::optional<KernelContext> kernels = {};
+  std::unique_ptr<Device> device = {};
   std::optional<TrunkWeights> trunk_weights = {};
   std::optional<ExpertBank> bank = {};
   std::optional<StateCache> cache = {};

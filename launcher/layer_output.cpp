@@ -10,7 +10,7 @@
 #include "kernels/format/amxint.h"
 #include "kernels/format/bf16.h"
 #include "runtime/base/error.h"
-#include "runtime/model/experts.h"
+#include "runtime/model/shares.h"
 
 namespace kt {
 namespace {
@@ -26,8 +26,7 @@ void pack(const PackedMatrix& m, const bf16* rows, int count, std::byte* panel) 
 
 }  // namespace
 
-void write_layer_output(const KernelContext& kernels, const FfnWeights& shape, const std::string& in,
-                        const std::string& out) {
+void write_layer_output(Device& device, const FfnWeights& shape, const std::string& in, const std::string& out) {
   const Format format = shape.gate_up.format;
   if (format != Format::BF16 && !info(format).int8_activations)
     fail(kExitUsage, "layer {}: expected kt-method BF16, AMXINT4 or AMXINT8, which can be made of bf16 weights, not {}",
@@ -43,7 +42,7 @@ void write_layer_output(const KernelContext& kernels, const FfnWeights& shape, c
   const int rows = static_cast<int>((values.size() - 3 * matrix) / hidden);
 
   FfnWeights w = shape;
-  const Buffer memory(w.gate_up.bytes() + w.down.bytes(), -1, kernels.pool);
+  const Buffer memory = device.take_host(w.gate_up.bytes() + w.down.bytes());
   std::byte* at = memory.bytes();
   w.gate_up.data = at;
   for (int p = 0; p < w.gate_up.panels(); ++p, at += w.gate_up.panel_bytes()) {
@@ -54,12 +53,17 @@ void write_layer_output(const KernelContext& kernels, const FfnWeights& shape, c
   for (int p = 0; p < w.down.panels(); ++p, at += w.down.panel_bytes())
     pack(w.down, &values[2 * matrix + p * kPanel * inter], std::min(kPanel, w.down.n - p * kPanel), at);
 
-  ExpertRunner runner({.experts = 1, .top_k = 1, .inter = w.columns}, w.gate_up.k, w.columns, format, rows);
+  device.reserve(
+      {.experts = {
+           .experts = 1, .top_k = 1, .hidden = w.gate_up.k, .columns = w.columns, .rows = rows, .format = format}});
   const std::vector<int32_t> ids(static_cast<size_t>(rows), 0);
   const std::vector<float> weights(static_cast<size_t>(rows), 1.0f);
   std::vector<double> sum(static_cast<size_t>(rows) * hidden, 0.0);
-  runner.run(kernels, &w, {.data = &values[3 * matrix], .stride = w.gate_up.k, .count = rows},
-             {.ids = ids, .weights = weights, .rows = rows, .top_k = 1}, sum.data(), w.gate_up.k);
+  device.experts({.experts = &w,
+                  .slice = slice_width(w.columns),
+                  .x = {&values[3 * matrix], w.gate_up.k, rows, w.gate_up.k},
+                  .routing = {.ids = ids, .weights = weights, .rows = rows, .top_k = 1},
+                  .y = {sum.data(), w.gate_up.k, rows, w.gate_up.k}});
   const std::vector<float> result(sum.begin(), sum.end());
   std::ofstream to(out, std::ios::binary);
   to.write(reinterpret_cast<const char*>(result.data()), static_cast<std::streamsize>(result.size() * sizeof(float)));

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "kernels/context.h"
+#include "kernels/device.h"
 #include "runtime/model/weights.h"
 
 namespace kt {
@@ -11,7 +11,6 @@ namespace kt {
 // in: bf16 gate (inter, hidden), up (inter, hidden), down (hidden, inter), then any number of rows of `hidden`.
 // out: float32, as many rows of `hidden`. `shape`: of the expert, without data, in BF16, AMXINT4 or AMXINT8; `inter` is
 // its columns. Throws Error(kExitUsage) when a file cannot be used.
-void write_layer_output(const KernelContext& kernels, const FfnWeights& shape, const std::string& in,
-                        const std::string& out);
+void write_layer_output(Device& device, const FfnWeights& shape, const std::string& in, const std::string& out);
 
 }  // namespace kt

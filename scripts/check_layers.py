@@ -19,7 +19,10 @@ LAYERS = {
     "runtime/text": ["runtime/base"],
     "runtime/arch": ["runtime/base", "runtime/model/config.h"],
     "runtime/comm": ["runtime/base", "kernels"],
-    "runtime/model": ["runtime/base", "kernels", "runtime/checkpoint", "runtime/arch/arch.h", "runtime/comm"],
+    "runtime/model": [  # computes by devices alone, so no kernels/ops.h
+        "runtime/base", "kernels/device.h", "kernels/buffer.h", "kernels/format", "kernels/numeric.h",
+        "kernels/thread_pool.h", "kernels/weight.h", "runtime/checkpoint", "runtime/arch/arch.h", "runtime/comm",
+    ],
     "runtime/policy": ["runtime/base", "runtime/placement", "runtime/model/step.h", "runtime/model/orders.h"],
     "runtime/engine": [
         "runtime/base", "kernels", "runtime/config", "runtime/checkpoint", "runtime/text", "runtime/arch",

@@ -1,15 +1,16 @@
 #include "runtime/model/cache.h"
 
 #include <algorithm>
-#include <cstring>
+
+#include "runtime/model/step_memory.h"
 
 namespace kt {
 namespace {
 
 // Elements of one page of one layer.
 int64_t page_elements(const ModelConfig& c, const TrunkShare& share) {
-  const MlaSpec& m = c.mla;
-  if (m.heads) return latent_elements(m) + (m.indexer ? static_cast<int64_t>(kKvBlock) * m.indexer->head_dim : 0);
+  const LatentHeads m = latent_heads(c, share);
+  if (m.heads) return m.latent_elements() + static_cast<int64_t>(kKvBlock) * m.index_dim;
   return share.kv_heads.size() * kv_page_elements(c.attention.head_dim);
 }
 
@@ -32,18 +33,6 @@ Sizes sizes_of(const ModelConfig& c, const TrunkShare& share, CacheLimits limits
 
 }  // namespace
 
-std::vector<int64_t> cache_places(const StepPlan& plan) {
-  std::vector<int64_t> places;
-  places.reserve(plan.tokens.size());
-  for (size_t s = 0; s < plan.slices.size(); ++s)
-    for (int i = 0; i < plan.slices[s].count; ++i) {
-      const int position = plan.slices[s].first + i;
-      const int64_t page = plan.blocks[plan.block_begin[s] + position / kKvBlock];
-      places.push_back(page * kKvBlock + position % kKvBlock);
-    }
-  return places;
-}
-
 StateCache::Bytes StateCache::bytes(const ModelConfig& config, const TrunkShare& share, CacheLimits limits) {
   const Sizes s = sizes_of(config, share, limits);
   const size_t slots = static_cast<size_t>(limits.slots + limits.snapshots);
@@ -51,12 +40,8 @@ StateCache::Bytes StateCache::bytes(const ModelConfig& config, const TrunkShare&
           .states = s.delta_layers * slots * (s.history + s.state) * sizeof(float)};
 }
 
-StateCache::StateCache(const ModelConfig& config, const TrunkShare& share, CacheLimits limits, ThreadPool& pool,
-                       int numa_node)
-    : head_dim_(config.attention.head_dim),
-      slots_(limits.slots),
-      snapshots_(limits.snapshots),
-      page_stride_(page_elements(config, share)) {
+StateCache::StateCache(const ModelConfig& config, const TrunkShare& share, CacheLimits limits, Device& device)
+    : device_(device), slots_(limits.slots), snapshots_(limits.snapshots), page_stride_(page_elements(config, share)) {
   const Sizes s = sizes_of(config, share, limits);
   for (LayerSpec l : config.layers)
     index_.push_back(l.mixer == Mixer::delta_net ? delta_layers_++ : attention_layers_++);
@@ -64,40 +49,44 @@ StateCache::StateCache(const ModelConfig& config, const TrunkShare& share, Cache
   history_ = s.history;
   state_ = s.state;
   const Bytes b = bytes(config, share, limits);
-  pages_ = Buffer(b.pages, numa_node, pool);
-  states_ = Buffer(b.states, numa_node, pool);
+  pages_ = device.take(b.pages);
+  states_ = device.take(b.states);
 }
 
-bf16* StateCache::pages(int layer, int kv_head) const {
-  return pages_.as<bf16>() + index_[layer] * layer_page_elements_ + kv_head * kv_page_elements(head_dim_);
+Pages StateCache::pages(int layer) const {
+  return {pages_.as<bf16>() + index_[layer] * layer_page_elements_, page_stride_};
 }
-float* StateCache::conv_history(int layer, int slot) const { return slot_state(index_[layer], slot); }
-float* StateCache::delta_state(int layer, int slot) const { return conv_history(layer, slot) + history_; }
+Slots StateCache::conv_history(int layer) const {
+  return {slot_state(index_[layer], 0), static_cast<int64_t>(history_ + state_)};
+}
+Slots StateCache::delta_state(int layer) const {
+  const Slots history = conv_history(layer);
+  return {history.at + history_, history.stride};
+}
 
 float* StateCache::slot_state(int delta_layer, int slot) const {
   return states_.as<float>() + (static_cast<size_t>(delta_layer) * (slots_ + snapshots_) + slot) * (history_ + state_);
 }
 
 void StateCache::clear_slot(int slot) const {
-  for (int i = 0; i < delta_layers_; ++i) std::memset(slot_state(i, slot), 0, (history_ + state_) * sizeof(float));
-}
-
-void StateCache::fill_arbitrary(ThreadPool& pool) const {
-  auto* words = pages_.as<uint64_t>();
-  const int64_t count = static_cast<int64_t>(pages_.size() / sizeof(uint64_t));
-  constexpr int64_t kWords = 1 << 16;
-  pool.run(ceil_div(count, kWords), [&](int64_t part) {
-    uint64_t state = static_cast<uint64_t>(part) * 0x9e3779b97f4a7c15u + 1;  // Marsaglia, "Xorshift RNGs", 2003
-    for (int64_t i = part * kWords; i < std::min(count, (part + 1) * kWords); ++i) {
-      state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-      words[i] = (state & 0x80ff80ff80ff80ffu) | 0x3f003f003f003f00u;  // bf16 of +-0.5 to +-2
-    }
-  });
+  for (int i = 0; i < delta_layers_; ++i) device_.clear(slot_state(i, slot), slot_bytes());
 }
 
 void StateCache::copy_slot(int from, int to) const {
-  for (int i = 0; i < delta_layers_; ++i)
-    std::memcpy(slot_state(i, to), slot_state(i, from), (history_ + state_) * sizeof(float));
+  for (int i = 0; i < delta_layers_; ++i) device_.copy(slot_state(i, to), slot_state(i, from), slot_bytes());
+}
+
+void StateCache::fill_arbitrary() const {
+  std::vector<uint64_t> words(1 << 16);
+  uint64_t state = 0x9e3779b97f4a7c15u;  // Marsaglia, "Xorshift RNGs", 2003
+  for (size_t at = 0; at < pages_.size(); at += words.size() * sizeof(uint64_t)) {
+    for (uint64_t& word : words) {
+      state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+      word = (state & 0x80ff80ff80ff80ffu) | 0x3f003f003f003f00u;  // bf16 of +-0.5 to +-2
+    }
+    device_.write(pages_.bytes() + at, words.data(), std::min(words.size() * sizeof(uint64_t), pages_.size() - at));
+    device_.wait();  // the words are used again
+  }
 }
 
 }  // namespace kt

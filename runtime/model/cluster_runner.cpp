@@ -64,7 +64,7 @@ std::span<const float> ClusterRunner::run(const StepPlan& asked) {
     for (size_t r = 0; r < rows; ++r)
       std::memcpy(&logits_[r * vocab + columns.begin], part + r * stride, columns.size() * sizeof(float));
   };
-  if (trunk_) place(forward(*trunk_, plan), static_cast<size_t>(trunk_->stride.logits), trunk_->share.vocab);
+  if (trunk_) place(forward(*trunk_, plan), static_cast<size_t>(trunk_->step.logits.ld), trunk_->share.vocab);
   transport_.finish_sends();
   if (rows > 0)
     for (size_t i = 0; i < topology_.trunk.size(); ++i) {
@@ -154,7 +154,7 @@ void serve_trunk(Trunk& t) {
     const size_t rows = static_cast<size_t>(plan.logit_rows()), columns = static_cast<size_t>(t.share.vocab.size());
     packed.resize(rows * columns);
     for (size_t r = 0; r < rows; ++r)
-      std::memcpy(&packed[r * columns], logits + r * t.stride.logits, columns * sizeof(float));
+      std::memcpy(&packed[r * columns], logits + r * t.step.logits.ld, columns * sizeof(float));
     if (rows) t.transport.send(0, Tag::logits, std::as_bytes(std::span(packed)));
     t.transport.finish_sends();
   }

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "kernels/context.h"
+#include "kernels/device.h"
 #include "runtime/arch/arch.h"
 #include "runtime/checkpoint/packed.h"
 #include "runtime/checkpoint/safetensors.h"
@@ -43,6 +43,6 @@ struct LayerDeviation {
 // Throws Error(kExitModel) with layer, expert, matrix and row when a weight is further from its source than its format
 // allows: then the folder was made from something else.
 LayerDeviation compare_layer(const ConversionInput& input, const std::filesystem::path& folder,
-                             const PackedManifest& manifest, int layer, const KernelContext& kernels);
+                             const PackedManifest& manifest, int layer, Device& device);
 
 }  // namespace kt

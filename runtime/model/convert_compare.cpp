@@ -8,7 +8,6 @@
 #include "runtime/base/first_error.h"
 #include "runtime/model/convert.h"
 #include "runtime/model/expert_tensors.h"
-#include "runtime/model/experts.h"
 #include "runtime/model/quantize.h"
 
 namespace kt {
@@ -96,8 +95,7 @@ std::vector<double> product(const FloatRows& rows, int n, const std::vector<doub
 }
 
 // down(silu(gate x) * up x) in float64 from the source, and by the kernels from the packed weights.
-double compare_output(const SourceExpert& source, const FfnWeights& w, int hidden, int inter,
-                      const KernelContext& kernels) {
+double compare_output(const SourceExpert& source, const FfnWeights& w, int hidden, int inter, Device& device) {
   std::mt19937 random(1);
   std::vector<bf16> row(static_cast<size_t>(round_up(hidden, kTileK)));
   std::vector<double> x(static_cast<size_t>(hidden));
@@ -114,11 +112,13 @@ double compare_output(const SourceExpert& source, const FfnWeights& w, int hidde
   std::vector<double> found(static_cast<size_t>(round_up(hidden, kPanel)));
   const int32_t id = 0;
   const float weight = 1.0f;
-  const MoeSpec spec{.experts = 1, .top_k = 1, .inter = inter};
-  ExpertRunner(spec, hidden, inter, w.down.format, 1)
-      .run(kernels, &w, {.data = row.data(), .stride = static_cast<int64_t>(row.size()), .count = 1},
-           {.ids = {&id, 1}, .weights = {&weight, 1}, .rows = 1, .top_k = 1}, found.data(),
-           static_cast<int64_t>(found.size()));
+  device.reserve(
+      {.experts = {.experts = 1, .top_k = 1, .hidden = hidden, .columns = inter, .rows = 1, .format = w.down.format}});
+  device.experts({.experts = &w,
+                  .slice = slice_width(inter),
+                  .x = {row.data(), static_cast<int64_t>(row.size()), 1, hidden},
+                  .routing = {.ids = {&id, 1}, .weights = {&weight, 1}, .rows = 1, .top_k = 1},
+                  .y = {found.data(), static_cast<int64_t>(found.size()), 1, hidden}});
   Squares squares;
   for (int i = 0; i < hidden; ++i) squares.add(found[i], expected[i]);
   return squares.relative();
@@ -127,13 +127,13 @@ double compare_output(const SourceExpert& source, const FfnWeights& w, int hidde
 }  // namespace
 
 LayerDeviation compare_layer(const ConversionInput& input, const std::filesystem::path& folder,
-                             const PackedManifest& manifest, int layer, const KernelContext& kernels) {
+                             const PackedManifest& manifest, int layer, Device& device) {
   const PackedLayer file(folder, manifest, layer);
   const PackedShape shape = manifest.shape();
   const auto source_of = [&](int e) { return expert_rows(input.checkpoint, input.arch, input.config, layer, e); };
   std::vector<Squares> squares(static_cast<size_t>(manifest.experts));
   FirstError error;
-  kernels.pool.run(manifest.experts, [&](int64_t i) {
+  device.host_threads().run(manifest.experts, [&](int64_t i) {
     error.guard([&] {
       const int e = static_cast<int>(i);
       const SourceExpert source(input, source_of(e));
@@ -148,7 +148,7 @@ LayerDeviation compare_layer(const ConversionInput& input, const std::filesystem
   for (const Squares& s : squares) all.error += s.error, all.source += s.source;
   const SourceExpert first(input, source_of(0));
   return {.weights = all.relative(),
-          .output = compare_output(first, view(shape, file.expert(0)), manifest.hidden, manifest.inter, kernels)};
+          .output = compare_output(first, view(shape, file.expert(0)), manifest.hidden, manifest.inter, device)};
 }
 
 }  // namespace kt

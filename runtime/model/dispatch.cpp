@@ -36,6 +36,7 @@ class Writer {
     if (count) std::memcpy(at_, values, count * sizeof(T));
     at_ += count * sizeof(T);
   }
+  std::byte* at() const { return at_; }
 
  private:
   std::byte* at_;
@@ -43,8 +44,8 @@ class Writer {
 
 }  // namespace
 
-void encode_rows(int layer, Phase phase, std::span<const int32_t> rows, const Routing& now, const Routing& late,
-                 const Rows& x, int hidden, std::vector<std::byte>& room) {
+bf16* encode_rows(int layer, Phase phase, std::span<const int32_t> rows, const Routing& now, const Routing& late,
+                  int hidden, std::vector<std::byte>& room) {
   const size_t top_k = static_cast<size_t>(now.top_k);
   Writer w({Ask::compute, layer, static_cast<int32_t>(phase), static_cast<int32_t>(rows.size()), now.top_k, hidden,
             late.rows > 0},
@@ -53,7 +54,7 @@ void encode_rows(int layer, Phase phase, std::span<const int32_t> rows, const Ro
   if (late.rows)
     for (int32_t r : rows) w.put(&late.ids[r * top_k], top_k);
   for (int32_t r : rows) w.put(&now.weights[r * top_k], top_k);
-  for (int32_t r : rows) w.put(x.row(r), static_cast<size_t>(hidden));
+  return reinterpret_cast<bf16*>(w.at());
 }
 
 void encode_weights(int layer, std::span<const int32_t> experts, std::vector<std::byte>& room) {

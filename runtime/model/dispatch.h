@@ -5,8 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "kernels/device.h"
 #include "runtime/comm/transport.h"
-#include "runtime/model/experts.h"
 #include "runtime/model/step_clock.h"
 
 namespace kt {
@@ -34,9 +34,10 @@ struct DispatchMessage {
   std::span<const int32_t> experts;
 };
 
-// Of the rows of x those in `rows`. `late` has no rows when nothing is deferred. `room` is reused between calls.
-void encode_rows(int layer, Phase phase, std::span<const int32_t> rows, const Routing& now, const Routing& late,
-                 const Rows& x, int hidden, std::vector<std::byte>& room);
+// Everything but the rows themselves, which go where the result points. Of the routings those in `rows`; `late` has no
+// rows when nothing is deferred. `room` is reused between calls.
+bf16* encode_rows(int layer, Phase phase, std::span<const int32_t> rows, const Routing& now, const Routing& late,
+                  int hidden, std::vector<std::byte>& room);
 void encode_weights(int layer, std::span<const int32_t> experts, std::vector<std::byte>& room);
 void encode_notice(Ask ask, std::vector<std::byte>& room);  // clock, leave
 // Views into the message; throws Error(kExitPeerLost) when sizes do not agree or an expert id is out of range.

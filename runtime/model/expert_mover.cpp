@@ -42,7 +42,7 @@ void move_now(Trunk& t, std::span<const ExpertMove> moves) {
   for (auto& [layer, experts] : in) {
     std::sort(experts.begin(), experts.end());
     t.report.moved_bytes += static_cast<int64_t>(experts.size() * t.hot->shape().bytes());
-    bring_experts(t, t.transport, t.fetch_room, t.kernels.pool, layer, std::move(experts),
+    bring_experts(t, t.transport, t.fetch_room, t.device.host_threads(), layer, std::move(experts),
                   [&t, layer = layer](int32_t e) { return t.hot->take(layer, e); });
   }
 }
@@ -69,7 +69,7 @@ void ExpertMover::bring(std::span<const ExpertMove> moves) {
 }
 
 void ExpertMover::fetch() {
-  t_.kernels.pool.unpin_caller();
+  t_.device.host_threads().unpin_caller();
   ThreadPool pool(1);
   for (const auto& [layer, newcomers] : newcomers_) {
     std::vector<int32_t> experts;

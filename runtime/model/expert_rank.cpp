@@ -14,14 +14,13 @@ namespace {
 struct ExpertRank {
   Transport& transport;
   const Topology& topology;
-  const KernelContext& kernels;
+  Device& device;
   const ModelConfig& config;
   const ExpertBank& bank;
   int max_rows;
 
   size_t trunks = topology.trunk.size();
   int64_t stride = round_up(config.hidden, kTileK), ldo = round_up(config.hidden, kPanel);
-  ExpertRunner runner{config.moe, config.hidden, bank.share.columns.size(), bank.format, max_rows};
   std::vector<std::vector<std::byte>> inbox = std::vector<std::vector<std::byte>>(trunks);
   std::vector<DispatchMessage> messages = {};  // one from each trunk rank
   std::vector<bf16> x = std::vector<bf16>(static_cast<size_t>(max_rows) * stride);
@@ -83,17 +82,22 @@ int gather_rows(ExpertRank& r) {
   return rows;
 }
 
-void run_experts(ExpertRank& r, const std::vector<int32_t>& ids, int rows, std::vector<double>& out) {
+double run_experts(ExpertRank& r, const std::vector<int32_t>& ids, int rows, std::vector<double>& out) {
+  const int hidden = r.config.hidden;
   const size_t pairs = static_cast<size_t>(rows) * r.config.moe.top_k;
   std::memset(r.sums.data(), 0, static_cast<size_t>(rows) * r.ldo * sizeof(double));
-  r.runner.run(
-      r.kernels, r.bank.layer(r.messages[0].layer, r.config.moe.experts),
-      {.data = r.x.data(), .stride = r.stride, .count = rows},
-      {.ids = {ids.data(), pairs}, .weights = {r.weights.data(), pairs}, .rows = rows, .top_k = r.config.moe.top_k},
-      r.sums.data(), r.ldo);
+  const double bytes = r.device.experts({.experts = r.bank.layer(r.messages[0].layer, r.config.moe.experts),
+                                         .slice = slice_width(r.config.moe.inter),
+                                         .x = {r.x.data(), r.stride, rows, hidden},
+                                         .routing = {.ids = {ids.data(), pairs},
+                                                     .weights = {r.weights.data(), pairs},
+                                                     .rows = rows,
+                                                     .top_k = r.config.moe.top_k},
+                                         .y = {r.sums.data(), r.ldo, rows, hidden}});
   out.resize(std::max(out.size(), static_cast<size_t>(rows) * r.config.hidden));
   for (int i = 0; i < rows; ++i)
     std::memcpy(&out[static_cast<size_t>(i) * r.config.hidden], &r.sums[i * r.ldo], r.config.hidden * sizeof(double));
+  return bytes;
 }
 
 // Each trunk rank gets the sums of its rows; of `late` ones if it has any.
@@ -115,16 +119,15 @@ void compute(ExpertRank& r) {
   start_layer(r);
   const int rows = gather_rows(r);
   const bool late = std::any_of(r.messages.begin(), r.messages.end(), [](const auto& m) { return m.has_late; });
-  run_experts(r, r.now, rows, r.results);
-  r.clock.lap(StepPart::experts, r.runner.traffic());
+  r.clock.lap(StepPart::experts, run_experts(r, r.now, rows, r.results));
   r.transport.finish_sends();  // the late sums of the layer before, which the trunk takes before these
   send_sums(r, Tag::results, r.results);
   r.transport.finish_sends();
   r.clock.lap(StepPart::other);
   if (!late) return;
-  run_experts(r, r.late, rows, r.late_results);
+  const double bytes = run_experts(r, r.late, rows, r.late_results);
   send_sums(r, Tag::late, r.late_results);
-  r.clock.lap(StepPart::experts, r.runner.traffic());
+  r.clock.lap(StepPart::experts, bytes);
 }
 
 void send_weights(ExpertRank& r) {
@@ -151,9 +154,9 @@ void tell_clock(ExpertRank& r) {
 
 }  // namespace
 
-void serve_experts(Transport& transport, const Topology& topology, const KernelContext& kernels,
-                   const ModelConfig& config, const ExpertBank& bank, int max_rows) {
-  ExpertRank r{transport, topology, kernels, config, bank, max_rows};
+void serve_experts(Transport& transport, const Topology& topology, Device& device, const ModelConfig& config,
+                   const ExpertBank& bank, int max_rows) {
+  ExpertRank r{transport, topology, device, config, bank, max_rows};
   for (;;) {
     receive_asks(r);
     switch (r.messages[0].ask) {

@@ -1,19 +1,17 @@
 #pragma once
 
-#include <span>
-
-#include "kernels/context.h"
+#include "kernels/device.h"
 #include "runtime/comm/topology.h"
 #include "runtime/comm/transport.h"
 #include "runtime/model/bank.h"
-#include "runtime/model/experts.h"
 
 namespace kt {
 
 // The whole life of an expert rank that is not a trunk rank too: per MoE layer takes the rows of every trunk rank,
 // computes them on its bank as one batch and returns each its sums; ends when the trunk ranks say so. Tells rank 0
-// its clock's reading when asked; a step of it begins with its first MoE layer.
-void serve_experts(Transport& transport, const Topology& topology, const KernelContext& kernels,
-                   const ModelConfig& config, const ExpertBank& bank, int max_rows);
+// its clock's reading when asked; a step of it begins with its first MoE layer. The device's reserve() has been called,
+// for bank_shape().
+void serve_experts(Transport& transport, const Topology& topology, Device& device, const ModelConfig& config,
+                   const ExpertBank& bank, int max_rows);
 
 }  // namespace kt

@@ -6,15 +6,14 @@
 
 namespace kt {
 
-HotExperts::HotExperts(const ModelConfig& config, Format format, Range columns, int64_t slots, ThreadPool& pool,
-                       int numa_node)
+HotExperts::HotExperts(const ModelConfig& config, Format format, Range columns, int64_t slots, Device& device)
     : shape_(expert_shape(config, format, columns.size())),
       columns_(columns),
       slots_(slots),
       per_layer_(config.moe.experts),
       moe_index_(moe_indices(config)),
       free_(static_cast<size_t>(slots)),
-      storage_(bytes(config, format, columns.size(), slots), numa_node, pool) {
+      storage_(device.take(bytes(config, format, columns.size(), slots))) {
   const size_t all = static_cast<size_t>(moe_layer_count(config)) * per_layer_;
   experts_.resize(all);
   slot_of_.assign(all, -1);

@@ -13,7 +13,7 @@ namespace kt {
 class HotExperts {
  public:
   // `columns`: of this rank; `slots`: experts of all layers together that it has room for, also for those to come.
-  HotExperts(const ModelConfig& config, Format format, Range columns, int64_t slots, ThreadPool& pool, int numa_node);
+  HotExperts(const ModelConfig& config, Format format, Range columns, int64_t slots, Device& device);
   static size_t bytes(const ModelConfig& config, Format format, int columns, int64_t slots);
 
   bool holds(int layer, int expert) const { return slot_of_[index(layer, expert)] >= 0; }

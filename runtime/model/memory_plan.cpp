@@ -41,10 +41,10 @@ void add_trunk(MemoryPlan& plan, const MemoryRequest& r) {
   plan.trunk_weights = r.trunk_weights;
   plan.kv_cache = Buffer::footprint(cache.pages);
   plan.states = Buffer::footprint(cache.states);
-  plan.step = step_bytes(c, *r.trunk, r.limits, r.threads, r.context);
+  plan.step = step_bytes(c, *r.trunk, r.limits, r.bank.columns.size(), r.threads);
 
   if (c.moe.experts) {
-    const ExpertRoomBytes room = expert_room_bytes(c, *r.trunk, r.limits, r.bank.columns.size() > 0);
+    const ExpertRoomBytes room = expert_room_bytes(c, *r.trunk, r.limits);
     const int columns = inter_part(c.moe.inter, r.trunk->index, r.trunk->count).size();
     plan.hot_experts = room.hot;
     plan.layer_slots = room.stream;
@@ -67,11 +67,12 @@ void add_experts(MemoryPlan& plan, const MemoryRequest& r) {
   const ModelConfig& c = r.config;
   const size_t rows = static_cast<size_t>(r.limits.max_rows);
   plan.experts = Buffer::footprint(bank_bytes(c, r.experts, r.bank));
-  plan.expert_step = ExpertRunner::bytes(c.moe, c.hidden, r.bank.columns.size(), r.experts, r.limits.max_rows);
   // Of each batch two, as they are sent.
   plan.messages += 2 * batches(r) * static_cast<size_t>(fetch_batch(c, r.experts)) *
                    expert_bytes(c, r.experts, r.bank.columns.size());
   if (r.trunk) return;
+  plan.expert_step = Buffer::footprint(
+      cpu_reserve_bytes(bank_shape(c, r.bank.columns.size(), r.experts, r.limits.max_rows), r.threads));
   // Rows in; sums, and the sums as they are sent, of deferred experts apart.
   const size_t sums = r.limits.max_deferred ? 3 : 2;
   plan.expert_step += rows * (row_message_bytes(c) + c.moe.top_k * sizeof(int32_t) + sums * c.hidden * sizeof(double));

@@ -54,7 +54,6 @@ struct MemoryRequest {
   bool gpu_trunk = false;
   int trunk_ranks = 1;
   int threads = 1;         // of this rank
-  int context = 0;         // tokens of the longest sequence
   bool scheduler = false;  // rank 0: tokenizer, requests, logits of all trunk ranks
 };
 MemoryPlan plan_memory(const MemoryRequest& request);

@@ -4,7 +4,7 @@
 // token, the cached latent with its rotated part, and one value, the latent. So scores and sums are matrix products
 // whose weights are cached rows, packed as they are needed; W_V is applied to the sums.
 //
-// Expanded form (mla_expand.cpp): each head makes keys W_K c and values W_V c of the cached latents, and attends to
+// Expanded form: each head makes keys W_K c and values W_V c of the cached latents, and attends to
 // those. In DeepSeek's dims a query then takes 320 multiplications per key and head instead of 1088, and expanding a
 // key takes 131072, once for all rows of a block: it is cheaper from 171 rows on.
 //
@@ -22,9 +22,8 @@
 #include "runtime/model/mla.h"
 
 #include <algorithm>
-#include <vector>
 
-#include "runtime/model/mla_block.h"
+#include "runtime/model/trunk.h"
 
 namespace kt {
 namespace {
@@ -35,75 +34,91 @@ int expanded_end(const MlaSpec& m, const SeqSlice& slice) {
   return m.indexer ? std::min(whole, m.indexer->top_k) : whole;
 }
 
-std::vector<MlaToken> tokens_of(const MlaSpec& m, const StepPlan& plan) {
-  std::vector<MlaToken> tokens;
-  for (size_t s = 0; s < plan.slices.size(); ++s) {
-    const SeqSlice& slice = plan.slices[s];
-    for (int position = slice.first; position < slice.first + slice.count; ++position)
-      tokens.push_back({.slice = static_cast<int>(s),
-                        .position = position,
-                        .expanded = position < expanded_end(m, slice),
-                        .blocks = &plan.blocks[plan.block_begin[s]]});
+LatentLayer layer_of(const Trunk& t, int layer) {
+  const MlaWeights& w = t.weights.layers[layer].mla;
+  return {.heads = latent_heads(t.config, t.share),
+          .pages = t.cache.pages(layer),
+          .q_b = &w.q_b,
+          .key_up = w.key_up.data(),
+          .value_up = w.value_up.data(),
+          .q_norm = w.q_norm.data(),
+          .kv_norm = w.kv_norm.data(),
+          .index_norm = w.index_norm.data(),
+          .index_bias = w.index_bias.data()};
+}
+
+// Latents of rows; those of keys, and index keys, go to the cache.
+void project_down(Trunk& t, const MlaWeights& w, const LatentLayer& l, RowRange rows, const Mat<bf16>& q_latent) {
+  const LatentRows& all = t.step.latent.down;
+  const LatentRows down{all.q.top(rows.count), all.kv.top(rows.count), all.index_key.top(rows.count),
+                        all.index_weights.top(rows.count)};
+  const Mat<bf16> h = t.step.h.part(rows.first, rows.count);
+  if (l.heads.top_k)
+    t.device.linear(
+        h, {{w.q_a, down.q}, {w.kv_a, down.kv}, {w.index_k, down.index_key}, {w.index_weights, down.index_weights}});
+  else
+    t.device.linear(h, {{w.q_a, down.q}, {w.kv_a, down.kv}});
+  t.device.latents(l, rows, down, q_latent);
+}
+
+void mix_absorbed(Trunk& t, const MlaWeights& w, const LatentLayer& l, const LatentBlock& block) {
+  const LatentMemory& m = t.step.latent;
+  const RowRange rows{block.first, block.count};
+  const Mat<bf16> q_latent = m.q_latent.top(rows.count), query = m.query.top(rows.count), sums = m.sums.top(rows.count);
+  const Mat<float> q = m.q.top(rows.count), index_q = m.index_q.top(rows.count);
+  project_down(t, w, l, rows, q_latent);
+  if (block.sparse) {
+    t.device.linear(q_latent, {{w.q_b, q}, {w.index_q, index_q}});
+    t.device.pick(l, rows, index_q, m.index_q16, m.down.index_weights, m.picked);
+  } else {
+    t.device.linear(q_latent, {{w.q_b, q}});
   }
-  return tokens;
+  t.device.absorb(l, rows, q, query);
+  t.device.attend_latents(l, rows, query, m.picked, sums);
+  t.device.value_up(l, sums, m.out.top(rows.count));
 }
 
-// How many rows from `begin` on are computed together: of one form, and when expanded of one sequence.
-int block_rows(const std::vector<MlaToken>& tokens, size_t begin) {
-  const MlaToken& first = tokens[begin];
-  const size_t most = first.expanded ? kMlaExpandedRows : kMlaRows, last = std::min(tokens.size(), begin + most);
-  size_t end = begin + 1;
-  while (end < last && tokens[end].expanded == first.expanded && (!first.expanded || tokens[end].slice == first.slice))
-    ++end;
-  return static_cast<int>(end - begin);
-}
-
-void mix_absorbed(const MlaBlock& b) {
-  project_down(b);
-  absorb_queries(b);
-  if (b.m.indexer) pick_keys(b);
-  attend(b);
-  project_up(b);
-  project_out(b);
-}
-
-void mix_expanded(const MlaBlock& b) {
-  for (int i = 0; i < b.rows; i += kMlaRows) {
-    MlaBlock part = b;
-    part.begin += i;
-    part.rows = std::min(kMlaRows, b.rows - i);
-    part.tokens += i;
-    part.places += i;
-    part.kept = i;
-    project_down(part);
+void mix_expanded(Trunk& t, const MlaWeights& w, const LatentLayer& l, const LatentBlock& block) {
+  const LatentMemory& m = t.step.latent;
+  for (int i = 0; i < block.count; i += kMlaRows) {
+    const int count = std::min(kMlaRows, block.count - i);
+    project_down(t, w, l, {block.first + i, count}, m.q_latent.part(i, count));
   }
-  attend_expanded(b);
-  project_out(b);
+  t.device.attend_expanded(l, {block.first, block.count}, m.q_latent.top(block.count), m.out.top(block.count));
 }
 
 }  // namespace
 
+void cut_latent_blocks(const MlaSpec& m, const StepPlan& plan, std::vector<LatentBlock>& blocks) {
+  blocks.clear();
+  int row = 0, slice_of_last = -1;
+  for (size_t s = 0; s < plan.slices.size(); ++s) {
+    const SeqSlice& slice = plan.slices[s];
+    for (int position = slice.first; position < slice.first + slice.count; ++position, ++row) {
+      const bool expanded = position < expanded_end(m, slice);
+      const int most = expanded ? kMaxExpandedRows : kMlaRows;
+      const bool joins = !blocks.empty() && blocks.back().expanded == expanded && blocks.back().count < most &&
+                         (!expanded || slice_of_last == static_cast<int>(s));
+      if (!joins) blocks.push_back({.first = row, .expanded = expanded});
+      LatentBlock& block = blocks.back();
+      ++block.count;
+      block.sparse |= m.indexer && position >= m.indexer->top_k;
+      slice_of_last = static_cast<int>(s);
+    }
+  }
+}
+
 // A row attends to rows before it, which are in the cache by then: of earlier steps, earlier blocks, or this one.
-void mix_mla(Trunk& t, int layer, const StepPlan& plan) {
-  const std::vector<MlaToken> tokens = tokens_of(t.config.mla, plan);
-  const std::vector<int64_t> places = cache_places(plan);
-  for (int begin = 0, rows; begin < plan.rows(); begin += rows) {
-    rows = block_rows(tokens, static_cast<size_t>(begin));
-    const MlaBlock b{.t = t,
-                     .m = t.config.mla,
-                     .w = t.weights.layers[layer].mla,
-                     .room = *t.mla,
-                     .ops = t.kernels.ops,
-                     .layer = layer,
-                     .begin = begin,
-                     .rows = rows,
-                     .heads = t.share.heads.size(),
-                     .tokens = &tokens[static_cast<size_t>(begin)],
-                     .places = &places[static_cast<size_t>(begin)]};
-    if (b.tokens->expanded)
-      mix_expanded(b);
+void mix_mla(Trunk& t, int layer) {
+  const MlaWeights& w = t.weights.layers[layer].mla;
+  const LatentLayer l = layer_of(t, layer);
+  for (const LatentBlock& block : t.blocks) {
+    if (block.expanded)
+      mix_expanded(t, w, l, block);
     else
-      mix_absorbed(b);
+      mix_absorbed(t, w, l, block);
+    t.device.linear_sum(t.step.latent.out.top(block.count), w.out, l.heads.value_dim, nullptr,
+                        t.step.y.part(block.first, block.count));
   }
 }
 

@@ -10,12 +10,11 @@ namespace kt {
 namespace {
 
 // y += scale * SwiGLU(h) on this rank's columns.
-void add_ffn(Trunk& t, const FfnWeights& w, int inter, int rows, const float* scale) {
+void add_ffn(Trunk& t, const FfnWeights& w, int inter, const float* scale) {
   if (!w.columns) return;
-  const int64_t stride = round_up(w.columns, kTileK);
-  t.kernels.swiglu(t.normed(rows), w.gate_up, t.activations.as<bf16>(), stride);
-  t.kernels.matmul_add({.data = t.activations.as<bf16>(), .stride = stride, .count = rows}, w.down, slice_width(inter),
-                       scale, t.y.as<double>(), t.stride.y);
+  const Mat<bf16> h{t.step.activations.at, round_up(w.columns, kTileK), t.batch.rows(), w.columns};
+  t.device.swiglu(t.normed(), w.gate_up, h);
+  t.device.linear_sum(h, w.down, slice_width(inter), scale, t.sums());
 }
 
 SigmoidRouting sigmoid_routing(const MoeSpec& moe, const std::vector<float>& bias) {
@@ -30,28 +29,23 @@ SigmoidRouting sigmoid_routing(const MoeSpec& moe, const std::vector<float>& bia
 }
 
 // The same on every trunk rank: the router is replicated, and so are its inputs to the bit.
-Routing route(Trunk& t, int layer, int rows) {
+Routing route(Trunk& t, int layer) {
   const MoeSpec& moe = t.config.moe;
-  float* logits = t.router.as<float>();
+  const int rows = t.batch.rows();
+  const Mat<float> logits = t.step.router.top(rows);
   const SigmoidRouting sigmoid = sigmoid_routing(moe, t.weights.layers[layer].router_bias);
-  t.kernels.matmul(t.normed(rows), t.weights.layers[layer].router, logits, t.stride.router);
-  t.kernels.split(rows, 1, [&](int begin, int end) {
-    for (int r = begin; r < end; ++r) {
-      float* row = logits + r * t.stride.router;
-      int32_t* ids = &t.expert_ids[static_cast<size_t>(r) * moe.top_k];
-      float* weights = &t.expert_weights[static_cast<size_t>(r) * moe.top_k];
-      if (moe.sigmoid)
-        t.kernels.ops.sigmoid_top_k(row, sigmoid, ids, weights);
-      else
-        t.kernels.ops.softmax_top_k(row, moe.experts, moe.top_k, moe.norm_topk, ids, weights);
-      if (moe.shared_gate) t.kernels.ops.sigmoid(row + moe.experts, 1, &t.shared_gate[r]);
-    }
-  });
+  t.device.linear(t.normed(), {{t.weights.layers[layer].router, logits}});
+  t.device.route({.logits = logits,
+                  .sigmoid = moe.sigmoid ? &sigmoid : nullptr,
+                  .experts = moe.experts,
+                  .top_k = moe.top_k,
+                  .normalise = moe.norm_topk,
+                  .ids = t.routed.ids,
+                  .weights = t.routed.weights,
+                  .shared_gate = moe.shared_gate ? t.step.shared_gate.at : nullptr});
+  t.device.wait();
   const size_t pairs = static_cast<size_t>(rows) * moe.top_k;
-  return {.ids = {t.expert_ids.data(), pairs},
-          .weights = {t.expert_weights.data(), pairs},
-          .rows = rows,
-          .top_k = moe.top_k};
+  return {.ids = {t.routed.ids, pairs}, .weights = {t.routed.weights, pairs}, .rows = rows, .top_k = moe.top_k};
 }
 
 // What rank 0 asked to know.
@@ -118,23 +112,14 @@ void assign_groups(Trunk& t, int layer, const Routing& routing, const Routing& h
   t.groups.assign(layer, t.group_of);
 }
 
-Routing of_own_bank(Trunk& t, const Routing& routing) { return of_group(t, routing, t.bank->share.group, t.group_ids); }
-
-// The experts of this rank's own bank, and those that were deferred in the MoE layer before.
-void run_own(Trunk& t, int layer, const Assignment& a, int rows) {
-  const FfnWeights* experts = t.bank->layer(layer, t.config.moe.experts);
-  const size_t bytes = static_cast<size_t>(rows * t.stride.y) * sizeof(double);
-  if (t.late_rows)
-    t.kernels.split(rows, 1, [&](int begin, int end) {
-      for (int64_t i = begin * t.stride.y; i < end * t.stride.y; ++i) t.y.as<double>()[i] += t.late.as<double>()[i];
-    });
-  t.local_experts->run(t.kernels, experts, t.normed(rows), of_own_bank(t, a.cold), t.y.as<double>(), t.stride.y);
-  t.clock.lap(StepPart::experts, t.local_experts->traffic());
-  t.late_rows = a.late.rows > 0;
-  if (!t.late_rows) return;
-  std::memset(t.late.bytes(), 0, bytes);
-  t.local_experts->run(t.kernels, experts, t.normed(rows), of_own_bank(t, a.late), t.late.as<double>(), t.stride.y);
-  t.clock.lap(StepPart::experts, t.local_experts->traffic());
+// Experts that are here; the time is theirs.
+void run_experts(Trunk& t, const FfnWeights* experts, const Routing& routing) {
+  const double bytes = t.device.experts({.experts = experts,
+                                         .slice = slice_width(t.config.moe.inter),
+                                         .x = t.normed(),
+                                         .routing = routing,
+                                         .y = t.sums()});
+  t.clock.lap(StepPart::experts, bytes);
 }
 
 // The experts that the rows want come here, batch by batch: one is computed while the next is on its way.
@@ -155,59 +140,50 @@ void run_streamed(Trunk& t, int layer, const Routing& cold) {
   for (int b = 0; !batch.empty(); b ^= 1) {
     HotExperts &here = *t.stream[b], &there = *t.stream[b ^ 1];
     std::future<std::span<const int32_t>> next = std::async(std::launch::async, [&] {
-      t.kernels.pool.unpin_caller();
+      t.device.host_threads().unpin_caller();
       return bring(there);
     });
     for (size_t i = 0; i < cold.ids.size(); ++i)
       t.group_ids[i] = cold.ids[i] >= 0 && here.holds(layer, cold.ids[i]) ? cold.ids[i] : -1;
     Routing routing = cold;
     routing.ids = {t.group_ids.data(), cold.ids.size()};
-    t.hot_runner->run(t.kernels, here.layer(layer), t.normed(cold.rows), routing, t.y.as<double>(), t.stride.y);
-    t.clock.lap(StepPart::experts, t.hot_runner->traffic());
+    run_experts(t, here.layer(layer), routing);
     for (int32_t e : batch) here.give_up(layer, e);
     batch = next.get();
     t.clock.lap(StepPart::wait);
   }
 }
 
-// What the runner of hot and streamed experts must have room for: only a bank's format has 8-bit activations.
-Format runner_format(const TrunkLimits& limits) {
-  return limits.layerwise || !limits.hot_experts ? limits.expert_format : limits.hot_format;
-}
-
 }  // namespace
 
-void dense_ffn(Trunk& t, int layer, int rows) {
+void dense_ffn(Trunk& t, int layer) {
   const FfnWeights& w = t.weights.layers[layer].dense;
-  add_ffn(t, w, t.config.dense_inter, rows, nullptr);
+  add_ffn(t, w, t.config.dense_inter, nullptr);
   t.clock.lap(StepPart::dense, ffn_traffic(w));
 }
 
-void moe(Trunk& t, int layer, int rows) {
+void moe(Trunk& t, int layer) {
   const MoeSpec& spec = t.config.moe;
   const LayerWeights& w = t.weights.layers[layer];
-  const Routing routing = route(t, layer, rows);
+  const Routing routing = route(t, layer);
   note(t.report, layer, spec.experts, routing);
   const Assignment a = assign(t, layer, routing);
-  const Range share = part_of(rows, t.share.index, t.share.count);
+  const Range share = part_of(routing.rows, t.share.index, t.share.count);
 
   assign_groups(t, layer, routing, a.hot);
   if (!t.layerwise) send_rows(t, layer, a.cold, a.late, share.begin, share.end);
   t.clock.lap(StepPart::router, static_cast<double>(w.router.bytes()));
   if (spec.shared_inter) {
-    add_ffn(t, w.shared, spec.shared_inter, rows, spec.shared_gate ? t.shared_gate.data() : nullptr);
+    add_ffn(t, w.shared, spec.shared_inter, spec.shared_gate ? t.step.shared_gate.at : nullptr);
     t.clock.lap(StepPart::shared, ffn_traffic(w.shared));
   }
-  if (a.hot.rows) {
-    t.hot_runner->run(t.kernels, t.hot->layer(layer), t.normed(rows), a.hot, t.y.as<double>(), t.stride.y);
-    t.clock.lap(StepPart::experts, t.hot_runner->traffic());
-  }
+  if (a.hot.rows) run_experts(t, t.hot->layer(layer), a.hot);
   if (t.layerwise) return run_streamed(t, layer, a.cold);
-  if (t.local_experts) run_own(t, layer, a, rows);
+  if (t.bank) run_experts(t, t.bank->layer(layer, spec.experts), of_group(t, a.cold, t.bank->share.group, t.group_ids));
   receive_sums(t);
 }
 
-void make_expert_room(Trunk& t, std::span<const ExpertSets> copies, int numa_node) {
+void make_expert_room(Trunk& t, std::span<const ExpertSets> copies) {
   const ModelConfig& c = t.config;
   for (int layer = 0; layer < static_cast<int>(c.layers.size()); ++layer)
     if (c.layers[layer].ffn == Ffn::moe) t.last_moe_layer = layer;
@@ -225,24 +201,16 @@ void make_expert_room(Trunk& t, std::span<const ExpertSets> copies, int numa_nod
   const size_t pairs = static_cast<size_t>(t.limits.max_rows) * c.moe.top_k;
   for (auto* ids : {&t.hot_ids, &t.cold_ids, &t.late_ids, &t.group_of, &t.group_ids, &t.group_late_ids})
     ids->resize(pairs);
-  if (t.bank)
-    t.local_experts = std::make_unique<ExpertRunner>(c.moe, c.hidden, t.bank->share.columns.size(), t.bank->format,
-                                                     t.limits.max_rows);
   const Range columns = inter_part(c.moe.inter, t.share.index, t.share.count);
   const auto slots = [&](Format format, int64_t count) {
-    return std::make_unique<HotExperts>(c, format, columns, count, t.kernels.pool, numa_node);
+    return std::make_unique<HotExperts>(c, format, columns, count, t.device);
   };
   if (t.limits.hot_experts) t.hot = slots(t.limits.hot_format, t.limits.hot_experts + t.limits.spare_experts);
   if (t.limits.layerwise)
     for (auto& s : t.stream) s = slots(t.limits.expert_format, fetch_batch(c, t.limits.expert_format));
-  if (t.hot || t.limits.layerwise)
-    t.hot_runner =
-        std::make_unique<ExpertRunner>(c.moe, c.hidden, columns.size(), runner_format(t.limits), t.limits.max_rows);
-  if (t.bank && t.limits.max_deferred)
-    t.late = Buffer(static_cast<size_t>(t.limits.max_rows * t.stride.y) * sizeof(double), numa_node, t.kernels.pool);
 }
 
-ExpertRoomBytes expert_room_bytes(const ModelConfig& c, const TrunkShare& share, TrunkLimits limits, bool has_bank) {
+ExpertRoomBytes expert_room_bytes(const ModelConfig& c, const TrunkShare& share, TrunkLimits limits) {
   const int columns = inter_part(c.moe.inter, share.index, share.count).size();
   const auto weights = [&](Format format, int64_t slots) {
     return Buffer::footprint(HotExperts::bytes(c, format, columns, slots));
@@ -250,11 +218,6 @@ ExpertRoomBytes expert_room_bytes(const ModelConfig& c, const TrunkShare& share,
   ExpertRoomBytes bytes{.hot = weights(limits.hot_format, limits.hot_experts + limits.spare_experts)};
   if (limits.layerwise) bytes.stream = 2 * weights(limits.expert_format, fetch_batch(c, limits.expert_format));
   bytes.scratch = 6 * static_cast<size_t>(limits.max_rows) * c.moe.top_k * sizeof(int32_t);
-  if (limits.hot_experts || limits.layerwise)
-    bytes.scratch += ExpertRunner::bytes(c.moe, c.hidden, columns, runner_format(limits), limits.max_rows);
-  if (has_bank && limits.max_deferred)
-    bytes.scratch +=
-        Buffer::footprint(static_cast<size_t>(limits.max_rows * round_up(c.hidden, kPanel)) * sizeof(double));
   return bytes;
 }
 

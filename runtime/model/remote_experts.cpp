@@ -23,14 +23,7 @@ void receive_and_add(Trunk& t, int rank, Tag tag, const std::vector<int32_t>& ro
   const size_t expected = rows.size() * static_cast<size_t>(t.config.hidden) * sizeof(double);
   if (t.inbox.size() != expected)
     fail(kExitPeerLost, "rank {} returned {} bytes of expert sums instead of {}", rank, t.inbox.size(), expected);
-  const auto* sums = reinterpret_cast<const double*>(t.inbox.data());
-  t.kernels.split(static_cast<int64_t>(rows.size()), 1, [&](int begin, int end) {
-    for (int i = begin; i < end; ++i) {
-      double* y = t.y.as<double>() + rows[static_cast<size_t>(i)] * t.stride.y;
-      const double* s = sums + static_cast<int64_t>(i) * t.config.hidden;
-      for (int j = 0; j < t.config.hidden; ++j) y[j] += s[j];
-    }
-  });
+  t.device.sums_in(reinterpret_cast<const double*>(t.inbox.data()), rows, t.sums());
 }
 
 }  // namespace
@@ -56,11 +49,15 @@ void send_rows(Trunk& t, int layer, const Routing& all_now, const Routing& all_l
       any_late |= deferred;
       if (deferred || wants(now, r)) g.rows.push_back(r);
     }
-    encode_rows(layer, t.clock.phase(), g.rows, now, any_late ? late : Routing{}, t.normed(end), t.config.hidden,
-                g.outbox);
+    bf16* rows =
+        encode_rows(layer, t.clock.phase(), g.rows, now, any_late ? late : Routing{}, t.config.hidden, g.outbox);
+    t.device.rows_out(t.normed(), g.rows, rows);
+    g.sent_late = any_late;
+  }
+  t.device.wait();
+  for (const RemoteGroup& g : t.remote) {
     for (int rank : g.ranks) t.transport.send(rank, Tag::rows, g.outbox);
     t.clock.sent(g.ranks.size() * g.outbox.size());
-    g.sent_late = any_late;
   }
 }
 

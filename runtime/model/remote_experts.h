@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "runtime/model/experts.h"
+#include "kernels/device.h"
 
 namespace kt {
 

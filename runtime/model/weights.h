@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/device.h"
 #include "runtime/arch/arch.h"
 #include "runtime/model/mla_weights.h"
 #include "runtime/model/packing.h"
@@ -24,11 +25,6 @@ struct DeltaWeights {
   std::vector<float> decay;    // -exp(A_log) per value head
   std::vector<float> dt_bias;  // per value head
   std::vector<float> norm;     // (value_dim)
-};
-// SwiGLU on this rank's intermediate columns.
-struct FfnWeights {
-  PackedMatrix gate_up, down;
-  int columns = 0;  // true columns; 0: this rank has none
 };
 struct LayerWeights {
   std::vector<float> mixer_norm, ffn_norm;  // as multiplied: 1 + w where the model stores w

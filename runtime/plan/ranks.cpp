@@ -62,6 +62,7 @@ ExpertShare bank_share(const ModelConfig& config, const Topology& topology, std:
 TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const ModelConfig& config, Format bank) {
   TrunkLimits limits{.max_rows = max_step_rows(engine),
                      .max_logit_rows = engine.max_logit_rows,
+                     .context = longest_sequence(engine),
                      .expert_format = bank,
                      .hot_format = run.hot_weights == "model" ? stored_format(config.quant.stored) : bank,
                      .hot_experts = hot_budget(run.kt_num_gpu_experts, run.kt_gpu_experts_ratio,
@@ -107,7 +108,6 @@ std::vector<RankPlan> plan_ranks(const RunConfig& run, const Deployment& d) {
                                 .gpu_trunk = d.gpu_trunk,
                                 .trunk_ranks = static_cast<int>(topology.trunk.size()),
                                 .threads = trunk < 0 ? d.expert_threads : d.trunk_threads,
-                                .context = longest_sequence(engine),
                                 .scheduler = r == 0};
     ranks.push_back({r, topology.node_of[static_cast<size_t>(r)], topology.role_name(), plan_memory(request), bank});
   }

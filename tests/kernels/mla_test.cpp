@@ -226,8 +226,8 @@ INSTANTIATE_TEST_SUITE_P(, MlaOps, testing::ValuesIn(available_ops().begin(), av
 
 std::vector<int32_t> top(const std::vector<float>& scores, int k) {
   std::vector<int32_t> out(k, -1);
-  std::vector<uint32_t> room;
-  top_keys(scores.data(), static_cast<int>(scores.size()), k, out.data(), room);
+  std::vector<uint32_t> room(scores.size());
+  top_keys(scores.data(), static_cast<int>(scores.size()), k, out.data(), room.data());
   return out;
 }
 

@@ -148,7 +148,8 @@ TEST_F(Converting, KeepsEveryStoredFormatWithinItsError) {
       EXPECT_EQ(manifest.layers, (std::vector{1, 2})) << "no layer beyond the model's last";
       check_packed(folder.path(), manifest, pool);
       for (int layer : manifest.layers) {
-        const LayerDeviation d = compare_layer(model.input(), folder.path(), manifest, layer, {choose_ops(), pool});
+        const LayerDeviation d =
+            compare_layer(model.input(), folder.path(), manifest, layer, *make_cpu_device(choose_ops(), pool, -1));
         // Relative rounding errors of about 2 / (7 sqrt 3) and 2 / (127 sqrt 3) of half the spread at most; three
         // factors, each with an error of its own, of an output, whose inputs are quantised as well.
         const double limit = format == Format::AMXINT4 ? 0.14 : 0.009;
@@ -266,12 +267,11 @@ TEST_F(Converting, SeesThatAFolderWasMadeFromSomethingElse) {
     convert_experts(model.input(), plan_conversion(model.input(), "bf16", format), folder.path(), pool);
     const PackedManifest manifest = *read_manifest(folder.path());
 
-    EXPECT_THAT(refusal_of(
-                    [&] {
-                      compare_layer(other.input(), folder.path(), manifest, 1, {choose_ops(), pool});
-                    },
-                    kExitModel),
-                HasSubstr("was it converted from this checkpoint?"));
+    EXPECT_THAT(
+        refusal_of(
+            [&] { compare_layer(other.input(), folder.path(), manifest, 1, *make_cpu_device(choose_ops(), pool, -1)); },
+            kExitModel),
+        HasSubstr("was it converted from this checkpoint?"));
   }
 }
 

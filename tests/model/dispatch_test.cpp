@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstring>
+#include <numeric>
 
 #include "runtime/base/error.h"
 
@@ -20,12 +21,11 @@ std::vector<std::byte> message(std::array<int32_t, 7> header) {
 TEST(Dispatch, ReadsRowsBack) {
   const std::vector<int32_t> ids = {0, -1, 3, 2};
   const std::vector<float> weights = {0.5f, 0.25f, 1.0f, 0.0f};
-  const std::vector<bf16> x(2 * 8);
   const std::vector<int32_t> rows = {1};
   std::vector<std::byte> room;
 
-  encode_rows(7, Phase::decode, rows, {.ids = ids, .weights = weights, .rows = 2, .top_k = 2}, {}, {x.data(), 8}, 8,
-              room);
+  bf16* to = encode_rows(7, Phase::decode, rows, {.ids = ids, .weights = weights, .rows = 2, .top_k = 2}, {}, 8, room);
+  std::iota(to, to + 8, bf16{11});
   const DispatchMessage m = decode_dispatch(room, 4);
 
   EXPECT_EQ(m.ask, Ask::compute);
@@ -34,6 +34,8 @@ TEST(Dispatch, ReadsRowsBack) {
   EXPECT_EQ(m.hidden, 8);
   EXPECT_EQ(std::vector<int32_t>(m.now.ids.begin(), m.now.ids.end()), (std::vector<int32_t>{3, 2}));
   EXPECT_EQ(std::vector<float>(m.now.weights.begin(), m.now.weights.end()), (std::vector<float>{1.0f, 0.0f}));
+  EXPECT_EQ(m.rows[0], 11);
+  EXPECT_EQ(m.rows[7], 18);
   EXPECT_THROW(decode_dispatch(room, 3), Error);
   EXPECT_THROW(decode_dispatch(std::span(room).first(room.size() - 1), 4), Error);
 }

@@ -1,4 +1,4 @@
-#include "runtime/model/experts.h"
+#include "kernels/device.h"
 
 #include <gtest/gtest.h>
 
@@ -10,6 +10,7 @@
 #include "runtime/checkpoint/dummy.h"
 #include "runtime/model/bank.h"
 #include "runtime/model/expert_tensors.h"
+#include "runtime/model/step_memory.h"
 
 namespace kt {
 namespace {
@@ -37,14 +38,14 @@ struct Layer {
   }
 };
 
-struct Batch {
+struct RoutedRows {
   int rows, top_k;
   int64_t stride;
   std::vector<bf16> x;
   std::vector<int32_t> ids;
   std::vector<float> weights;
 
-  Batch(const ModelConfig& c, int count) : rows(count), top_k(c.moe.top_k), stride(round_up(c.hidden, kTileK)) {
+  RoutedRows(const ModelConfig& c, int count) : rows(count), top_k(c.moe.top_k), stride(round_up(c.hidden, kTileK)) {
     std::mt19937 random(7);
     std::normal_distribution<float> normal;
     x.resize(static_cast<size_t>(rows * stride));
@@ -58,18 +59,22 @@ struct Batch {
 };
 
 // Sums of rows [first, first + count).
-std::vector<double> run(const KernelContext& k, const ModelConfig& c, const ExpertBank& bank, const Batch& b, int first,
-                        int count) {
+std::vector<double> run(const Ops& ops, ThreadPool& pool, const ModelConfig& c, const ExpertBank& bank,
+                        const RoutedRows& b, int first, int count) {
   const int64_t ldo = round_up(c.hidden, kPanel);
   std::vector<double> out(static_cast<size_t>(count * ldo));
-  ExpertRunner runner(c.moe, c.hidden, bank.share.columns.size(), bank.format, count);
+  const std::unique_ptr<Device> device = make_cpu_device(ops, pool, -1);
+  device->reserve(bank_shape(c, bank.share.columns.size(), bank.format, count));
   const size_t pair = static_cast<size_t>(first) * b.top_k, pairs = static_cast<size_t>(count) * b.top_k;
-  runner.run(k, bank.layer(1, c.moe.experts), {.data = &b.x[first * b.stride], .stride = b.stride, .count = count},
-             {.ids = std::span(b.ids).subspan(pair, pairs),
-              .weights = std::span(b.weights).subspan(pair, pairs),
-              .rows = count,
-              .top_k = b.top_k},
-             out.data(), ldo);
+  bf16* x = const_cast<bf16*>(&b.x[first * b.stride]);
+  device->experts({.experts = bank.layer(1, c.moe.experts),
+                   .slice = slice_width(c.moe.inter),
+                   .x = {x, b.stride, count, c.hidden},
+                   .routing = {.ids = std::span(b.ids).subspan(pair, pairs),
+                               .weights = std::span(b.weights).subspan(pair, pairs),
+                               .rows = count,
+                               .top_k = b.top_k},
+                   .y = {out.data(), ldo, count, c.hidden}});
   return out;
 }
 
@@ -79,17 +84,16 @@ class Experts : public testing::TestWithParam<std::tuple<Format, int>> {
   int inter = std::get<1>(GetParam());
   Layer layer{288, inter};
   ThreadPool pool{3};
-  Batch batch{layer.config, 24};  // about 14 rows an expert: tiles and vectors
+  RoutedRows batch{layer.config, 24};  // about 14 rows an expert: tiles and vectors
 };
 
 TEST_P(Experts, GiveARowTheSameBitsAloneAndInABatch) {
   for (const Ops* ops : available_ops()) {
-    const KernelContext k{*ops, pool};
     const ExpertBank bank = layer.bank(format, {0, inter}, pool);
-    const std::vector<double> together = run(k, layer.config, bank, batch, 0, batch.rows);
+    const std::vector<double> together = run(*ops, pool, layer.config, bank, batch, 0, batch.rows);
     const int64_t ldo = round_up(layer.config.hidden, kPanel);
     for (int r = 0; r < batch.rows; r += 7) {
-      const std::vector<double> alone = run(k, layer.config, bank, batch, r, 1);
+      const std::vector<double> alone = run(*ops, pool, layer.config, bank, batch, r, 1);
       for (int i = 0; i < layer.config.hidden; ++i)
         ASSERT_EQ(alone[i], together[r * ldo + i]) << ops->name << " row " << r << " column " << i;
     }
@@ -98,14 +102,14 @@ TEST_P(Experts, GiveARowTheSameBitsAloneAndInABatch) {
 
 TEST_P(Experts, AddUpToTheSameBitsForEverySplitAndEveryTable) {
   const ExpertBank whole = layer.bank(format, {0, inter}, pool);
-  const std::vector<double> expected = run({*available_ops().front(), pool}, layer.config, whole, batch, 0, batch.rows);
+  const std::vector<double> expected = run(*available_ops().front(), pool, layer.config, whole, batch, 0, batch.rows);
   for (int ranks = 1; ranks <= 6; ++ranks) {
     std::vector<ExpertBank> parts;
     for (int rank = 0; rank < ranks; ++rank) parts.push_back(layer.bank(format, inter_part(inter, rank, ranks), pool));
     for (const Ops* ops : available_ops()) {
       std::vector<double> sum(expected.size());
       for (const ExpertBank& part : parts) {
-        const std::vector<double> y = run({*ops, pool}, layer.config, part, batch, 0, batch.rows);
+        const std::vector<double> y = run(*ops, pool, layer.config, part, batch, 0, batch.rows);
         for (size_t i = 0; i < sum.size(); ++i) sum[i] += y[i];
       }
       EXPECT_EQ(sum, expected) << ops->name << ", " << ranks << " ranks";
@@ -122,7 +126,7 @@ class ExpertErrors : public Experts {};
 TEST_P(ExpertErrors, StayWithinThoseOfTheFormat) {
   const ModelConfig& c = layer.config;
   const ExpertBank bank = layer.bank(format, {0, inter}, pool);
-  const std::vector<double> found = run({*available_ops().back(), pool}, c, bank, batch, 0, 1);
+  const std::vector<double> found = run(*available_ops().back(), pool, c, bank, batch, 0, 1);
 
   std::vector<double> expected(static_cast<size_t>(c.hidden));
   for (int j = 0; j < c.moe.top_k; ++j) {

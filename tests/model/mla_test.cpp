@@ -56,14 +56,14 @@ struct Machine {
   ThreadPool pool;
   std::vector<std::unique_ptr<Transport>> transports = make_local_transports(1);
   Topology topology = plan_topology({.tensor_parallel = 1, .experts_per_node = -1}, 0, transports[0]->nodes());
-  KernelContext kernels{choose_ops(), pool};
+  std::unique_ptr<Device> device = make_cpu_device(choose_ops(), pool, -1);
   std::unique_ptr<Checkpoint> checkpoint = dummy_checkpoint({});
   TrunkShare share = trunk_share(config, 0, 1);
   TrunkWeights weights =
       load_trunk(*checkpoint, find_arch(nlohmann::json{{"model_type", "deepseek_v3"}}), config, share, pool, -1);
-  StateCache cache{config, share, {.blocks = kBlocks, .slots = 1}, pool, -1};
-  Trunk trunk = make_trunk(*transports[0], topology, kernels, *checkpoint, config, share, weights, nullptr, cache,
-                           {.max_rows = 4096, .max_logit_rows = 4}, -1);
+  StateCache cache{config, share, {.blocks = kBlocks, .slots = 1}, *device};
+  Trunk trunk = make_trunk(*transports[0], topology, *device, *checkpoint, config, share, weights, nullptr, cache,
+                           {.max_rows = 4096, .max_logit_rows = 4, .context = 4096});
 };
 
 // Logits of the last token of the last chunk.
@@ -218,15 +218,19 @@ void make_inputs(Machine& machine, int rows) {
   std::normal_distribution<float> normal;
   Trunk& t = machine.trunk;
   for (int r = 0; r < rows; ++r)
-    for (int i = 0; i < machine.config.hidden; ++i) t.h.as<bf16>()[r * t.stride.h + i] = to_bf16(normal(random));
-  std::fill(t.rope_cos.begin(), t.rope_cos.end(), 1.0f);
-  std::fill(t.rope_sin.begin(), t.rope_sin.end(), 0.0f);
+    for (int i = 0; i < machine.config.hidden; ++i) t.step.h.row(r)[i] = to_bf16(normal(random));
+  t.batch.frequencies.assign(t.batch.frequencies.size(), 0.0);
 }
 
 // What a form leaves before the output projection, (rows, heads * value_dim).
 std::vector<bf16> mixed(Machine& machine, int rows, int prompt) {
-  mix_mla(machine.trunk, 0, machine.plan({0, rows}, prompt));
-  const bf16* out = machine.trunk.mla->out.as<bf16>();
+  Trunk& t = machine.trunk;
+  const StepPlan plan = machine.plan({0, rows}, prompt);
+  make_batch(t, plan);
+  cut_latent_blocks(machine.config.mla, plan, t.blocks);
+  t.device.begin(t.batch);
+  mix_mla(t, 0);
+  const bf16* out = t.step.latent.out.at;
   return {out, out + rows * machine.config.mla.heads * machine.config.mla.value_dim};
 }
 
@@ -237,7 +241,7 @@ TEST(Mla, BothFormsAreWithinTheirBoundsOfExactAttention) {
   make_inputs(machine, kRows);
 
   const std::vector<bf16> absorbed = mixed(machine, kRows, 0);
-  const float* q = machine.trunk.mla->q.as<float>();  // of the absorbed form, one block of rows
+  const float* q = machine.trunk.step.latent.q.at;  // of the absorbed form, one block of rows
   const std::vector<bf16> expanded = mixed(machine, kRows, kRows);
 
   ASSERT_NE(absorbed, expanded);
@@ -246,8 +250,7 @@ TEST(Mla, BothFormsAreWithinTheirBoundsOfExactAttention) {
       std::vector<std::vector<double>> cached;
       for (int j = 0; j <= row; ++j) {
         const int page = machine.plan({0, kRows}, 0).blocks[j / kKvBlock];
-        const bf16* latent =
-            machine.cache.pages(0) + page * machine.cache.page_stride() + j % kKvBlock * m.cached_dim();
+        const bf16* latent = machine.cache.pages(0).page(page) + static_cast<int64_t>(j % kKvBlock) * m.cached_dim();
         cached.emplace_back();
         for (int i = 0; i < m.cached_dim(); ++i) cached.back().push_back(to_float(latent[i]));
       }
