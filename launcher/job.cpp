@@ -173,6 +173,7 @@ void read_set_up(JobRank& job, const std::optional<Hardware>& rates, const std::
   if (rates) choose_expert_layout(job, *rates);
   job.hot = place_hot(run, model);
   job.copies = place_copies(run, model, job.topology);
+  check_deferral(run, job.topology);
   if (job.rank() != 0) return;
   if (!job.experts->warning.empty()) log("{}", job.experts->warning);
   for (const std::string& w : run.warnings) log("{}", w);

@@ -316,7 +316,8 @@ constexpr Option kOptions[] = {
     {.name = "kt-max-deferred-experts-per-token",
      .group = experts,
      .value = "N",
-     .help = "cold experts whose output is added one MoE layer later (default 0: exact)",
+     .help =
+         "cold experts whose output is added one MoE layer later (default 0: exact); needs expert ranks of their own",
      .field = &Run::kt_max_deferred_experts_per_token,
      .min = 0},
     {.name = "expert-distribution-recorder-mode",

@@ -52,6 +52,19 @@ std::vector<ExpertSets> place_copies(const RunConfig& run, const ModelConfig& co
   return place_copies(placement.request, hot, groups, run.ep_num_redundant_experts);
 }
 
+void check_deferral(const RunConfig& run, const Topology& topology) {
+  const int deferred = run.kt_max_deferred_experts_per_token;
+  const auto holds_experts = [&](int rank) {
+    return std::find(topology.experts.begin(), topology.experts.end(), rank) != topology.experts.end();
+  };
+  if (deferred == 0 || std::none_of(topology.trunk.begin(), topology.trunk.end(), holds_experts)) return;
+  fail(kExitUsage,
+       "kt-max-deferred-experts-per-token {}: in this layout of {} ranks the trunk ranks hold experts themselves, and "
+       "deferring those overlaps with nothing\n"
+       "  start expert ranks of their own (tensor-parallel-size + kt-threadpool-count a machine), or leave it out",
+       deferred, topology.world);
+}
+
 ExpertShare bank_share(const ModelConfig& config, const Topology& topology, std::span<const ExpertSets> copies,
                        int expert_index) {
   ExpertShare share = expert_shares(config.moe.inter, topology.group_of)[static_cast<size_t>(expert_index)];
@@ -91,6 +104,7 @@ Deployment make_deployment(const LoadedConfig& model, const Checkpoint& weights,
 std::vector<RankPlan> plan_ranks(const RunConfig& run, const Deployment& d) {
   const ModelConfig& config = d.model.config;
   const EngineConfig engine = engine_config(run, config);
+  check_deferral(run, d.topology);
   const std::vector<ExpertSets> copies = place_copies(run, config, d.topology);
   std::vector<RankPlan> ranks;
   Topology topology = d.topology;

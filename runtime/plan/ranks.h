@@ -41,6 +41,9 @@ std::vector<RankPlan> plan_ranks(const RunConfig& run, const Deployment& deploym
 // Error(kExitUsage) for what does not fit the model, and for copies where all expert ranks are one group.
 HotSets place_hot(const RunConfig& run, const ModelConfig& config);
 std::vector<ExpertSets> place_copies(const RunConfig& run, const ModelConfig& config, const Topology& topology);
+// Experts are deferred on expert ranks that are no trunk ranks: those work while the trunk goes on. Throws
+// Error(kExitUsage) when it is asked for and a trunk rank holds experts itself.
+void check_deferral(const RunConfig& run, const Topology& topology);
 // Of the rank at this place among the expert ranks.
 ExpertShare bank_share(const ModelConfig& config, const Topology& topology, std::span<const ExpertSets> copies,
                        int expert_index);

@@ -87,6 +87,11 @@ class Start(unittest.TestCase):
                     world=4)
         self.refuse(2, ["tensor-parallel-size"], "--model", FIXTURE, "--port", 0, "--tensor-parallel-size", 4, world=3)
 
+    def test_deferral_on_trunk_ranks_that_hold_the_experts(self):
+        for world, more in ((1, []), (2, ["--tensor-parallel-size", 2, "--kt-threadpool-count", 2])):
+            self.refuse(2, ["kt-max-deferred-experts-per-token 2", "expert ranks of their own"], "--model", FIXTURE,
+                        "--port", 0, "--kt-max-deferred-experts-per-token", 2, *more, world=world)
+
     def test_a_model_without_config(self):
         self.refuse_model(["config.json is missing"], lambda m: m.replace("config.json", None))
         self.refuse_model(["config.json", "line 1"], lambda m: m.replace("config.json", b"{"))

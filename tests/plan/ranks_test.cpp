@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/base/error.h"
 #include "runtime/checkpoint/dummy.h"
 #include "runtime/plan/fit.h"
 #include "tests/plan/releases.h"
@@ -154,6 +155,20 @@ TEST(PlanRanks, SharesOfTheTrunkAddUpToTheWhole) {
   // What is on every rank: routers, and keys and values beyond the number of their heads.
   const double routers = 48.0 * 513 * 2048;
   EXPECT_NEAR(weights(2), weights(1) + routers, 1.0);
+}
+
+TEST(PlanRanks, DeferralIsRefusedWhereTrunkRanksHoldExpertsThemselves) {
+  Published p = deepseek();
+  p.run.kt_max_deferred_experts_per_token = 2;
+  Deployment d = p.deployment();
+
+  EXPECT_NO_THROW(plan_ranks(p.run, d));
+  for (const TopologyRequest& request :
+       {TopologyRequest{.tensor_parallel = 1, .experts_per_node = 1}, {.tensor_parallel = 2, .experts_per_node = 2}}) {
+    const std::vector<int> one_machine(static_cast<size_t>(request.tensor_parallel), 0);
+    EXPECT_THROW(check_deferral(p.run, plan_topology(request, 0, one_machine)), Error);
+    EXPECT_NO_THROW(check_deferral({}, plan_topology(request, 0, one_machine)));
+  }
 }
 
 TEST(PlanRanks, OnlyAskedForPurposesTakeMemory) {
