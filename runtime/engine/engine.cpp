@@ -196,6 +196,23 @@ class StepEngine final : public Engine {
     for (const uint64_t id : overdue) {
       end(generations_.find(id), {Finish::Kind::timeout, {}, "The request's deadline has passed."});
     }
+    if (config_.idle_timeout_s > 0) end_idle(now);
+  }
+
+  // What is too long in the queue, at first or after it gave its memory to others; all others have part in every step
+  // or every second one.
+  void end_idle(Clock::time_point now) {
+    std::vector<uint64_t> idle;
+    for (const auto& [id, since] : idle_since_) {
+      if (std::chrono::duration<double>(now - since).count() >= config_.idle_timeout_s) idle.push_back(id);
+    }
+    for (const uint64_t id : idle) {
+      end(generations_.find(id),
+          {Finish::Kind::timeout,
+           {},
+           fmt::format("Nothing of the request was computed for {:g} s: the server has too much to do.",
+                       config_.idle_timeout_s)});
+    }
   }
 
   // A deadline beyond a year is as good as none, and the clock cannot hold all numbers.
@@ -213,6 +230,7 @@ class StepEngine final : public Engine {
                          std::forward_as_tuple(request, last_words_last(std::move(s.on_emission)), tokenizer_,
                                                config_.eos, max_new, seeds_ + s.id));
     queued_.emplace(s.id, s.when);
+    idle_since_.emplace(s.id, s.when);
     if (request.deadline_s > 0) deadlines_.emplace(s.id, deadline_of(s));
     // The logits at a position say how probable the next token is.
     const bool prompt_too = request.return_logprob && request.logprob_start >= 0;
@@ -250,6 +268,8 @@ class StepEngine final : public Engine {
       if (logits.size() != expected)
         fail(kExitPeerLost, "step {}: {} logits, {} expected", plan.step, logits.size(), expected);
       scheduler_.finish_step();
+      const Clock::time_point now = Clock::now();
+      for (const uint64_t id : planned.ids) idle_since_[id] = now;
       take_commands();
       take_logits(planned, logits);
     }
@@ -319,6 +339,7 @@ class StepEngine final : public Engine {
     scheduler_.remove(entry->first);
     queued_.erase(entry->first);
     deadlines_.erase(entry->first);
+    idle_since_.erase(entry->first);
     generations_.erase(entry);
     const std::lock_guard lock(mutex_);
     --open_;
@@ -387,8 +408,8 @@ class StepEngine final : public Engine {
   PrefillPace pace_;
   Sampler sampler_;
   Generations generations_;
-  std::map<uint64_t, Clock::time_point> queued_;  // when they came, of those that have not run yet
-  std::map<uint64_t, Clock::time_point> deadlines_;
+  std::map<uint64_t, Clock::time_point> queued_;                  // when they came, of those that have not run yet
+  std::map<uint64_t, Clock::time_point> deadlines_, idle_since_;  // idle_since_: of all, their last step
   std::vector<std::pair<OnEmission, Emission>> last_words_;
   uint64_t generated_ = 0, aborted_ = 0;
 };

@@ -614,6 +614,38 @@ TEST(Engine, EndsAtTheDeadlineWhetherItRunsOrWaits) {
   EXPECT_EQ(patient.await_end().text(), expected_text("y", 3));
 }
 
+// What waits behind a long answer is not computed; the answer itself is, however long it takes.
+TEST(Engine, EndsWhatNothingIsComputedOfAndNoLongAnswer) {
+  EngineConfig config = Running::defaults();
+  config.max_running_requests = 1;
+  config.idle_timeout_s = 0.2;
+  Running run(letter_after, config);
+  run.model().before_step = [](const StepPlan&) { std::this_thread::sleep_for(std::chrono::milliseconds(2)); };
+  Client runs, waits;
+  run.submit(ask("x", 400), runs);
+  run.submit(ask("y", 3), waits);
+  run.start();
+
+  EXPECT_EQ(waits.await_end().finish().kind, Finish::Kind::timeout);
+  EXPECT_TRUE(waits.finish().message.starts_with("Nothing of the request was computed for 0.2 s"))
+      << waits.finish().message;
+  EXPECT_EQ(runs.await_end().finish().kind, Finish::Kind::length);
+  EXPECT_EQ(runs.tokens().size(), 400u);
+}
+
+TEST(Engine, MakesNoTokenWhereNoneIsWantedButSaysHowProbableThePromptIs) {
+  Running run;
+  Client client;
+  GenerateRequest request = ask("abc", 0);
+  request.return_logprob = true;
+  request.logprob_start = 0;
+  run.answer(request, client);
+
+  EXPECT_EQ(client.finish().kind, Finish::Kind::length);
+  EXPECT_TRUE(client.tokens().empty());
+  EXPECT_EQ(client.prompt().size(), 2u);
+}
+
 // Prefill at 10 us a token beside a running answer: without bound a step takes 10 ms.
 TEST(Engine, BoundsHowLongPrefillHoldsUpAnswers) {
   for (const bool mixed : {false, true}) {
