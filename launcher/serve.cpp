@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <optional>
@@ -187,13 +189,27 @@ std::string rank_metrics(const ClusterRunner& runner, const std::vector<double>&
   return out;
 }
 
+std::string part_of(const std::string& path) { return path + ".part"; }
+
+// A file that is written later, when the model is loaded or at the end: said at the start when it cannot be.
+void check_writable(std::string_view option, const std::string& path) {
+  if (path.empty()) return;
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) fail(kExitUsage, "{} {}: is a folder", option, path);
+  if (!std::ofstream(part_of(path)))
+    fail(kExitUsage, "{} {}: cannot be written: {}", option, path, std::strerror(errno));
+  std::filesystem::remove(part_of(path), error);
+}
+
 void write_url_file(const std::string& path, const std::string& url) {
   if (path.empty()) return;
-  const std::string part = path + ".part";
-  std::ofstream(part) << url << '\n';
+  std::ofstream stream(part_of(path));
+  stream << url << '\n';
+  stream.close();
   std::error_code error;
-  std::filesystem::rename(part, path, error);
-  if (error) fail(kExitUsage, "url-file {}: {}", path, error.message());
+  if (stream) std::filesystem::rename(part_of(path), path, error);
+  if (!stream || error)
+    fail(kExitUsage, "url-file {}: cannot be written: {}", path, error ? error.message() : std::strerror(errno));
 }
 
 // Everything of a rank between start and end of the job.
@@ -217,6 +233,8 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
     std::vector<std::string> keys;
     if (!run.api_key_file.empty()) keys = read_key_file(run.api_key_file);
     if (!run.api_key.empty()) keys.push_back(run.api_key);
+    check_writable("url-file", run.url_file);
+    check_writable("kt-expert-statistics", run.kt_expert_statistics);
     http.emplace(HttpConfig{.host = run.host,
                             .port = run.port,
                             .host_names = lower_words(run.allowed_hosts),
@@ -226,6 +244,9 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
                             .version = KTMPI_VERSION,
                             .max_requests_of_key = run.max_requests_per_key,
                             .max_answer_s = run.request_timeout_s,
+                            .comment_interval_s = run.ping_interval_s,
+                            .priority_for_all = run.enable_priority_scheduling,
+                            .incremental_output = run.incremental_streaming_output,
                             .max_step_age_s = run.step_timeout_s / 2,
                             .log_requests = true});
     log("listening on {}", http->url());
@@ -238,7 +259,15 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
   }
 
   const ModelConfig& model = job.model();
-  if (!model.eos.empty()) grammars.emplace(*tokenizer, model.eos, markup_of(formats, *tokenizer));
+  CompileGrammar compile_grammar;
+  FindGrammar find_grammar;
+  if (!model.eos.empty()) {
+    grammars.emplace(*tokenizer, model.eos, markup_of(formats, *tokenizer));
+    compile_grammar = [&](const std::string& tag, std::stop_token stop) {
+      return grammars->compile(tag, std::move(stop));
+    };
+    find_grammar = [&](const std::string& tag) { return grammars->find(tag); };
+  }
   ExpertPolicy policy(expert_policy_config(job));
   restore_averages(policy, run);
   Recorder recorder(recorder_config(run, model));
@@ -262,10 +291,8 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
                         .chat_template = chat_template.get(),
                         .reasoning = formats.reasoning,
                         .tools = formats.tools,
-                        .compile_grammar =
-                            grammars ? [&](const std::string& tag,
-                                           std::stop_token stop) { return grammars->compile(tag, std::move(stop)); }
-                                     : CompileGrammar(),
+                        .compile_grammar = compile_grammar,
+                        .find_grammar = find_grammar,
                         .defaults = job.loaded->sampling,
                         .recorder = &recorder,
                         .ranks = served_ranks(job),

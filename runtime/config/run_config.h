@@ -26,6 +26,8 @@ struct RunConfig {
   int port = 30000;
   std::string api_key, api_key_file, admin_api_key;
   std::string url_file;
+  bool incremental_streaming_output = false;
+  double ping_interval_s = 0.0;  // 0: none but Anthropic's
   std::string tool_call_parser = "none", reasoning_parser = "none";
   // scheduling
   std::optional<int> max_running_requests, max_total_tokens, chunked_prefill_size, max_queued_requests;
@@ -33,6 +35,9 @@ struct RunConfig {
   std::optional<double> mem_fraction_static;
   bool enable_mixed_chunk = false, disable_radix_cache = false;
   double max_decode_stall_ms = 0.0;
+  double request_timeout_s = 0.0;  // 0: none but the client's own
+  double request_idle_timeout_s = 3600.0;
+  bool enable_priority_scheduling = false;
   // ranks
   std::string device = "cpu";  // auto, cuda, cpu
   int tensor_parallel_size = 1;
@@ -51,7 +56,6 @@ struct RunConfig {
   std::string kt_expert_update_rule = "average", kt_expert_statistics;
   std::string kt_gpu_prefill_token_threshold = "0";  // a number of tokens, or auto
   int kt_max_deferred_experts_per_token = 0;
-  double request_timeout_s = 600.0;  // 0: none but the client's own
   std::string expert_distribution_recorder_mode = "stat";
   int expert_distribution_recorder_buffer_size = 1000;
   bool record_kt_gpu_expert_distribution = false;

@@ -27,6 +27,7 @@ EngineConfig engine_config(const RunConfig& run, const ModelConfig& model) {
   if (run.chunked_prefill_size) e.chunked_prefill_size = *run.chunked_prefill_size;
   e.enable_mixed_chunk = run.enable_mixed_chunk;
   e.max_decode_stall_ms = run.max_decode_stall_ms;
+  e.idle_timeout_s = run.request_idle_timeout_s;
   e.prefix_cache = !run.disable_radix_cache;
   e.recurrent =
       std::any_of(model.layers.begin(), model.layers.end(), [](LayerSpec l) { return l.mixer == Mixer::delta_net; });

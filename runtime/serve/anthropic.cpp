@@ -6,6 +6,7 @@
 #include "runtime/serve/anthropic_request.h"
 #include "runtime/serve/messages.h"
 #include "runtime/serve/params.h"
+#include "runtime/serve/unsupported.h"
 #include "runtime/text/json_exact.h"
 
 namespace kt {
@@ -176,6 +177,7 @@ SamplingParams read_message_sampling(const Fields& fields, const ServedModel& mo
 
 Job read_job(const Json& body, const ServedModel& model) {
   const Fields fields(body);
+  refuse_unsupported(fields);
   std::string name = model.name;
   fields.read("model", name, kMaxModelNameBytes);
   Job job{.id = random_id(), .prompt_param = "messages", .dialect = Dialect::anthropic};

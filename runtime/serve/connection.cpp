@@ -2,6 +2,8 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/error.hpp>
@@ -53,15 +55,31 @@ std::string_view reason_of(int status) {
   }
 }
 
-std::string status_line(int status, bool keep_alive) {
-  return fmt::format("HTTP/1.1 {} {}\r\nDate: {:%a, %d %b %Y %H:%M:%S GMT}\r\nConnection: {}\r\n", status,
-                     reason_of(status), fmt::gmtime(std::time(nullptr)), keep_alive ? "keep-alive" : "close");
+std::string status_line(int status, bool keep_alive, std::string_view request_id) {
+  return fmt::format("HTTP/1.1 {} {}\r\nDate: {:%a, %d %b %Y %H:%M:%S GMT}\r\nConnection: {}\r\nX-Request-Id: {}\r\n",
+                     status, reason_of(status), fmt::gmtime(std::time(nullptr)), keep_alive ? "keep-alive" : "close",
+                     request_id);
+}
+
+// A client that has vanished without a word, behind a router or in a machine that lost its power, is found out within a
+// minute: silent connections are probed, and what is sent has to be acknowledged.
+void watch_peer(asio::ip::tcp::socket& socket) {
+  const auto set = [&](int level, int name, int value) {
+    setsockopt(socket.native_handle(), level, name, &value, sizeof value);
+  };
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, 30);   // s of silence before the first probe
+  set(IPPROTO_TCP, TCP_KEEPINTVL, 10);  // s between probes
+  set(IPPROTO_TCP, TCP_KEEPCNT, 3);
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, 60'000);  // ms that sent bytes may stay unacknowledged, or the peer's window shut
 }
 
 // What lets a page of an allowed origin read the answer (CORS, https://fetch.spec.whatwg.org/#http-cors-protocol).
 std::string cors_headers(const HttpRequest& request, const HttpConfig& config) {
   if (!is_allowed_origin(request.origin, config.origins)) return "";
-  std::string headers = fmt::format("Access-Control-Allow-Origin: {}\r\nVary: Origin\r\n", request.origin);
+  std::string headers =
+      fmt::format("Access-Control-Allow-Origin: {}\r\nAccess-Control-Expose-Headers: X-Request-Id\r\nVary: Origin\r\n",
+                  request.origin);
   if (request.method == "OPTIONS")
     headers += "Access-Control-Allow-Methods: GET, POST\r\nAccess-Control-Max-Age: 600\r\n";
   if (!request.preflight_headers.empty())
@@ -84,6 +102,7 @@ Connection::Connection(asio::ip::tcp::socket socket, const HttpConfig& config, M
 void Connection::start() {
   error_code ignored;
   socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
+  watch_peer(socket_);
   expire_in(deadline_, config_.idle_timeout_s, &Connection::on_deadline);
   read();
 }
@@ -156,6 +175,8 @@ bool Connection::on_head() {
   head_only_ = request.method == "HEAD";
   http_1_0_ = request.http_1_0;
   cors_ = cors_headers(request, config_);
+  named_by_client_ = !request.request_id.empty();
+  request_id_ = named_by_client_ ? request.request_id : random_id();
   if (const std::optional<HttpResponse> refusal = events_.on_head(request)) {
     begin_answer(request.keep_alive && !reader_.has_body());  // a body that nobody reads ends the connection
     reader_.reset();
@@ -179,6 +200,7 @@ void Connection::refuse(const ApiError& error) {
   if (!reader_.has_head()) {
     head_only_ = http_1_0_ = false;
     cors_.clear();
+    request_id_ = random_id();
   }
   begin_answer(false);
   respond(error_response(error));
@@ -192,9 +214,13 @@ void Connection::begin_answer(bool keep_alive) {
   disarm(deadline_);
 }
 
+void Connection::name_request(const std::string& id) {
+  if (!named_by_client_ && is_request_id(id)) request_id_ = id;
+}
+
 void Connection::respond(const HttpResponse& response) {
   if (closed_) return;
-  pending_ += status_line(response.status, keep_alive_);
+  pending_ += status_line(response.status, keep_alive_, request_id_);
   pending_ += cors_;
   const auto out = std::back_inserter(pending_);
   if (response.status != 204)
@@ -216,11 +242,12 @@ void Connection::begin_stream() {
   if (closed_) return;
   chunked_ = !http_1_0_;
   if (!chunked_) keep_alive_ = false;
-  pending_ += status_line(200, keep_alive_);
+  pending_ += status_line(200, keep_alive_, request_id_);
   pending_ += cors_;
   pending_ += "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n";
   if (chunked_) pending_ += "Transfer-Encoding: chunked\r\n";
   pending_ += "\r\n";
+  flush();  // the client learns that it was admitted, however long its first token takes
 }
 
 void Connection::send(std::string_view events) {

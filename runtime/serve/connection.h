@@ -40,6 +40,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void begin_stream();
   void send(std::string_view events);  // drops a client that leaves too much unread
   void end_stream();
+  bool writing() const { return writing_; }  // something has not left for the kernel yet
+
+  // Names the request under way in the header of its answer, unless its client did. Before respond or begin_stream.
+  void name_request(const std::string& id);
 
   // Called once if the client goes away before the answer is complete. A client that has only said that it will send
   // no more (half close) counts as gone from here on.
@@ -80,10 +84,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool reading_ = false, writing_ = false, advancing_ = false;
   bool busy_ = false;                                              // a request is being answered
   bool keep_alive_ = true, head_only_ = false, http_1_0_ = false;  // of that request
-  std::string cors_;                                               // header lines of its answer
-  bool chunked_ = false;                                           // of that answer
-  bool eof_ = false;                                               // the client sends no more
-  bool closing_ = false;                                           // no more requests; close when all is written
+  std::string request_id_, cors_;                                  // of its answer: X-Request-Id, further header lines
+  bool named_by_client_ = false;
+  bool chunked_ = false;  // of that answer
+  bool eof_ = false;      // the client sends no more
+  bool closing_ = false;  // no more requests; close when all is written
   bool lingering_ = false;
   bool closed_ = false;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <boost/asio/post.hpp>
+#include <iterator>
 #include <utility>
 
 #include "runtime/base/log.h"
@@ -20,6 +21,16 @@ std::string_view name_of(Finish::Kind kind) {
   }
 }
 
+// Two emissions of one choice as one.
+void append(Emission& first, Emission next) {
+  next.text.insert(0, first.text);
+  next.tokens.insert(next.tokens.begin(), std::make_move_iterator(first.tokens.begin()),
+                     std::make_move_iterator(first.tokens.end()));
+  next.prompt.insert(next.prompt.begin(), std::make_move_iterator(first.prompt.begin()),
+                     std::make_move_iterator(first.prompt.end()));
+  first = std::move(next);
+}
+
 }  // namespace
 
 Exchange::Exchange(Context context, std::shared_ptr<Connection> connection, Job job)
@@ -28,6 +39,8 @@ Exchange::Exchange(Context context, std::shared_ptr<Connection> connection, Job 
       job_(std::move(job)),
       finished_(job_.requests.size()),
       tokens_(job_.requests.size()),
+      held_(job_.requests.size()),
+      sent_(job_.requests.size()),
       open_(job_.requests.size()),
       arrival_(Clock::now()),
       last_token_(job_.requests.size(), arrival_),
@@ -37,6 +50,7 @@ Exchange::Exchange(Context context, std::shared_ptr<Connection> connection, Job 
 }
 
 void Exchange::start() {
+  connection_->name_request(job_.id);
   if (!admit()) return;
   connection_->set_on_gone([self = shared_from_this()] { self->on_gone(); });
   if (job_.deadline_s > 0) arm_deadline();
@@ -80,6 +94,7 @@ void Exchange::take(size_t choice, Emission emission) {
       return fail(
           {503, finish.message.empty() ? "the request was ended by the server" : finish.message, "", "aborted"});
   }
+  if (job_.stream && hold(choice, emission)) return;
   const std::string events = job_.answer->take(choice, std::move(emission));
   if (job_.stream && !events.empty()) {
     connection_->send(events);
@@ -87,6 +102,26 @@ void Exchange::take(size_t choice, Emission emission) {
     arm_ping();
   }
   if (open_ == 0) end();
+}
+
+// Whether the emission waits for those that follow, to be one event with them: where the client asked for fewer events,
+// and where it is so slow that the newest of them is enough. Otherwise it gets what was held before.
+bool Exchange::hold(size_t choice, Emission& emission) {
+  std::optional<Emission>& held = held_[choice];
+  if (held) {
+    append(*held, std::move(emission));
+    emission = std::move(*held);
+    held.reset();
+  }
+  const int made = emission.completion_tokens;
+  const bool wait = (sent_[choice] > 0 && made - sent_[choice] < job_.stream_interval) ||
+                    (job_.answer->is_cumulative() && connection_->writing());
+  if (!wait || emission.finish) {
+    sent_[choice] = made;
+    return false;
+  }
+  held = std::move(emission);
+  return true;
 }
 
 void Exchange::observe(size_t choice, const Emission& emission) {
@@ -163,9 +198,10 @@ void Exchange::log_request(int status, const std::string& finish_reason) const {
     sum.cached += t.cached;
     sum.completion += t.completion;
   }
-  log("request {} {} {} {}: {} prompt, {} cached, {} completion tokens, {:.3f} s",
+  log("request {} {} {} {}: {} prompt, {} cached, {} completion tokens, {:.3f} s{}{}",
       Json(job_.id).dump(-1, ' ', true, Json::error_handler_t::replace), context_.route, status, finish_reason,
-      sum.prompt, sum.cached, sum.completion, std::chrono::duration<double>(Clock::now() - arrival_).count());
+      sum.prompt, sum.cached, sum.completion, std::chrono::duration<double>(Clock::now() - arrival_).count(),
+      job_.request_id.empty() ? "" : ", X-Request-Id ", job_.request_id);
 }
 
 void Exchange::cancel(const std::string& rid) {
@@ -187,9 +223,10 @@ bool Exchange::has_rid(const std::string& rid) const {
 }
 
 void Exchange::arm_ping() {
-  if (done_) return;
-  ping_.expires_after(
-      std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(context_.config.ping_interval_s)));
+  const HttpConfig& config = context_.config;
+  const double interval_s = job_.dialect == Dialect::anthropic ? config.ping_interval_s : config.comment_interval_s;
+  if (done_ || interval_s <= 0) return;
+  ping_.expires_after(std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(interval_s)));
   ping_.async_wait([self = shared_from_this()](boost::system::error_code ec) {
     if (ec || self->done_ || self->ping_.expiry() > Clock::now()) return;
     self->connection_->send(ping_events(self->job_.dialect));

@@ -46,6 +46,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
 
   bool admit();
   void take(size_t choice, Emission emission);
+  bool hold(size_t choice, Emission& emission);
   void observe(size_t choice, const Emission& emission);
   void end();
   void on_gone();
@@ -64,8 +65,10 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   struct Tokens {
     int prompt = 0, cached = 0, completion = 0;
   };
-  std::vector<Tokens> tokens_;  // one per choice, so far
-  size_t open_ = 0;             // choices that are not finished
+  std::vector<Tokens> tokens_;                 // one per choice, so far
+  std::vector<std::optional<Emission>> held_;  // one per choice: what goes into its next event
+  std::vector<int> sent_;                      // one per choice: its completion tokens in events
+  size_t open_ = 0;                            // choices that are not finished
   bool cancelled_ = false, done_ = false;
   std::string finish_reason_;  // of the choice that ended last, for the metrics
   Clock::time_point arrival_;

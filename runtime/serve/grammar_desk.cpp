@@ -34,6 +34,16 @@ OrError<Grammars> compile_all(const CompileGrammar& compile, const std::vector<G
   });
 }
 
+// Nothing when one of them is not known.
+std::optional<Grammars> find_all(const FindGrammar& find, const std::vector<GrammarOrder>& orders) {
+  Grammars grammars;
+  for (const GrammarOrder& order : orders) {
+    grammars.push_back(find ? find(order.structural_tag) : nullptr);
+    if (!grammars.back()) return std::nullopt;
+  }
+  return grammars;
+}
+
 ApiError too_late(bool started, const std::string& param, double seconds) {
   if (started)
     return {400, fmt::format("{}: takes more than {:g} s to compile; make it simpler", param, seconds), param,
@@ -66,9 +76,11 @@ struct GrammarDesk::Waiting {
   std::stop_source nobody_waits;
 };
 
-void GrammarDesk::prepare(const CompileGrammar& compile, Job job, Done done) {
+void GrammarDesk::prepare(const CompileGrammar& compile, const FindGrammar& find, Job job, Done done) {
   const auto waiting = std::make_shared<Waiting>(io_, std::move(job), std::move(done));
   waiting_.insert(waiting);
+  if (std::optional<Grammars> known = find_all(find, waiting->orders))
+    return finish(waiting, waiting->filled(*std::move(known)));
   waiting->timer.expires_after(
       std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(time_limit_s_)));
   waiting->timer.async_wait([this, waiting](boost::system::error_code ec) {

@@ -12,7 +12,8 @@
 namespace kt {
 
 // Has the grammars of jobs compiled on threads of its own, so that neither the io thread nor those that read requests
-// wait for them. A job that waits for too long is refused, and the compiling for it is stopped.
+// wait for them. A job whose grammars are all known already does not wait for others' to be compiled. One that waits
+// for too long is refused, and the compiling for it is stopped.
 class GrammarDesk {
  public:
   using Done = std::function<void(OrError<Job>)>;
@@ -22,8 +23,8 @@ class GrammarDesk {
       : io_(io), threads_(static_cast<size_t>(threads)), time_limit_s_(time_limit_s) {}
 
   // Fills in the grammars of the job's requests; then, or when one is refused, calls `done` once. On the io thread,
-  // like `done`. `compile` outlives the desk.
-  void prepare(const CompileGrammar& compile, Job job, Done done);
+  // like `done`. `compile` outlives the desk; `find` may be empty.
+  void prepare(const CompileGrammar& compile, const FindGrammar& find, Job job, Done done);
 
   // Refuses all that wait. On the io thread.
   void stop();

@@ -11,6 +11,7 @@
 #include <boost/asio/thread_pool.hpp>
 #include <chrono>
 #include <future>
+#include <list>
 #include <map>
 #include <thread>
 #include <unordered_map>
@@ -21,7 +22,9 @@
 #include "runtime/serve/connection.h"
 #include "runtime/serve/exchange.h"
 #include "runtime/serve/grammar_desk.h"
+#include "runtime/serve/listen.h"
 #include "runtime/serve/metrics.h"
+#include "runtime/serve/origin.h"
 #include "runtime/serve/routes.h"
 
 namespace kt {
@@ -45,20 +48,11 @@ void allow_connections(size_t count) {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-tcp::acceptor listen_on(asio::io_context& io, const HttpConfig& config) {
-  error_code ec;
-  const auto found = tcp::resolver(io).resolve(config.host, std::to_string(config.port), tcp::resolver::passive, ec);
-  if (ec) fail(kExitUsage, "host {}: cannot be resolved ({}); try 127.0.0.1 or 0.0.0.0", config.host, ec.message());
-  const tcp::endpoint endpoint = found.begin()->endpoint();
-  tcp::acceptor acceptor(io);
-  acceptor.open(endpoint.protocol());
-  acceptor.set_option(tcp::acceptor::reuse_address(true));
-  acceptor.bind(endpoint, ec);
-  if (!ec) acceptor.listen(asio::socket_base::max_listen_connections, ec);
-  if (ec)
-    fail(kExitPort, "port {} of {}: cannot listen ({}); stop the program that has it or choose another with --port",
-         config.port, config.host, ec.message());
-  return acceptor;
+// Open to the network, a server is called as its machine is.
+HttpConfig with_machine_names(HttpConfig config) {
+  if (is_loopback(config.host)) return config;
+  for (std::string& name : machine_names()) config.host_names.push_back(std::move(name));
+  return config;
 }
 
 }  // namespace
@@ -66,14 +60,15 @@ tcp::acceptor listen_on(asio::io_context& io, const HttpConfig& config) {
 class HttpServer::Impl : public ConnectionEvents {
  public:
   explicit Impl(HttpConfig given)
-      : config_(std::move(given)),
-        acceptor_(listen_on(io_, config_)),
+      : config_(with_machine_names(std::move(given))),
         workers_(static_cast<size_t>(config_.workers)),
         grammar_desk_(io_, config_.grammar_threads, config_.grammar_timeout_s),
         stop_timer_(io_) {
-    port_ = acceptor_.local_endpoint().port();
+    for (tcp::acceptor& acceptor : listen_on(io_, config_.host, config_.port))
+      listeners_.emplace_back(std::move(acceptor));
+    port_ = listeners_.front().acceptor.local_endpoint().port();
     allow_connections(config_.max_connections);
-    accept();
+    for (Listener& listener : listeners_) accept(listener);
     thread_ = std::thread([this, name = log_name()] {
       set_log_name(name);
       run();
@@ -153,11 +148,17 @@ class HttpServer::Impl : public ConnectionEvents {
     }
   }
 
-  void accept() {
-    acceptor_.async_accept([this](error_code ec, tcp::socket socket) {
+  struct Listener {
+    explicit Listener(tcp::acceptor given) : acceptor(std::move(given)), pause(acceptor.get_executor()) {}
+    tcp::acceptor acceptor;
+    asio::steady_timer pause;
+  };
+
+  void accept(Listener& listener) {
+    listener.acceptor.async_accept([this, &listener](error_code ec, tcp::socket socket) {
       if (stopping_) return;
-      if (ec) return accept_later();
-      const asio::ip::address from = socket.remote_endpoint(ec).address();  // of one that has gone: any
+      if (ec) return accept_later(listener);
+      const asio::ip::address from = client_address(socket.remote_endpoint(ec).address());  // of one that has gone: any
       const auto count = count_of_.find(from);
       const bool one_more = count == count_of_.end() || count->second < config_.max_connections_of_one;
       if (connections_.size() < config_.max_connections && one_more) {
@@ -170,14 +171,14 @@ class HttpServer::Impl : public ConnectionEvents {
         socket.non_blocking(true, ec);
         socket.write_some(asio::buffer(kFull), ec);
       }
-      accept();
+      accept(listener);
     });
   }
 
-  void accept_later() {
-    stop_timer_.expires_after(kAcceptPause);
-    stop_timer_.async_wait([this](error_code) {
-      if (!stopping_) accept();
+  void accept_later(Listener& listener) {
+    listener.pause.expires_after(kAcceptPause);
+    listener.pause.async_wait([this, &listener](error_code) {
+      if (!stopping_) accept(listener);
     });
   }
 
@@ -202,7 +203,7 @@ class HttpServer::Impl : public ConnectionEvents {
     }
     Job job = std::move(std::get<Job>(outcome));
     if (job.grammars.empty()) return start_exchange(route, std::move(connection), std::move(job));
-    grammar_desk_.prepare(service_.model.compile_grammar, std::move(job),
+    grammar_desk_.prepare(service_.model.compile_grammar, service_.model.find_grammar, std::move(job),
                           [this, &route, connection = std::move(connection)](OrError<Job> prepared) {
                             if (const ApiError* error = std::get_if<ApiError>(&prepared))
                               return conclude(route, connection, error_response(*error, route.dialect));
@@ -255,7 +256,10 @@ class HttpServer::Impl : public ConnectionEvents {
   void begin_stop() {
     stopping_ = true;
     error_code ignored;
-    acceptor_.close(ignored);
+    for (Listener& listener : listeners_) {
+      listener.acceptor.close(ignored);
+      listener.pause.cancel();
+    }
     grammar_desk_.stop();
     const auto open = connections_;  // closing takes them out of the set
     for (const auto& [connection, from] : open) connection->close_when_done();
@@ -273,10 +277,10 @@ class HttpServer::Impl : public ConnectionEvents {
   ResponseStore responses_{config_.max_stored_bytes};
   Service service_{config_, metrics_, responses_};
   asio::io_context io_{1};
-  tcp::acceptor acceptor_;
+  std::list<Listener> listeners_;  // one for each address
   asio::thread_pool workers_;
   GrammarDesk grammar_desk_;
-  asio::steady_timer stop_timer_;                                                   // also the pause of accept_later
+  asio::steady_timer stop_timer_;
   std::unordered_map<std::shared_ptr<Connection>, asio::ip::address> connections_;  // and where they come from
   std::map<asio::ip::address, size_t> count_of_;                                    // connections
   std::unordered_set<std::shared_ptr<Exchange>> exchanges_;

@@ -34,7 +34,7 @@ std::string join_parts(const Json& parts, const std::string& path, bool of_syste
     const Fields part(parts[i], at(path, i));
     std::string type, piece;
     if (!part.read("type", type)) throw BadRequest(part.path("type"), part.path("type") + ": is required");
-    if (type != "text")
+    if (type != "text" && type != "input_text" && type != "output_text")  // the latter are the Responses API's
       throw BadRequest(part.path("type"),
                        fmt::format("{}: this server reads text only, found \"{}\"", part.path("type"), type));
     if (!part.read("text", piece)) throw BadRequest(part.path("text"), part.path("text") + ": is required");
@@ -118,10 +118,39 @@ Json read_messages(const Fields& fields) {
 
 struct ToolChoice {
   enum class Kind : uint8_t { automatic, none, required } kind = Kind::automatic;
-  std::string name;  // required: of the only function that may be called; "": any
+  std::string name;                                 // required: of the only function that may be called; "": any
+  std::optional<std::vector<std::string>> allowed;  // functions that may be called; nothing: all
 };
 
-// "auto" (also for null), "none", "required", or an object that names a function, as the API or as SDKs write it.
+// The name in {"type": "function", "function": {"name": ...}}, or with "name" outside, as the Responses API has it.
+std::string read_function_name(const Json& value, const std::string& path) {
+  const Fields given(value, path);
+  const Json* function = given.find("function");
+  std::string name;
+  if (!(function ? Fields(*function, given.path("function")) : given).read("name", name) || name.empty())
+    throw BadRequest(path,
+                     fmt::format("{}: expected {{\"type\": \"function\", \"function\": {{\"name\": ...}}}}", path));
+  return name;
+}
+
+// {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [...]}}; also with both outside.
+ToolChoice read_allowed_tools(const Fields& choice) {
+  const Json* inner = choice.find("allowed_tools");
+  const Fields given = inner ? Fields(*inner, choice.path("allowed_tools")) : choice;
+  std::string mode = "auto";
+  given.read("mode", mode);
+  if (mode != "auto" && mode != "required")
+    throw BadRequest(given.path("mode"), fmt::format("{}: \"{}\" is none of auto, required", given.path("mode"), mode));
+  const Json* tools = given.find("tools");
+  const std::string path = given.path("tools");
+  if (!tools || !tools->is_array() || tools->empty())
+    throw BadRequest(path, path + ": expected a list of the functions that may be called");
+  std::vector<std::string> names;
+  for (size_t i = 0; i < tools->size(); ++i) names.push_back(read_function_name((*tools)[i], at(path, i)));
+  return {mode == "auto" ? ToolChoice::Kind::automatic : ToolChoice::Kind::required, "", std::move(names)};
+}
+
+// "auto" (also for null), "none", "required", or an object that names functions, as the API or as SDKs write it.
 ToolChoice read_tool_choice(const Fields& fields) {
   using enum ToolChoice::Kind;
   const Json* choice = fields.find("tool_choice");
@@ -129,17 +158,14 @@ ToolChoice read_tool_choice(const Fields& fields) {
   const std::string path = fields.path("tool_choice");
   if (choice->is_object()) {
     const Fields given(*choice, path);
-    const Json* function = given.find("function");
-    std::string name;
-    if (!(function ? Fields(*function, given.path("function")) : given).read("name", name) || name.empty())
-      throw BadRequest(path,
-                       fmt::format("{}: expected {{\"type\": \"function\", \"function\": {{\"name\": ...}}}}", path));
-    return {required, name};
+    std::string type;
+    if (given.read("type", type) && type == "allowed_tools") return read_allowed_tools(given);
+    return {required, read_function_name(*choice, path), std::nullopt};
   }
   const std::string& word = to_string(*choice, path);
   if (word == "auto") return {};
-  if (word == "none") return {none, ""};
-  if (word == "required") return {required, ""};
+  if (word == "none") return {none, "", std::nullopt};
+  if (word == "required") return {required, "", std::nullopt};
   throw BadRequest(path, fmt::format("{}: \"{}\" is none of none, auto, required", path, word));
 }
 
@@ -195,9 +221,32 @@ void write_arguments(Json& messages) {
   }
 }
 
-bool has_tools(const Fields& fields) {
-  const Json* tools = fields.find("tools");
-  return tools && tools->is_array() && !tools->empty();
+// The tools that may be called: only these are shown to the model. Each says its type, as templates may ask for it.
+Json read_tools(const Fields& fields, const ToolChoice& choice) {
+  const Json* given = fields.find("tools");
+  Json tools = Json::array();
+  if (!given) return tools;
+  for (const Json& tool : *given) {
+    const auto& name = tool["function"]["name"].get_ref<const std::string&>();
+    if (choice.allowed && std::find(choice.allowed->begin(), choice.allowed->end(), name) == choice.allowed->end())
+      continue;
+    tools.push_back({{"type", "function"}});
+    tools.back().update(tool);
+  }
+  return tools;
+}
+
+// Every function that `tool_choice` names is one of `tools`.
+void check_choice(const Fields& fields, const ToolChoice& choice, const Json& tools) {
+  const std::string path = fields.path("tool_choice");
+  if (choice.kind == ToolChoice::Kind::required && tools.empty() && !choice.allowed)
+    throw BadRequest(path, path + ": there are no tools to call");
+  std::vector<std::string> names = choice.allowed.value_or(std::vector<std::string>());
+  if (!choice.name.empty()) names.push_back(choice.name);
+  for (const std::string& name : names) {
+    if (std::none_of(tools.begin(), tools.end(), [&](const Json& tool) { return tool["function"]["name"] == name; }))
+      throw BadRequest(path, fmt::format("Tool '{}' not found in tools list.", name));
+  }
 }
 
 bool one_call(const Fields& fields) {
@@ -207,20 +256,13 @@ bool one_call(const Fields& fields) {
 }
 
 // The calls that the client demands, in the one form that every model can be held to, whatever its own is.
-AnswerFormat forced_calls(const Fields& fields, const ToolChoice& choice) {
-  const std::string path = fields.path("tool_choice");
-  if (!has_tools(fields)) throw BadRequest(path, path + ": there are no tools to call");
-  const Json& tools = *fields.find("tools");
-  const bool known = choice.name.empty() || std::any_of(tools.begin(), tools.end(), [&](const Json& tool) {
-                       return tool["function"]["name"] == choice.name;
-                     });
-  if (!known) throw BadRequest(path, fmt::format("Tool '{}' not found in tools list.", choice.name));
-  return {calls_array(tools, choice.name, !choice.name.empty() || one_call(fields)), path};
+AnswerFormat forced_calls(const Fields& fields, const ToolChoice& choice, const Json& tools) {
+  return {calls_array(tools, choice.name, !choice.name.empty() || one_call(fields)), fields.path("tool_choice")};
 }
 
 // Calls that the model may make, or not: in its own form, and where the answer has to have a form, instead of it.
-std::optional<AnswerFormat> free_calls(const Fields& fields, const CallForm* form, std::optional<AnswerFormat> answer) {
-  const Json& tools = *fields.find("tools");
+std::optional<AnswerFormat> free_calls(const Fields& fields, const Json& tools, const CallForm* form,
+                                       std::optional<AnswerFormat> answer) {
   const bool one = one_call(fields);
   if (!form) {
     const std::string param = answer ? answer->param : fields.path("tools");
@@ -241,11 +283,12 @@ std::optional<AnswerFormat> free_calls(const Fields& fields, const CallForm* for
 }
 
 // Calls that are forced are the whole answer: a form of its text has nothing to hold.
-std::optional<AnswerFormat> read_format(const Fields& fields, const ToolChoice& choice, const CallForm* form) {
+std::optional<AnswerFormat> read_format(const Fields& fields, const ToolChoice& choice, const Json& tools,
+                                        const CallForm* form) {
   std::optional<AnswerFormat> answer = read_answer_format(fields);
-  if (choice.kind == ToolChoice::Kind::required) return forced_calls(fields, choice);
-  if (choice.kind == ToolChoice::Kind::none || !has_tools(fields)) return answer;
-  return free_calls(fields, form, std::move(answer));
+  if (choice.kind == ToolChoice::Kind::required) return forced_calls(fields, choice, tools);
+  if (choice.kind == ToolChoice::Kind::none || tools.empty()) return answer;
+  return free_calls(fields, tools, form, std::move(answer));
 }
 
 bool is_type(const Json& word) {
@@ -285,7 +328,7 @@ void check_tools(const Fields& fields) {
   if (!tools->is_array()) throw BadRequest(path, fmt::format("{}: expected a list, found {}", path, kind_of(*tools)));
   for (size_t i = 0; i < tools->size(); ++i) {
     const Fields tool((*tools)[i], at(path, i));
-    std::string type, name;
+    std::string type = "function", name;
     tool.read("type", type);
     if (type != "function")
       throw BadRequest(tool.path("type"),
@@ -319,10 +362,12 @@ Chat render_chat(const Fields& fields, const ServedModel& model) {
   Chat chat;
   const ToolChoice choice = read_tool_choice(fields);
   const bool forced = choice.kind == ToolChoice::Kind::required;
-  chat.with_tools = has_tools(fields) && choice.kind != ToolChoice::Kind::none;
+  const Json tool_list = read_tools(fields, choice);
+  check_choice(fields, choice, tool_list);
+  chat.with_tools = !tool_list.empty() && choice.kind != ToolChoice::Kind::none;
   const CallForm* const form = model.tools ? find_call_form(*model.tools) : nullptr;
-  chat.format = read_format(fields, choice, form);
-  const std::string tools = chat.with_tools ? dump_exact(*fields.find("tools")) : "";
+  chat.format = read_format(fields, choice, tool_list, form);
+  const std::string tools = chat.with_tools ? dump_exact(tool_list) : "";
   const Json kwargs = read_kwargs(fields);
 
   chat.calls = number_calls(messages, model.tools);
@@ -360,7 +405,7 @@ Chat render_chat(const Fields& fields, const ServedModel& model) {
   }
   chat.output.tools = forced ? find_tool_format("json_array") : chat.with_tools ? model.tools : nullptr;
   if (chat.output.tools) {
-    chat.output.tool_list = *fields.find("tools");
+    chat.output.tool_list = tool_list;
     chat.call_ids = model.tools ? model.tools : chat.output.tools;
   }
   chat.prompt += chat.output.continued.value_or("");

@@ -76,19 +76,19 @@ void write_waits(const std::vector<StepTotals>& by_rank, std::string& out) {
     for (const PhaseTotals& phase : by_rank[rank]) sum += phase[part].seconds;
     return sum;
   };
-  header(out, "rank_wait_seconds", "counter",
+  header(out, "rank_wait_seconds_total", "counter",
          "Time of a rank in waiting: in alltoall for rows or experts' sums, in allreduce for the other trunk ranks");
   for (size_t rank = 0; rank < by_rank.size(); ++rank) {
     if (const double x = seconds(rank, StepPart::wait); x > 0.0)
-      line(out, "ktmpi_rank_wait_seconds{{rank=\"{}\",op=\"alltoall\"}} {}", rank, x);
+      line(out, "ktmpi_rank_wait_seconds_total{{rank=\"{}\",op=\"alltoall\"}} {}", rank, x);
     if (const double x = seconds(rank, StepPart::reduce); x > 0.0)
-      line(out, "ktmpi_rank_wait_seconds{{rank=\"{}\",op=\"allreduce\"}} {}", rank, x);
+      line(out, "ktmpi_rank_wait_seconds_total{{rank=\"{}\",op=\"allreduce\"}} {}", rank, x);
   }
-  header(out, "alltoall_seconds", "counter",
+  header(out, "alltoall_seconds_total", "counter",
          "Time of trunk ranks between rows that were sent to experts and their sums");
   for (size_t rank = 0; rank < by_rank.size(); ++rank)
     if (seconds(rank, StepPart::router) > 0.0)
-      line(out, "ktmpi_alltoall_seconds{{rank=\"{}\"}} {}", rank, seconds(rank, StepPart::wait));
+      line(out, "ktmpi_alltoall_seconds_total{{rank=\"{}\"}} {}", rank, seconds(rank, StepPart::wait));
   header(out, "alltoall_bytes_total", "counter", "Rows and sums that a rank has sent");
   for (size_t rank = 0; rank < by_rank.size(); ++rank) {
     int64_t sent = 0;

@@ -1,9 +1,12 @@
 #include "runtime/serve/openai.h"
 
+#include <fmt/format.h>
+
 #include <chrono>
 
 #include "runtime/serve/errors.h"
 #include "runtime/serve/params.h"
+#include "runtime/serve/unsupported.h"
 
 namespace kt {
 namespace {
@@ -14,6 +17,15 @@ Json logprob_entry(int32_t id, float logprob, const Tokenizer& tokenizer) {
   return {{"token", token_text(tokenizer, id)}, {"bytes", std::move(bytes)}, {"logprob", json_logprob(logprob)}};
 }
 
+// To choose among more samples than are sent takes all of them to the end.
+void check_best_of(const Fields& fields, int n) {
+  int best_of = n;
+  fields.read("best_of", best_of, 1);
+  if (best_of < n) throw BadRequest("best_of", fmt::format("best_of: {} is less than the {} of n", best_of, n));
+  if (best_of > n)
+    throw BadRequest("best_of", "best_of: this server sends every sample that it makes; use \"n\"", "unsupported");
+}
+
 }  // namespace
 
 int64_t unix_seconds() {
@@ -21,12 +33,17 @@ int64_t unix_seconds() {
 }
 
 OpenAiRequest read_openai_request(const Fields& fields) {
+  refuse_unsupported(fields);
   OpenAiRequest request;
   request.created = unix_seconds();
-  if (!fields.read("rid", request.id, kMaxIdBytes) || request.id.empty()) request.id = random_id();
+  for (const char* name : {"rid", "request_id"})
+    if (request.id.empty()) fields.read(name, request.id, kMaxIdBytes);
+  if (request.id.empty()) request.id = random_id();
   fields.read("model", request.model, kMaxModelNameBytes);
   fields.read("n", request.n, 1, kMaxChoices);
+  check_best_of(fields, request.n);
   fields.read("stream", request.stream);
+  request.stream_interval = read_stream_interval(fields);
   if (const Json* options = fields.find("stream_options")) {
     const Fields stream_options(*options, "stream_options");
     stream_options.read("include_usage", request.include_usage);

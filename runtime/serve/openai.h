@@ -19,13 +19,15 @@ struct OpenAiRequest {
   bool stream = false;
   bool include_usage = false;           // streams: a last chunk with the usage
   bool continuous_usage_stats = false;  // streams: the usage so far in every chunk but the finish
+  int stream_interval = 1;              // streams: tokens of one chunk
   bool logprobs = false;
   int top_logprobs = 0;
 };
 
 int64_t unix_seconds();
 
-// id, model, created, n, stream, stream_options.
+// id, model, created, n, best_of, stream, stream_options, stream_interval. Throws BadRequest, also for what this server
+// cannot do.
 OpenAiRequest read_openai_request(const Fields& fields);
 
 // One choice of an answer under way.

@@ -6,30 +6,32 @@
 #include "runtime/serve/messages.h"
 #include "runtime/serve/openai.h"
 #include "runtime/serve/params.h"
+#include "runtime/serve/unsupported.h"
 
 namespace kt {
 namespace {
 
+struct ChatRequest : OpenAiRequest {
+  bool include_reasoning = true;
+};
+
 class ChatAnswer : public Answer {
  public:
-  ChatAnswer(OpenAiRequest request, const Chat& chat, int prompt_tokens, const Tokenizer& tokenizer)
+  ChatAnswer(ChatRequest request, const Chat& chat, int prompt_tokens, const Tokenizer& tokenizer)
       : request_(std::move(request)), tokenizer_(tokenizer) {
-    for (int i = 0; i < request_.n; ++i) choices_.push_back({AnswerReader(chat), {}});
+    for (int i = 0; i < request_.n; ++i) choices_.push_back({.reader = AnswerReader(chat), .tokens = {}});
     usage_.prompt_tokens = prompt_tokens;
   }
 
-  std::string start() override {
-    std::string events;
-    for (size_t i = 0; i < choices_.size(); ++i)
-      events +=
-          event(choice_chunk(i, {{"role", "assistant"}, {"content", ""}}, nullptr), request_.continuous_usage_stats);
-    return events;
-  }
+  std::string start() override { return ""; }
 
   std::string take(size_t index, Emission emission) override {
+    const std::string role = request_.stream ? begin(index) : "";
     AnswerReader& reader = choices_[index].reader;
     const int had_tokens = reader.completion_tokens, had_reasoning = reader.reasoning_tokens;
-    const OutputPieces pieces = reader.read(emission);
+    OutputPieces pieces = reader.read(emission);
+    if (!request_.include_reasoning)
+      std::erase_if(pieces, [](const OutputPiece& piece) { return piece.kind == OutputPiece::Kind::kReasoning; });
     if (index == 0)
       usage_.cached_tokens = std::max(usage_.cached_tokens, emission.cached_tokens);  // a prompt counts once
     usage_.completion_tokens += reader.completion_tokens - had_tokens;
@@ -39,16 +41,35 @@ class ChatAnswer : public Answer {
         std::move(emission.tokens.begin(), emission.tokens.end(), std::back_inserter(choices_[index].tokens));
       return "";
     }
-    return events(index, pieces, emission.tokens);
+    return role + events(index, pieces, emission.tokens) + end(index);
   }
 
-  std::string finish() override { return request_.stream ? last_events() : body(); }
+  std::string finish() override {
+    if (!request_.stream) return body();
+    return (request_.include_usage ? usage_event() : "").append(kSseDone);
+  }
 
  private:
   struct Choice {
     AnswerReader reader;
     std::vector<TokenLogprob> tokens;  // not kept by streams
+    bool begun = false;                // streams: its role was sent
   };
+
+  // The role goes with a choice's first token: clients take the time of the first chunk for that of the first token.
+  std::string begin(size_t index) {
+    if (std::exchange(choices_[index].begun, true)) return "";
+    return event(choice_chunk(index, {{"role", "assistant"}, {"content", ""}}, nullptr),
+                 request_.continuous_usage_stats);
+  }
+
+  // Finish chunks have an empty delta: clients take text that comes with a finish_reason for an error.
+  std::string end(size_t index) const {
+    if (!choices_[index].reader.finish) return "";
+    Json choice = choice_chunk(index, Json::object(), nullptr);
+    set_finish(choice, choices_[index].reader);
+    return event(std::move(choice), false);
+  }
 
   // One chunk for each piece. The logprobs go with the first; tokens that show nothing get a chunk without text.
   std::string events(size_t index, const OutputPieces& pieces, const std::vector<TokenLogprob>& tokens) const {
@@ -110,20 +131,10 @@ class ChatAnswer : public Answer {
     return sse(json);
   }
 
-  // Finish chunks have an empty delta: clients take text that comes with a finish_reason for an error.
-  std::string last_events() const {
-    std::string events;
-    for (size_t i = 0; i < choices_.size(); ++i) {
-      Json choice = choice_chunk(i, Json::object(), nullptr);
-      set_finish(choice, choices_[i].reader);
-      events += event(std::move(choice), false);
-    }
-    if (request_.include_usage) {
-      Json json = chunk(Json::array());
-      json["usage"] = to_json(usage_);
-      events += sse(json);
-    }
-    return events.append(kSseDone);
+  std::string usage_event() const {
+    Json json = chunk(Json::array());
+    json["usage"] = to_json(usage_);
+    return sse(json);
   }
 
   static void set_finish(Json& choice, const AnswerReader& reader) {
@@ -132,7 +143,7 @@ class ChatAnswer : public Answer {
     choice["matched_stop"] = calls ? Json(nullptr) : matched_stop(reader.finish);
   }
 
-  static Json message(const AnswerReader& reader) {
+  Json message(const AnswerReader& reader) const {
     const auto or_null = [](const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); };
     Json calls;
     for (const ToolCall& call : reader.whole_calls()) {
@@ -143,7 +154,7 @@ class ChatAnswer : public Answer {
     }
     return {{"role", "assistant"},
             {"content", or_null(reader.content)},
-            {"reasoning_content", or_null(reader.reasoning)},
+            {"reasoning_content", or_null(request_.include_reasoning ? reader.reasoning : "")},
             {"tool_calls", std::move(calls)}};
   }
 
@@ -164,7 +175,7 @@ class ChatAnswer : public Answer {
                  {"metadata", {{"weight_version", "default"}}}});
   }
 
-  OpenAiRequest request_;
+  ChatRequest request_;
   const Tokenizer& tokenizer_;
   std::vector<Choice> choices_;
   Usage usage_;
@@ -175,8 +186,8 @@ SamplingParams read_chat_sampling(const Fields& fields, const ServedModel& model
   SamplingParams sampling = model_sampling(model);
   read_sampling(fields, model.vocab, sampling);
   read_seed(fields, "seed", sampling.seed);
-  fields.read("max_tokens", sampling.max_new_tokens, 1);
-  fields.read("max_completion_tokens", sampling.max_new_tokens, 1);
+  read_max_tokens(fields, "max_tokens", 1, sampling.max_new_tokens);
+  read_max_tokens(fields, "max_completion_tokens", 1, sampling.max_new_tokens);
   fields.read("min_tokens", sampling.min_new_tokens, 0);
   check_token_limits(fields, "min_tokens", sampling);
   if (needs_special_tokens(chat, model)) sampling.skip_special_tokens = false;
@@ -185,12 +196,14 @@ SamplingParams read_chat_sampling(const Fields& fields, const ServedModel& model
 
 Job read_chat(const Json& body, const ServedModel& model) {
   const Fields fields(body);
-  OpenAiRequest request = read_openai_request(fields);
+  ChatRequest request;
+  static_cast<OpenAiRequest&>(request) = read_openai_request(fields);
+  fields.read("include_reasoning", request.include_reasoning);
   fields.read("logprobs", request.logprobs);
   fields.read("top_logprobs", request.top_logprobs, 0, kMaxTopLogprobs);
   if (request.top_logprobs > 0 && !request.logprobs)
     throw BadRequest("top_logprobs", "top_logprobs: needs \"logprobs\": true");
-  refuse_unsupported(fields);
+  refuse_unsupported_in_chat(fields);
 
   GenerateRequest generate;
   generate.rid = request.id;
@@ -200,9 +213,13 @@ Job read_chat(const Json& body, const ServedModel& model) {
   const Chat chat = render_chat(fields, model);
   generate.sampling = read_chat_sampling(fields, model, chat);
   generate.input_ids = model.tokenizer->encode(chat.prompt);
+  truncate_prompt(fields, model.max_context, generate.sampling, generate.input_ids);
   if (generate.input_ids.empty()) throw BadRequest("messages", "messages: the rendered prompt is empty");
 
-  Job job{.id = request.id, .prompt_param = "messages", .stream = request.stream};
+  Job job{.id = request.id,
+          .prompt_param = "messages",
+          .stream = request.stream,
+          .stream_interval = request.stream_interval};
   append_choices(generate, request.n, job.requests);
   order_grammar(chat.format, model, 0, job);
   const int prompt_tokens = static_cast<int>(generate.input_ids.size());

@@ -160,41 +160,43 @@ class CompletionsAnswer : public Answer {
 
 bool is_id_list(const Json& value) { return value.is_array() && !value.empty() && value.front().is_number(); }
 
-Prompt read_prompt(const Json& value, const std::string& path, const CompletionRequest& request,
-                   const ServedModel& model) {
+Prompt read_prompt(const Fields& fields, const Json& value, const std::string& path, const SamplingParams& sampling,
+                   const CompletionRequest& request, const ServedModel& model) {
   Prompt prompt;
   if (value.is_array()) {
     prompt.ids = read_token_ids(value, path, model.vocab);
-    if (request.echo) prompt.text = decode(*model.tokenizer, prompt.ids, false);
   } else {
-    const std::string& text = to_string(value, path);
-    prompt.ids = model.tokenizer->encode(text);
-    if (request.echo) prompt.text = text;
+    prompt.text = to_string(value, path);
+    prompt.ids = model.tokenizer->encode(prompt.text);
   }
   if (prompt.ids.empty()) throw BadRequest(path, "prompt cannot be empty");
+  const bool cut = truncate_prompt(fields, model.max_context, sampling, prompt.ids);
+  if (request.echo && (cut || value.is_array())) prompt.text = decode(*model.tokenizer, prompt.ids, false);
   return prompt;
 }
 
-void read_prompts(const Fields& fields, const ServedModel& model, CompletionRequest& request) {
+void read_prompts(const Fields& fields, const SamplingParams& sampling, const ServedModel& model,
+                  CompletionRequest& request) {
   const Json* value = fields.find("prompt");
   if (!value) throw BadRequest("prompt", "prompt: is required");
   if (!value->is_array() || is_id_list(*value)) {
-    request.prompts.push_back(read_prompt(*value, "prompt", request, model));
+    request.prompts.push_back(read_prompt(fields, *value, "prompt", sampling, request, model));
     return;
   }
   if (value->empty()) throw BadRequest("prompt", "prompt cannot be empty");
   if (value->size() > kMaxPrompts)
     throw BadRequest("prompt", fmt::format("prompt: at most {} prompts, found {}", kMaxPrompts, value->size()));
   for (size_t i = 0; i < value->size(); ++i)
-    request.prompts.push_back(read_prompt((*value)[i], fmt::format("prompt[{}]", i), request, model));
+    request.prompts.push_back(read_prompt(fields, (*value)[i], fmt::format("prompt[{}]", i), sampling, request, model));
 }
 
-SamplingParams read_completion_sampling(const Fields& fields, const ServedModel& model) {
+// No new token is of use where `echo` shows the prompt.
+SamplingParams read_completion_sampling(const Fields& fields, const ServedModel& model, bool echo) {
   SamplingParams sampling;
   sampling.max_new_tokens = 16;
   read_sampling(fields, model.vocab, sampling);
   read_seed(fields, "seed", sampling.seed);
-  fields.read("max_tokens", sampling.max_new_tokens, 1);
+  read_max_tokens(fields, "max_tokens", echo ? 0 : 1, sampling.max_new_tokens);
   fields.read("min_tokens", sampling.min_new_tokens, 0);
   check_token_limits(fields, "min_tokens", sampling);
   return sampling;
@@ -206,20 +208,20 @@ Job read_completions(const Json& body, const ServedModel& model) {
   static_cast<OpenAiRequest&>(request) = read_openai_request(fields);
   fields.read("echo", request.echo);
   request.logprobs = fields.read("logprobs", request.top_logprobs, 0, kMaxTopLogprobs);
-  refuse_unsupported(fields);
   std::string suffix;
   if (fields.read("suffix", suffix) && !suffix.empty())
     throw BadRequest("suffix", "suffix: this server only continues text; leave it out", "unsupported");
 
   GenerateRequest generate;
-  generate.sampling = read_completion_sampling(fields, model);
+  generate.sampling = read_completion_sampling(fields, model, request.echo);
   generate.return_logprob = request.logprobs;
   generate.top_logprobs = request.top_logprobs;
   generate.logprob_start = request.logprobs && request.echo ? 0 : -1;
   read_scheduling(fields, generate);
-  read_prompts(fields, model, request);
+  read_prompts(fields, generate.sampling, model, request);
 
-  Job job{.id = request.id, .prompt_param = "prompt", .stream = request.stream};
+  Job job{
+      .id = request.id, .prompt_param = "prompt", .stream = request.stream, .stream_interval = request.stream_interval};
   for (size_t i = 0; i < request.prompts.size(); ++i) {
     generate.rid = i == 0 ? request.id : fmt::format("{}-p{}", request.id, i);
     generate.input_ids = request.prompts[i].ids;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <stdexcept>
 
@@ -104,6 +105,8 @@ void read_sampling(const Fields& fields, int vocab, SamplingParams& sampling) {
   fields.read("ignore_eos", sampling.ignore_eos);
   fields.read("skip_special_tokens", sampling.skip_special_tokens);
   fields.read("no_stop_trim", sampling.no_stop_trim);
+  bool with_stop = false;
+  if (fields.read("include_stop_str_in_output", with_stop) && with_stop) sampling.no_stop_trim = true;
   if (const Json* stop = fields.find("stop")) sampling.stop = read_stop(*stop, fields.path("stop"));
   read_stop_regex(fields, sampling.stop_regex);
   read_stop_token_ids(fields, vocab, sampling.stop_token_ids);
@@ -130,20 +133,49 @@ void read_seed(const Fields& fields, std::string_view name, std::optional<uint64
   }
 }
 
+void read_max_tokens(const Fields& fields, std::string_view name, int least, int& max_tokens) {
+  const Json* value = fields.find(name);
+  if (value && *value == -1) {
+    max_tokens = -1;
+  } else {
+    fields.read(name, max_tokens, least);
+  }
+}
+
+int read_stream_interval(const Fields& fields) {
+  int interval = 1;
+  fields.read("stream_interval", interval, 1);
+  return interval;
+}
+
+bool truncate_prompt(const Fields& fields, int max_context, const SamplingParams& sampling, std::vector<int32_t>& ids) {
+  std::string side = "left";
+  if (fields.read("truncation_side", side) && side != "left" && side != "right")
+    throw BadRequest(fields.path("truncation_side"),
+                     fmt::format("{}: \"{}\" is none of left, right", fields.path("truncation_side"), side));
+  int most = 0;
+  if (const Json* value = fields.find("truncate_prompt_tokens"); !value) {
+    return false;
+  } else if (*value == -1) {
+    most = std::max(1, max_context - std::max(1, sampling.max_new_tokens));
+  } else {
+    fields.read("truncate_prompt_tokens", most, 1);
+  }
+  if (ids.size() <= static_cast<size_t>(most)) return false;
+  const auto surplus = static_cast<ptrdiff_t>(ids.size()) - most;
+  if (side == "left") {
+    ids.erase(ids.begin(), ids.begin() + surplus);
+  } else {
+    ids.resize(static_cast<size_t>(most));
+  }
+  return true;
+}
+
 void check_token_limits(const Fields& fields, std::string_view min_name, const SamplingParams& sampling) {
   if (sampling.max_new_tokens >= 0 && sampling.min_new_tokens > sampling.max_new_tokens)
     throw BadRequest(fields.path(min_name),
                      fmt::format("{}: {} is more than the {} tokens asked for at most", fields.path(min_name),
                                  sampling.min_new_tokens, sampling.max_new_tokens));
-}
-
-void refuse_unsupported(const Fields& fields) {
-  for (const char* name : {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs",
-                           "custom_logit_processor", "functions"}) {
-    if (fields.find(name))
-      throw BadRequest(fields.path(name),
-                       fmt::format("{}: this server cannot do that; leave it out", fields.path(name)), "unsupported");
-  }
 }
 
 void order_grammar(const std::optional<AnswerFormat>& format, const ServedModel& model, size_t first, Job& job) {
@@ -156,6 +188,16 @@ void order_grammar(const std::optional<AnswerFormat>& format, const ServedModel&
 }
 
 void append_choices(const GenerateRequest& request, int n, std::vector<GenerateRequest>& out) {
+  const size_t choices = out.size() + static_cast<size_t>(n);
+  if (choices > kMaxRequestChoices)
+    throw BadRequest(
+        "n", fmt::format("n: {} answers in one request are more than the limit of {}", choices, kMaxRequestChoices));
+  size_t tokens = request.input_ids.size() * static_cast<size_t>(n);
+  for (const GenerateRequest& earlier : out) tokens += earlier.input_ids.size();
+  if (tokens > kMaxRequestTokens)
+    throw BadRequest(
+        "n", fmt::format("n: {} prompt tokens for all answers of one request are more than the limit of {}", tokens,
+                         kMaxRequestTokens));
   for (int i = 0; i < n; ++i) {
     out.push_back(request);
     if (i > 0) out.back().rid += fmt::format("-{}", i);

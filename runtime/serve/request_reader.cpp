@@ -61,6 +61,12 @@ std::map<std::string, std::string> query_of(std::string_view target) {
 
 }  // namespace
 
+bool is_request_id(std::string_view text) {
+  constexpr size_t kMostBytes = 256;
+  return !text.empty() && text.size() <= kMostBytes &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c <= '~'; });
+}
+
 struct RequestReader::Parser : http::request_parser<http::string_body> {};
 
 RequestReader::RequestReader(const HttpConfig& limits) : limits_(limits) { reset(); }
@@ -132,6 +138,7 @@ RequestReader::State RequestReader::read_head(std::string& bytes) {
   request_.authorization = field(http::field::authorization);
   request_.api_key_header = field("x-api-key");
   request_.timeout_header = field("x-request-timeout");
+  if (const std::string id = field("x-request-id"); is_request_id(id)) request_.request_id = id;
   request_.keep_alive = fields.keep_alive();
   request_.http_1_0 = fields.version() == 10;
   expects_continue_ = boost::beast::iequals(fields[http::field::expect], "100-continue");

@@ -2,11 +2,15 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "runtime/serve/errors.h"
 #include "runtime/serve/service.h"
 
 namespace kt {
+
+// Whether `text` can go into an X-Request-Id header: visible ASCII, not too long.
+bool is_request_id(std::string_view text);
 
 // HTTP/1.x requests from a stream of bytes, without a socket. Strict where leniency has hurt others: one of
 // Content-Length and Transfer-Encoding, no folded header lines, one Host, limits on everything.

@@ -10,6 +10,7 @@
 #include "runtime/serve/responses_answer.h"
 #include "runtime/serve/responses_input.h"
 #include "runtime/serve/responses_tools.h"
+#include "runtime/serve/unsupported.h"
 
 namespace kt {
 namespace {

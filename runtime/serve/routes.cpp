@@ -32,6 +32,47 @@ HttpResponse text_response(std::string body, int status = 200, std::string type 
   return {.status = status, .body = std::move(body), .content_type = std::move(type), .allow = ""};
 }
 
+// The key of a request: "Authorization: Bearer <key>" (the scheme in any case) or "x-api-key: <key>".
+std::string_view key_of(const HttpRequest& request) {
+  constexpr std::string_view kScheme = "bearer ";
+  const std::string_view value = request.authorization;
+  if (value.size() < kScheme.size()) return request.api_key_header;
+  for (size_t i = 0; i < kScheme.size(); ++i) {
+    const char c = value[i] >= 'A' && value[i] <= 'Z' ? static_cast<char>(value[i] - 'A' + 'a') : value[i];
+    if (c != kScheme[i]) return request.api_key_header;
+  }
+  return value.substr(kScheme.size());
+}
+
+bool is_admin_key(std::string_view key, const HttpConfig& config) {
+  return !config.admin_api_key.empty() && constant_time_equal(key, config.admin_api_key);
+}
+
+// A key that nobody checks is no more than a claim.
+bool is_known(std::string_view key, const HttpConfig& config) {
+  bool known = is_admin_key(key, config);  // all keys are looked at: the time does not tell which one is near
+  for (const std::string& user : config.api_keys) known |= constant_time_equal(key, user);
+  return known;
+}
+
+bool may(const HttpRequest& request, Route::Access access, const HttpConfig& config) {
+  if (access == Route::Access::open) return true;
+  const std::string_view key = key_of(request);
+  if (access == Route::Access::admin && !config.admin_api_key.empty()) return is_admin_key(key, config);
+  return config.api_keys.empty() || is_known(key, config);
+}
+
+// To get ahead of others takes a right to it; to stand back does not.
+std::optional<ApiError> check_priority(const Job& job, const HttpRequest& request, const HttpConfig& config) {
+  const bool hurries =
+      std::any_of(job.requests.begin(), job.requests.end(), [](const GenerateRequest& r) { return r.priority > 0; });
+  if (!hurries || config.priority_for_all || is_admin_key(key_of(request), config)) return std::nullopt;
+  return ApiError{403,
+                  "priority: above 0 it takes the admin key, or a server that was started with "
+                  "--enable-priority-scheduling; leave it out",
+                  "priority", "permission_denied"};
+}
+
 // The header X-Request-Timeout: seconds, as the member "timeout" of a body.
 OrError<double> header_timeout(const std::string& text) {
   if (text.empty()) return 0.0;
@@ -51,7 +92,9 @@ Outcome to_outcome(OrError<Job> parsed, const HttpRequest& request, const Servic
   const OrError<double> asked = header_timeout(request.timeout_header);
   if (const ApiError* error = std::get_if<ApiError>(&asked)) return error_response(*error, dialect);
   Job& job = std::get<Job>(parsed);
+  if (const auto refusal = check_priority(job, request, service.config)) return error_response(*refusal, dialect);
   job.client = request.client;
+  job.request_id = request.request_id;
   for (GenerateRequest& r : job.requests) {
     r.client = request.client;
     r.deadline_s = earlier(r.deadline_s, earlier(std::get<double>(asked), service.config.max_answer_s));
@@ -93,6 +136,15 @@ Outcome health_generate(const HttpRequest& request, const Service& service) {
 int max_context(const Service& service) {
   const int most = service.engine->stats().max_context;
   return most > 0 ? std::min(most, service.model.max_context) : service.model.max_context;
+}
+
+// What load balancers ask for, in SGLang's form.
+Outcome load(const HttpRequest&, const Service& service) {
+  const EngineStats stats = service.engine->stats();
+  return json_response(Json::array({{{"dp_rank", 0},
+                                     {"num_reqs", stats.running + stats.waiting},
+                                     {"num_waiting_reqs", stats.waiting},
+                                     {"num_tokens", stats.kv_tokens_used}}}));
 }
 
 Json model_card(const Service& service) {
@@ -189,7 +241,9 @@ Outcome chat(const HttpRequest& r, const Service& s) { return to_outcome(parse_c
 Outcome completions(const HttpRequest& r, const Service& s) {
   return to_outcome(parse_completions(r.body, s.model), r, s);
 }
-Outcome generate(const HttpRequest& r, const Service& s) { return to_outcome(parse_generate(r.body, s.model), r, s); }
+Outcome generate(const HttpRequest& r, const Service& s) {
+  return to_outcome(parse_generate(r.body, s.model, s.config.incremental_output), r, s);
+}
 Outcome messages(const HttpRequest& r, const Service& s) {
   return to_outcome(parse_messages(r.body, s.model), r, s, Dialect::anthropic);
 }
@@ -264,6 +318,7 @@ constexpr Route kRoutes[] = {
     {"/get_model_info", "GET, HEAD", user, io, false, false, model_info},
     {"/server_info", "GET, HEAD", user, io, false, false, server_info},
     {"/get_server_info", "GET, HEAD", user, io, false, false, server_info},
+    {"/get_load", "GET, HEAD", user, io, false, false, load},
     {"/version", "GET, HEAD", user, io, false, false, version},
     {"/", "GET, HEAD", open, io, false, true, page},  // holds no secret; what it asks for needs the key
     {"/openapi.json", "GET, HEAD", open, io, false, true, openapi},
@@ -275,6 +330,7 @@ constexpr Route kRoutes[] = {
     {"/dump_expert_distribution_record", "GET, POST", admin, worker, false, false, dump_record},
     {"/health", "GET, HEAD", open, io, false, true, health},
     {"/ready", "GET, HEAD", open, io, false, true, health},
+    {"/ping", "GET, HEAD", open, io, false, true, health},
     {"/health_generate", "GET", open, io, false, false, health_generate},
     {"/metrics", "GET, HEAD", open, io, false, false, metrics_text},
 };
@@ -288,6 +344,36 @@ bool matches(const Route& route, std::string_view path) {
   return after.empty() || name.find('/') == name.npos;
 }
 
+bool is_route(std::string_view path) {
+  return std::any_of(std::begin(kRoutes), std::end(kRoutes), [&](const Route& r) { return matches(r, path); });
+}
+
+// Where other servers have what this one has elsewhere, and what none of its models can do.
+constexpr std::pair<std::string_view, std::string_view> kElsewhere[] = {
+    {"/completion", "/v1/completions"},
+    {"/api/generate", "/v1/completions"},
+    {"/api/chat", "/v1/chat/completions"},
+    {"/api/tags", "/v1/models"},
+    {"/api/version", "/version"},
+    {"/load", "/get_load"},
+    {"/v1/loads", "/get_load"},
+    {"/props", "/get_server_info"},
+    {"/reset_prefix_cache", "/flush_cache"},
+    {"/invocations", "/v1/chat/completions"},
+};
+
+// A mistyped path most often is one of ours with "/v1" too little or too much, or with a "/" at its end.
+std::string hint_for(std::string_view path) {
+  while (path.size() > 1 && path.ends_with('/')) path.remove_suffix(1);
+  const size_t version = path.rfind("/v1/");
+  const std::string_view inner = version == path.npos ? path : path.substr(version + 3);
+  for (const std::string& ours : {"/v1" + std::string(inner), std::string(inner)})
+    if (is_route(ours)) return fmt::format("; it is {} here", ours);
+  for (const auto& [theirs, ours] : kElsewhere)
+    if (path == theirs || inner == theirs) return fmt::format("; this server has {} instead", ours);
+  return "";
+}
+
 bool allows(std::string_view methods, std::string_view method) {
   for (size_t at = 0; at < methods.size();) {
     const size_t end = std::min(methods.find(", ", at), methods.size());
@@ -295,28 +381,6 @@ bool allows(std::string_view methods, std::string_view method) {
     at = end + 2;
   }
   return false;
-}
-
-// The key of a request: "Authorization: Bearer <key>" (the scheme in any case) or "x-api-key: <key>".
-std::string_view key_of(const HttpRequest& request) {
-  constexpr std::string_view kScheme = "bearer ";
-  const std::string_view value = request.authorization;
-  if (value.size() < kScheme.size()) return request.api_key_header;
-  for (size_t i = 0; i < kScheme.size(); ++i) {
-    const char c = value[i] >= 'A' && value[i] <= 'Z' ? static_cast<char>(value[i] - 'A' + 'a') : value[i];
-    if (c != kScheme[i]) return request.api_key_header;
-  }
-  return value.substr(kScheme.size());
-}
-
-bool may(const HttpRequest& request, Route::Access access, const HttpConfig& config) {
-  if (access == Route::Access::open) return true;
-  const std::string_view key = key_of(request);
-  const bool is_admin = !config.admin_api_key.empty() && constant_time_equal(key, config.admin_api_key);
-  if (access == Route::Access::admin && !config.admin_api_key.empty()) return is_admin;
-  bool is_user = false;  // all keys are looked at: the time does not tell which one is near
-  for (const std::string& known : config.api_keys) is_user |= constant_time_equal(key, known);
-  return config.api_keys.empty() || is_admin || is_user;
 }
 
 bool is_json(std::string_view content_type) {
@@ -331,8 +395,9 @@ bool is_json(std::string_view content_type) {
 
 std::span<const Route> all_routes() { return kRoutes; }
 
-std::string client_of(const HttpRequest& request, const HttpConfig& config, std::string address) {
-  return config.api_keys.empty() && config.admin_api_key.empty() ? std::move(address) : std::string(key_of(request));
+std::string client_of(const HttpRequest& request, const HttpConfig& config, const std::string& address) {
+  const std::string_view key = key_of(request);
+  return is_known(key, config) ? fmt::format("key {}", key) : "address " + address;
 }
 
 bool constant_time_equal(std::string_view a, std::string_view b) {
@@ -349,7 +414,7 @@ std::variant<const Route*, HttpResponse> find_route(const HttpRequest& request, 
   const auto refuse = [&](int status, std::string message, std::string code) {
     return error_response({status, std::move(message), "", std::move(code)}, known ? route->dialect : Dialect::openai);
   };
-  const OwnNames names{service.config.host, service.config.host_names};
+  const OwnNames names{service.config.host, service.config.host_names, !service.config.api_keys.empty()};
   if (!is_own_host(request.host, names))
     return refuse(403,
                   fmt::format("requests for the host {} are refused; use an address or localhost, or start the server "
@@ -358,16 +423,18 @@ std::variant<const Route*, HttpResponse> find_route(const HttpRequest& request, 
                   "host_refused");
   if (!request.origin.empty() && !is_same_origin(request.origin, request.host, names) &&
       !is_allowed_origin(request.origin, service.config.origins))
-    return refuse(403,
-                  fmt::format("requests from pages of {} are refused; start the server with --allowed-origins for them",
-                              request.origin),
-                  "origin_refused");
+    return refuse(
+        403,
+        fmt::format("requests from pages of {} are refused; start the server with --allowed-origins for them, "
+                    "or with --allowed-hosts if it is a name of this server",
+                    request.origin),
+        "origin_refused");
 
   const bool options = request.method == "OPTIONS";
   if (!options && !may(request, known ? route->access : Route::Access::user, service.config))
     return refuse(401, "a valid key is required: \"Authorization: Bearer <key>\" or \"x-api-key: <key>\"",
                   "invalid_api_key");
-  if (!known) return refuse(404, fmt::format("there is no {}", request.path), "not_found");
+  if (!known) return refuse(404, fmt::format("there is no {}{}", request.path, hint_for(request.path)), "not_found");
   if (options)
     return HttpResponse{.status = 204, .content_type = "", .allow = fmt::format("{}, OPTIONS", route->methods)};
   if (!allows(route->methods, request.method)) {

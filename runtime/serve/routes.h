@@ -43,8 +43,9 @@ std::span<const Route> all_routes();
 // All that a request's header says: the route, or why there is none for this client. `request.body` is not looked at.
 std::variant<const Route*, HttpResponse> find_route(const HttpRequest& request, const Service& service);
 
-// Whose requests they are, for turns and limits: the key's, else the address's they come from.
-std::string client_of(const HttpRequest& request, const HttpConfig& config, std::string address);
+// Whose requests they are, for turns and limits: the key's that was shown, if the server knows it, else the address's
+// they come from.
+std::string client_of(const HttpRequest& request, const HttpConfig& config, const std::string& address);
 
 // Equal in content; the time does not tell how many characters are right.
 bool constant_time_equal(std::string_view a, std::string_view b);

@@ -28,6 +28,9 @@ namespace kt {
 using CompileGrammar =
     std::function<std::shared_ptr<const Grammar>(const std::string& structural_tag, std::stop_token stop)>;
 
+// What GrammarCompiler::find does: quick; null for what has to be compiled.
+using FindGrammar = std::function<std::shared_ptr<const Grammar>(const std::string& structural_tag)>;
+
 // A process of the job, for those who look after it.
 struct ServedRank {
   int node = 0;
@@ -49,6 +52,7 @@ struct ServedModel {
   const ReasoningFormat* reasoning = nullptr;   // null: reasoning stays in the content
   const ToolFormat* tools = nullptr;            // null: tool calls stay in the content
   CompileGrammar compile_grammar;               // empty: no form of answers can be demanded
+  FindGrammar find_grammar;                     // empty: each is compiled, or found by compile_grammar
   SamplingDefaults defaults;
   Recorder* recorder = nullptr;  // null: expert use cannot be recorded
   std::vector<ServedRank> ranks;
@@ -78,7 +82,10 @@ struct HttpConfig {
   double idle_timeout_s = 60;            // between requests
   double write_timeout_s = 30;           // for one write, and 1 s more for each 64 KiB
   double max_answer_s = 0;               // a request's deadline at the latest; 0: none but the client's own
-  double ping_interval_s = 10;           // a silent stream sends ": ping" this often
+  double ping_interval_s = 10;           // a silent stream of Anthropic's sends a ping this often
+  double comment_interval_s = 0;         // any other ": ping"; 0: never, as some clients parse every line
+  bool priority_for_all = false;         // else only who may administrate gets ahead of others
+  bool incremental_output = false;       // streams of /generate bring only what is new
   double health_timeout_s = 20;          // of /health_generate
   double max_step_age_s = 60;            // /health says 503 when work waits and no step ended for so long
   double stop_timeout_s = 2;             // stop() lets answers leave for so long
@@ -94,8 +101,9 @@ struct HttpRequest {
   std::string path;                          // percent-decoded, without the query
   std::map<std::string, std::string> query;  // by name, percent-decoded
   std::string host, origin, content_type, authorization, api_key_header, timeout_header;
+  std::string request_id;         // the client's name for it, or "": fit for a header and a log
   std::string preflight_headers;  // those that a page of another origin wants to send
-  std::string client;             // whose it is: the key where keys are asked for, else the address
+  std::string client;             // whose it is: the key that was shown and is known, else the address
   std::string body;
   bool keep_alive = true;
   bool http_1_0 = false;
@@ -120,6 +128,8 @@ class Answer {
   virtual std::string finish() = 0;  // after the last emission of every choice: last events, or the whole body
   // Instead of finish: the last events of a stream where its dialect has others than all do ("").
   virtual std::string fail(const ApiError&) { return ""; }
+  // Each event of a choice says all that those before it did: a client that reads slowly needs only the newest.
+  virtual bool is_cumulative() const { return false; }
 };
 
 // What the answers of some of a job's requests must match; compiled before they go to the engine.
@@ -137,8 +147,10 @@ struct Job {
   std::vector<GrammarOrder> grammars;     // of those; their requests' `grammar` is not set yet
   std::unique_ptr<Answer> answer;
   bool stream = false;
-  std::string client;     // "": nobody's
-  double deadline_s = 0;  // 0: none; after it the request fails with 503, even if the engine hangs
+  int stream_interval = 1;  // tokens of a choice that go into one event; the first and the last do not wait
+  std::string client;       // "": nobody's
+  std::string request_id;   // the client's name for it, for the log
+  double deadline_s = 0;    // 0: none; after it the request fails with 503, even if the engine hangs
   Dialect dialect = Dialect::openai;
 };
 

@@ -118,8 +118,12 @@ GrammarCompiler::GrammarCompiler(const Tokenizer& tokenizer, const std::vector<i
 
 GrammarCompiler::~GrammarCompiler() = default;
 
+std::shared_ptr<const Grammar> GrammarCompiler::find(const std::string& structural_tag) {
+  return library_->cache.find(structural_tag);
+}
+
 std::shared_ptr<const Grammar> GrammarCompiler::compile(const std::string& structural_tag, std::stop_token stop) {
-  if (auto cached = library_->cache.find(structural_tag)) return cached;
+  if (auto cached = find(structural_tag)) return cached;
   xgrammar::take_warning();
   stopping = std::move(stop);
   std::shared_ptr<const Grammar> grammar;

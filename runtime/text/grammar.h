@@ -37,6 +37,9 @@ class GrammarCompiler {
                   const std::vector<std::string_view>& markup, size_t cache_bytes = size_t{256} << 20);
   ~GrammarCompiler();
 
+  // What compile() would return without taking any time; null: it has to compile.
+  std::shared_ptr<const Grammar> find(const std::string& structural_tag);
+
   // May take seconds, or minutes until it is stopped. Throws GrammarError, also when it is stopped.
   std::shared_ptr<const Grammar> compile(const std::string& structural_tag, std::stop_token stop = {});
 

@@ -122,6 +122,14 @@ class Start(unittest.TestCase):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             self.refuse(69, [str(port)], "--model", FIXTURE, "--port", port)
+            self.refuse(69, [str(port)], "--model", FIXTURE, "--port", port, "--host", "localhost", world=1)
+
+    def test_addresses_and_files_that_cannot_be_had(self):
+        for host in ("no such host", "/run/ktmpi.sock", "192.0.2.1"):
+            self.refuse(2, [host], "--model", FIXTURE, "--port", 0, "--host", host, world=1)
+        for path in ("/there/is/no/folder/url", "/proc/url", "/tmp"):
+            for option in ("url-file", "kt-expert-statistics"):
+                self.refuse(2, [option, path], "--model", FIXTURE, "--port", 0, "--" + option, path, world=1)
 
 
 def generate(**changes):
@@ -181,7 +189,7 @@ class Requests(unittest.TestCase):
                             "stop_token_ids": [7, ["a"], [-1]], "logit_bias": [7, {"a": 1}]}.items():
             for value in values:
                 self.refuse("/generate", generate(**{key: value}))
-        for key, values in {"n": [0, -1, 1_000_000], "max_tokens": [-1, "x"], "temperature": [-1, "x"],
+        for key, values in {"n": [0, -1, 1_000_000], "max_tokens": [0, -2, "x"], "temperature": [-1, "x"],
                             "logprobs": [-1, 1_000_000]}.items():
             for value in values:
                 self.refuse("/v1/completions", complete(**{key: value}))

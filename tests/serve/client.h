@@ -40,6 +40,12 @@ class Client {
     if (fd_ >= 0) close(fd_);
     fd_ = -1;
   }
+  int local_port() const {
+    sockaddr_in own{};
+    socklen_t size = sizeof own;
+    getsockname(fd_, reinterpret_cast<sockaddr*>(&own), &size);
+    return ntohs(own.sin_port);
+  }
   void send_no_more() { shutdown(fd_, SHUT_WR); }
 
   // Everything up to and with `end`; "" takes all until the server closes. Gives what there is after `seconds`.

@@ -95,6 +95,39 @@ TEST(Chat, StreamsRoleTextEmptyFinishUsageDone) {
   EXPECT_EQ(job.id.size(), 32u);
 }
 
+TEST(Chat, SaysNothingBeforeTheFirstToken) {
+  Job job = chat(R"(, "stream": true, "n": 2)");
+  EXPECT_EQ(job.answer->start(), "");
+  const std::vector<Json> events = events_of(job.answer->take(1, token('a', "a", 1)));
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(events[0]["choices"][0]["delta"]["role"], "assistant");
+  EXPECT_EQ(events[0]["choices"][0]["index"], 1);
+  EXPECT_EQ(events[1]["choices"][0]["delta"].dump(), R"({"content":"a"})");
+}
+
+TEST(Chat, EveryChoiceFinishesWhenItEnds) {
+  Job job = chat(R"(, "stream": true, "n": 2)");
+  job.answer->take(0, token('a', "a", 1));
+  const std::vector<Json> first = events_of(job.answer->take(1, last(token('b', "b", 1), kStopped)));
+  EXPECT_EQ(first.back()["choices"][0]["index"], 1);
+  EXPECT_EQ(first.back()["choices"][0]["finish_reason"], "stop");
+  const std::vector<Json> second = events_of(job.answer->take(0, last(token('c', "c", 2), kStopped)));
+  EXPECT_EQ(second.back()["choices"][0]["index"], 0);
+  EXPECT_EQ(job.answer->finish(), kSseDone);
+}
+
+TEST(Chat, LeavesReasoningOutWhenItIsNotWanted) {
+  ServedModel model = fake_model();
+  model.reasoning = find_reasoning_format("qwen3");
+  Job job = chat(R"(, "include_reasoning": false)", model);
+  const Json message = [&] {
+    job.answer->take(0, last(token('a', "<think>hm</think>yes", 1), kStopped));
+    return Json::parse(job.answer->finish())["choices"][0]["message"];
+  }();
+  EXPECT_EQ(message["content"], "yes");
+  EXPECT_TRUE(message["reasoning_content"].is_null());
+}
+
 TEST(Chat, GivesTheUsageSoFarInEveryChunkButTheFinish) {
   Job job = chat(R"(, "stream": true, "stream_options": {"continuous_usage_stats": true})");
   std::string stream = job.answer->start();
@@ -312,6 +345,57 @@ TEST(Completions, PromptsCountOnceInTheUsage) {
   EXPECT_EQ(usage["prompt_tokens_details"]["cached_tokens"], 2);
 }
 
+TEST(Completions, WithoutNewTokensEchoSaysHowProbableThePromptIs) {
+  Job job = completions(R"("prompt": "ab", "echo": true, "logprobs": 1, "max_tokens": 0)");
+  EXPECT_EQ(job.requests[0].sampling.max_new_tokens, 0);
+  Emission emission;
+  emission.prompt = {{'b', -2.0f, {{'b', -2.0f}}}};
+  job.answer->take(0, last(std::move(emission), {Finish::Kind::length, {}, ""}));
+
+  const Json body = Json::parse(job.answer->finish());
+  EXPECT_EQ(body["choices"][0]["text"], "ab");
+  EXPECT_EQ(body["choices"][0]["finish_reason"], "length");
+  EXPECT_EQ(
+      body["choices"][0]["logprobs"].dump(),
+      R"({"tokens":["a","b"],"token_logprobs":[null,-2.0],"top_logprobs":[null,{"b":-2.0}],"text_offset":[0,1]})");
+  EXPECT_EQ(body["usage"]["completion_tokens"], 0);
+}
+
+TEST(Completions, MinusOneTokenIsAsManyAsFit) {
+  EXPECT_EQ(completions(R"("prompt": "a", "max_tokens": -1)").requests[0].sampling.max_new_tokens, -1);
+  EXPECT_EQ(chat(R"(, "max_tokens": -1)").requests[0].sampling.max_new_tokens, -1);
+  EXPECT_EQ(chat(R"(, "max_completion_tokens": -1)").requests[0].sampling.max_new_tokens, -1);
+}
+
+TEST(Completions, TruncatesAPromptOnTheSideThatIsAskedFor) {
+  const auto prompt = [](const std::string& members) {
+    Job job = completions(R"("prompt": "abcdef", "echo": true, )" + members);
+    const std::string ids = prompt_of(job);
+    job.answer->take(0, last({}, {Finish::Kind::length, {}, ""}));
+    EXPECT_EQ(Json::parse(job.answer->finish())["choices"][0]["text"], ids) << "echo shows what the model saw";
+    return ids;
+  };
+  EXPECT_EQ(prompt(R"("truncate_prompt_tokens": 4)"), "cdef");
+  EXPECT_EQ(prompt(R"("truncate_prompt_tokens": 4, "truncation_side": "right")"), "abcd");
+  EXPECT_EQ(prompt(R"("truncate_prompt_tokens": 99)"), "abcdef");
+  ServedModel small = fake_model();
+  small.max_context = 10;
+  const Job job = job_of(
+      parse_completions(R"({"prompt": "abcdefghijklmnop", "max_tokens": 4, "truncate_prompt_tokens": -1})", small));
+  EXPECT_EQ(prompt_of(job), "klmnop") << "what leaves room for the answer";
+}
+
+TEST(Completions, KeepsTheStopInTheTextWhenVllmsMemberAsksForIt) {
+  EXPECT_TRUE(completions(R"("prompt": "a", "stop": "b", "include_stop_str_in_output": true)")
+                  .requests[0]
+                  .sampling.no_stop_trim);
+  EXPECT_FALSE(completions(R"("prompt": "a", "include_stop_str_in_output": false)").requests[0].sampling.no_stop_trim);
+}
+
+TEST(Completions, TakeUpTo128Samples) {
+  EXPECT_EQ(completions(R"("prompt": "a", "n": 128, "best_of": 128)").requests.size(), 128u);
+}
+
 Job native(const std::string& members) { return job_of(parse_generate("{" + members + "}", fake_model())); }
 
 TEST(Generate, AnswersWithMetaInfoAndLogprobTriples) {
@@ -338,6 +422,18 @@ TEST(Generate, AnswersWithMetaInfoAndLogprobTriples) {
   EXPECT_EQ(meta["input_top_logprobs"].dump(), R"([null,[[-2.0,105,"i"]]])");
   EXPECT_EQ(meta["output_token_logprobs"].dump(), R"([[-0.5,97,"a"],[-0.5,98,"b"]])");
   EXPECT_EQ(meta["output_top_logprobs"][0].dump(), R"([[-0.5,97,"a"],[-1.5,122,"z"]])");
+}
+
+TEST(Generate, WithoutNewTokensSaysHowProbableThePromptIs) {
+  Job job = native(R"("text": "hi", "return_logprob": true, "logprob_start_len": 0,
+      "sampling_params": {"max_new_tokens": 0})");
+  Emission emission;
+  emission.prompt = {{'i', -2.0f, {}}};
+  job.answer->take(0, last(std::move(emission), {Finish::Kind::length, {}, ""}));
+  const Json body = Json::parse(job.answer->finish());
+  EXPECT_EQ(body["text"], "");
+  EXPECT_EQ(body["meta_info"]["input_token_logprobs"].dump(), "[[null,104,null],[-2.0,105,null]]");
+  EXPECT_EQ(body["meta_info"]["finish_reason"].dump(), R"({"type":"length","length":0})");
 }
 
 TEST(Generate, LogprobsKeepEveryBit) {
@@ -385,6 +481,43 @@ TEST(Generate, StreamsTheWholeTextSoFar) {
   EXPECT_EQ(events[1]["text"], "ab");
   EXPECT_EQ(events[1]["output_ids"].dump(), "[97,98]");
   EXPECT_EQ(events[2], "DONE");
+}
+
+TEST(Generate, IncrementalStreamsBringWhatIsNew) {
+  Job job = job_of(parse_generate(R"({"text": "hi", "stream": true, "return_logprob": true, "logprob_start_len": 0})",
+                                  fake_model(), /*incremental=*/true));
+  Emission first = token('a', "a\"", 1);
+  first.prompt = {{'i', -2.0f, {}}};
+  std::string stream = job.answer->take(0, std::move(first));
+  stream += job.answer->take(0, last(token('b', "b", 2), kStopped));
+
+  const std::vector<Json> events = events_of(stream);
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(events[0]["text"], "a\"");
+  EXPECT_EQ(events[0]["meta_info"]["input_token_logprobs"].size(), 2u);
+  EXPECT_EQ(events[1]["text"], "b");
+  EXPECT_EQ(events[1]["output_ids"].dump(), "[98]");
+  EXPECT_EQ(events[1]["meta_info"]["completion_tokens"], 2);
+  EXPECT_EQ(events[1]["meta_info"]["output_token_logprobs"].size(), 1u);
+  EXPECT_TRUE(events[1]["meta_info"]["input_token_logprobs"].empty());
+  EXPECT_FALSE(job.answer->is_cumulative());
+}
+
+// Written anew for each token, an answer four times as long would take sixteen times as long.
+TEST(Generate, WritingALongStreamTakesHardlyMoreThanItsBytes) {
+  const auto measure = [](int tokens) {
+    Job job = native(R"("text": "hi", "stream": true)");
+    const std::clock_t begin = std::clock();
+    size_t bytes = 0;
+    for (int i = 1; i <= tokens; ++i) bytes += job.answer->take(0, token('a' + i % 26, "word\n", i)).size();
+    return std::pair(static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC, static_cast<double>(bytes));
+  };
+  measure(1000);
+  const auto [seconds, bytes] = measure(4000);
+  RecordProperty("seconds", fmt::format("{:.3f}", seconds));
+  RecordProperty("bytes", fmt::format("{:.0f}", bytes));
+  std::printf("4000 tokens: %.0f MB, %.3f s\n", bytes / 1e6, seconds);
+  EXPECT_LT(seconds, bytes / 50e6);  // 50 MB/s: a tenth of what copying them takes, even under a sanitizer
 }
 
 TEST(TextEndpoints, TokenizeTakesPromptContentOrMessages) {

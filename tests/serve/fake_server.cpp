@@ -1,5 +1,5 @@
-// fake_server [KEY,... [TOOL_CALL_PARSER [REASONING_PARSER]]]: the real HTTP server on an engine that says what it is
-// told, for client tests. Prints its URL and serves until its standard input ends.
+// fake_server [KEY,... [TOOL_CALL_PARSER [REASONING_PARSER [MS]]]]: the real HTTP server on an engine that says what it
+// is told, not before MS ms, for client tests. Prints its URL and serves until its standard input ends.
 
 #include <cstdio>
 #include <iostream>
@@ -24,14 +24,16 @@ int main(int argc, char** argv) {
   decode[kt::StepPart::wait].seconds = 1;
   const kt::ExpertStats experts{
       .hot_experts = 6, .experts = 24, .pairs = 80, .hot_pairs = 30, .exchanges = 3, .hot_per_layer = {0, 4, 2}};
-  kt::FakeEngine engine(
-      {.step = std::chrono::microseconds(200), .max_context = 2048, .step_totals = {kt::StepTotals(), expert}});
+  kt::FakeEngine engine({.step = std::chrono::microseconds(200),
+                         .first_token = std::chrono::milliseconds(argc > 4 ? std::stoi(argv[4]) : 0),
+                         .max_context = 2048,
+                         .step_totals = {kt::StepTotals(), expert}});
   kt::ServedModel model = kt::fake_model();
   model.max_context = 2048;
   model.ranks = {{0, "scheduler+trunk", 1'500'000'000}, {0, "expert", 20'000'000'000}, {1, "expert", 0}};
   model.more_metrics = [&] { return to_prometheus(experts); };
-  if (argc > 2) model.tools = kt::find_tool_format(argv[2]);
-  if (argc > 3) model.reasoning = kt::find_reasoning_format(argv[3]);
+  if (argc > 2 && *argv[2]) model.tools = kt::find_tool_format(argv[2]);
+  if (argc > 3 && *argv[3]) model.reasoning = kt::find_reasoning_format(argv[3]);
   server.serve(engine, model);
   std::printf("%s\n", server.url().c_str());
   std::fflush(stdout);

@@ -83,6 +83,7 @@ class FakeEngine : public Engine {
  public:
   struct Options {
     std::chrono::microseconds step{1000};
+    std::chrono::milliseconds first_token{0};  // after its arrival, at the earliest
     int max_context = 512;
     int max_requests = 1000;   // more: 429
     bool hold = false;         // takes requests and says nothing
@@ -203,7 +204,7 @@ class FakeEngine : public Engine {
     } else if (request.deadline_s > 0 &&
                Clock::now() - running.arrival > std::chrono::duration<double>(request.deadline_s)) {
       emission.finish = Finish{Finish::Kind::timeout, {}, "too late"};
-    } else if (options_.hold) {
+    } else if (options_.hold || Clock::now() - running.arrival < options_.first_token) {
       return false;
     } else if (options_.text_per_step > 0) {
       emission.text.assign(options_.text_per_step, 'x');
@@ -213,6 +214,11 @@ class FakeEngine : public Engine {
       if (running.made == 0 && request.logprob_start >= 0) {
         for (int i = request.logprob_start; i < prompt_size; ++i)
           emission.prompt.push_back(logprob(request.input_ids[static_cast<size_t>(i)], i, request.top_logprobs));
+      }
+      if (request.sampling.max_new_tokens == 0) {
+        emission.finish = Finish{Finish::Kind::length, {}, ""};
+        running.on_emission(std::move(emission));
+        return true;
       }
       const int32_t id = next_token(running);
       const bool end = id == kFakeEos;

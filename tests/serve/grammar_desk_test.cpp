@@ -56,7 +56,7 @@ OrError<Job> prepared(const CompileGrammar& compile, Job job, double time_limit_
   boost::asio::io_context io;
   GrammarDesk desk(io, 1, time_limit_s);
   std::optional<OrError<Job>> outcome;
-  desk.prepare(compile, std::move(job), [&](OrError<Job> result) { outcome = std::move(result); });
+  desk.prepare(compile, {}, std::move(job), [&](OrError<Job> result) { outcome = std::move(result); });
   while (!outcome) io.run_one();
   desk.stop();
   desk.join();
@@ -95,9 +95,9 @@ TEST(GrammarDesk, RefusesWhatTakesTooLongAndAsksTheNextToComeBack) {
   GrammarDesk desk(io, 1, 0.05);
   std::vector<ApiError> errors;
   const auto keep = [&](OrError<Job> result) { errors.push_back(std::get<ApiError>(std::move(result))); };
-  desk.prepare(compile, job_with({{kYes, "regex", 0, 1}}, 1), keep);
+  desk.prepare(compile, {}, job_with({{kYes, "regex", 0, 1}}, 1), keep);
   gate.await(1);
-  desk.prepare(compile, job_with({{kYes, "ebnf", 0, 1}}, 1), keep);
+  desk.prepare(compile, {}, job_with({{kYes, "ebnf", 0, 1}}, 1), keep);
   while (errors.size() < 2) io.run_one();
 
   EXPECT_EQ(errors[0].status, 400);
@@ -120,12 +120,38 @@ TEST(GrammarDesk, AnswersThoseWhoWaitWhenItStops) {
   GrammarDesk desk(io, 1, 60);
   int refused = 0;
   for (int i = 0; i < 3; ++i)
-    desk.prepare(compile, job_with({{kYes, "regex", 0, 1}}, 1),
+    desk.prepare(compile, {}, job_with({{kYes, "regex", 0, 1}}, 1),
                  [&](OrError<Job> result) { refused += std::get<ApiError>(result).status == 503; });
   gate.await(1);
   desk.stop();
   EXPECT_EQ(refused, 3);
   gate.open();
+  desk.join();
+  io.run();
+}
+
+TEST(GrammarDesk, WhatIsKnownAlreadyWaitsForNoCompiling) {
+  Gate gate;
+  const CompileGrammar compile = [&](const std::string& tag, std::stop_token) {
+    gate.pass();
+    return fake_grammar(tag);
+  };
+  const std::shared_ptr<const Grammar> known = fake_grammar(kYes);
+  const FindGrammar find = [&](const std::string& tag) { return tag == kYes ? known : nullptr; };
+  boost::asio::io_context io;
+  GrammarDesk desk(io, 1, 60);
+  bool slow_is_done = false;
+  std::shared_ptr<const Grammar> given;
+  desk.prepare(compile, find, job_with({{kYes, "regex", 0, 1}, {"another", "ebnf", 1, 1}}, 2),
+               [&](OrError<Job>) { slow_is_done = true; });
+  gate.await(1);
+  desk.prepare(compile, find, job_with({{kYes, "regex", 0, 1}}, 1),
+               [&](OrError<Job> result) { given = std::get<Job>(result).requests[0].grammar; });
+
+  EXPECT_EQ(given, known);
+  EXPECT_FALSE(slow_is_done);
+  gate.open();
+  desk.stop();
   desk.join();
   io.run();
 }
@@ -139,7 +165,7 @@ TEST(GrammarDesk, StopsCompilingWhatNobodyWaitsFor) {
   GrammarDesk desk(io, 1, 0.05);
   int refused = 0;
   for (int i = 0; i < 2; ++i)
-    desk.prepare(compile, job_with({{kYes, "regex", 0, 1}}, 1),
+    desk.prepare(compile, {}, job_with({{kYes, "regex", 0, 1}}, 1),
                  [&](OrError<Job> result) { refused += std::holds_alternative<ApiError>(result); });
   while (refused < 2) io.run_one();
   desk.join();  // ends although stop() was not called

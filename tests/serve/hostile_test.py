@@ -135,8 +135,8 @@ NOT_WRONG = {  # what a kind's list holds and this member takes
 OUT_OF_RANGE = {
     "temperature": ["-0.01"], "top_p": ["0", "1.01"], "top_k": ["-2"], "min_p": ["-0.01", "1.01"],
     "frequency_penalty": ["-2.01", "2.01"], "presence_penalty": ["-2.01", "2.01"], "repetition_penalty": ["0", "2.01"],
-    "n": ["0", "9", "1000000000"], "max_tokens": ["0", "-1", "2147483648"], "min_tokens": ["-1"],
-    "max_completion_tokens": ["0", "-1"], "timeout": ["0", "-1"], "top_logprobs_num": ["21", "-1"],
+    "n": ["0", "129", "1000000000"], "max_tokens": ["0", "-2", "2147483648"], "min_tokens": ["-1"],
+    "max_completion_tokens": ["0", "-2"], "timeout": ["0", "-1"], "top_logprobs_num": ["21", "-1"],
     "logprob_start_len": ["-2"], "max_new_tokens": ["0", "-1"], "min_new_tokens": ["-1"],
 }
 

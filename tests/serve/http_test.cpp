@@ -2,11 +2,18 @@
 #include "runtime/serve/http.h"
 
 #include <gtest/gtest.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <array>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
 #include <functional>
 
 #include "runtime/base/error.h"
 #include "runtime/serve/json.h"
+#include "runtime/serve/listen.h"
 #include "runtime/serve/origin.h"
 #include "tests/serve/client.h"
 #include "tests/serve/fakes.h"
@@ -15,6 +22,7 @@
 namespace kt {
 namespace {
 
+namespace asio = boost::asio;
 using Clock = std::chrono::steady_clock;
 
 const std::string kChat = R"({"messages": [{"role": "user", "content": "hi"}]})";
@@ -378,6 +386,26 @@ TEST(Http, OnlyServersOpenToTheNetworkHaveAnyName) {
   EXPECT_TRUE(is_same_origin("https://chat.example", "chat.example", proxied));
   EXPECT_FALSE(is_same_origin("https://evil.example", "chat.example", proxied));
   EXPECT_FALSE(is_same_origin("http://rebound.example", "rebound.example", open));
+  EXPECT_TRUE(is_same_origin("http://rebound.example", "rebound.example", OwnNames{"0.0.0.0", {}, /*keys=*/true}))
+      << "its page has no key";
+  EXPECT_FALSE(is_same_origin("http://rebound.example", "rebound.example", OwnNames{"127.0.0.1", {}, /*keys=*/true}));
+}
+
+TEST(Http, ThePageOfAServerThatIsOpenToTheNetworkWorksByTheMachinesName) {
+  std::array<char, 256> name{};
+  ASSERT_EQ(gethostname(name.data(), name.size() - 1), 0);
+  const std::vector<std::string> names = machine_names();
+  ASSERT_FALSE(names.empty());
+  HttpConfig config = on_any_port();
+  config.host = "0.0.0.0";
+  const Running running(config);
+  const auto ask_as = [&](const std::string& host) {
+    return status_of(
+        running.ask(fmt::format("GET /v1/models HTTP/1.1\r\nHost: {0}:1\r\nOrigin: http://{0}:1\r\n\r\n", host)));
+  };
+  EXPECT_EQ(ask_as(name.data()), 200);
+  for (const std::string& own : names) EXPECT_EQ(ask_as(own), 200) << own;
+  EXPECT_EQ(ask_as("rebound.example"), 403);
 }
 
 TEST(Http, NoPageOfAnotherOriginIsLetIn) {
@@ -555,14 +583,269 @@ TEST(Http, AnEndByTheServerIsAnErrorToItsClients) {
   EXPECT_EQ(events.find("finish_reason\":\"stop"), events.npos);
 }
 
-TEST(Http, ASilentStreamIsKeptAliveByPings) {
+const std::string kMessageStream =
+    R"({"max_tokens": 9, "stream": true, "messages": [{"role": "user", "content": "a"}]})";
+
+TEST(Http, BeforeTheFirstTokenOnlyAnthropicsStreamsSayAnything) {
   HttpConfig config = on_any_port();
   config.ping_interval_s = 0.05;
+  const Running running(config, {.hold = true});
+  Client message = running.connect();
+  message.send(post("/v1/messages", kMessageStream));
+  EXPECT_TRUE(message.read_until("{\"type\": \"ping\"}\n\n", 2).ends_with("ping\"}\n\n"));
+  EXPECT_TRUE(message.read_until("{\"type\": \"ping\"}\n\n", 2).ends_with("ping\"}\n\n"));
+  for (const auto& [path, body] : {std::pair("/v1/chat/completions", kChatStream),
+                                   std::pair("/v1/completions", std::string(R"({"prompt": "a", "stream": true})")),
+                                   std::pair("/generate", std::string(R"({"text": "a", "stream": true})"))}) {
+    Client client = running.connect();
+    client.send(post(path, body));
+    EXPECT_EQ(status_of(client.read_until("\r\n\r\n", 2)), 200) << "it is told that it was admitted";
+    EXPECT_EQ(client.read_until("\n", 0.3), "") << path;
+  }
+}
+
+TEST(Http, ASilentStreamIsKeptAliveByCommentsWhereTheyAreAskedFor) {
+  HttpConfig config = on_any_port();
+  config.comment_interval_s = 0.05;
   const Running running(config, {.hold = true});
   Client client = running.connect();
   client.send(post("/v1/chat/completions", kChatStream));
   EXPECT_TRUE(client.read_until(": ping\n\n", 2).ends_with(": ping\n\n"));
   EXPECT_TRUE(client.read_until(": ping\n\n", 2).ends_with(": ping\n\n"));
+}
+
+TEST(Http, AStreamIntervalPutsManyTokensIntoOneEvent) {
+  const Running running;
+  const auto texts = [&](const char* path, const std::string& body, const char* name) {
+    Client client = running.connect();
+    client.send(post(path, body));
+    const std::string events = client.read_until("[DONE]");
+    std::vector<std::string> found;
+    const std::string start = std::string("\"") + name + "\":\"";
+    for (size_t at = 0; (at = events.find(start, at)) != events.npos; ++at) {
+      const size_t begin = at + start.size();
+      found.push_back(events.substr(begin, events.find('"', begin) - begin));
+    }
+    return found;
+  };
+  using Texts = std::vector<std::string>;
+  EXPECT_EQ(texts("/v1/completions", R"({"prompt": "abcdefgh", "stream": true, "stream_interval": 3})", "text"),
+            (Texts{"a", "bcd", "efg", "h"}));
+  EXPECT_EQ(
+      texts("/generate", R"({"text": "abcdefgh", "stream": true, "sampling_params": {"stream_interval": 4}})", "text"),
+      (Texts{"a", "abcde", "abcdefgh"}));
+}
+
+TEST(Http, EveryAnswerHasARequestIdTheClientsOwnIfItSentOne) {
+  HttpConfig config = on_any_port();
+  config.log_requests = true;
+  testing::internal::CaptureStderr();
+  {
+    const Running running(config);
+    const auto id_of = [](const std::string& response) {
+      const size_t at = response.find("X-Request-Id: ");
+      return at == response.npos ? "" : response.substr(at + 14, response.find("\r\n", at) - at - 14);
+    };
+    const std::string json = "Content-Type: application/json\r\n";
+    EXPECT_EQ(id_of(running.ask(get("/health", "X-Request-ID: my-1\r\n"))), "my-1");
+    EXPECT_EQ(id_of(running.ask(get("/nowhere", "X-Request-ID: my-2\r\n"))), "my-2");
+    EXPECT_EQ(id_of(running.ask("nonsense\r\n\r\n")).size(), 32u);
+    EXPECT_EQ(id_of(running.ask(get("/health", "X-Request-Id: two words\r\n"))).size(), 32u);
+    EXPECT_EQ(id_of(running.ask(get("/health", "X-Request-Id: " + std::string(300, 'x') + "\r\n"))).size(), 32u);
+    EXPECT_NE(id_of(running.ask(get("/health"))), id_of(running.ask(get("/health"))));
+    EXPECT_EQ(id_of(running.ask(post("/generate", R"({"text": "a"})", json + "x-request-id: my-3\r\n"))), "my-3");
+    const std::string named = running.ask(post("/v1/chat/completions", kChat));
+    EXPECT_EQ(id_of(named), body_of(named)["id"]) << "one name for both";
+    Client stream = running.connect();
+    stream.send(post("/v1/chat/completions", kChatStream));
+    EXPECT_EQ(id_of(stream.read_until("\r\n\r\n")).size(), 32u);
+    stream.read_until("[DONE]");
+  }
+  EXPECT_NE(testing::internal::GetCapturedStderr().find(" s, X-Request-Id my-3\n"), std::string::npos);
+}
+
+TEST(Http, ToGetAheadOfOthersTakesARight) {
+  const std::string json = "Content-Type: application/json\r\n";
+  const auto ask_with = [&](int priority, const std::string& key) {
+    return post("/v1/completions", fmt::format(R"({{"prompt": "a", "priority": {}}})", priority),
+                key.empty() ? json : fmt::format("{}X-Api-Key: {}\r\n", json, key));
+  };
+  HttpConfig config = on_any_port();
+  config.api_keys = {"user"};
+  config.admin_api_key = "boss";
+  const Running running(config);
+  const std::string refused = running.ask(ask_with(1, "user"));
+  EXPECT_EQ(status_of(refused), 403);
+  EXPECT_EQ(body_of(refused)["error"]["param"], "priority");
+  EXPECT_EQ(status_of(running.ask(ask_with(0, "user"))), 200);
+  EXPECT_EQ(status_of(running.ask(ask_with(-5, "user"))), 200);
+  EXPECT_EQ(status_of(running.ask(ask_with(1, "boss"))), 200);
+  EXPECT_EQ(running.engine.seen().back().priority, 1);
+
+  EXPECT_EQ(status_of(Running().ask(ask_with(1, ""))), 403) << "without keys all are equal";
+  HttpConfig open = on_any_port();
+  open.priority_for_all = true;
+  EXPECT_EQ(status_of(Running(open).ask(ask_with(1, ""))), 200);
+}
+
+TEST(Http, AKeyThatNobodyChecksMakesNoOtherClient) {
+  HttpConfig config = on_any_port();
+  config.admin_api_key = "boss";
+  const Running running(config);
+  for (const char* key : {"a", "b", "boss"})
+    EXPECT_EQ(status_of(running.ask(post("/generate", R"({"text": "a"})",
+                                         fmt::format("Content-Type: application/json\r\nX-Api-Key: {}\r\n", key)))),
+              200);
+  const std::vector<GenerateRequest> seen = running.engine.seen();
+  EXPECT_EQ(seen.at(0).client, seen.at(1).client);
+  EXPECT_EQ(seen[0].client, "address 127.0.0.1");
+  EXPECT_NE(seen[0].client, seen.at(2).client);
+}
+
+TEST(Http, AClientIsAnAddressOrAWholeIpv6Network) {
+  const auto client = [](const char* address) { return client_address(asio::ip::make_address(address)).to_string(); };
+  EXPECT_EQ(client("10.1.2.3"), "10.1.2.3");
+  EXPECT_EQ(client("::ffff:10.1.2.3"), "10.1.2.3");
+  EXPECT_EQ(client("2001:db8:1:2:3::4"), client("2001:db8:1:2:ffff::1"));
+  EXPECT_NE(client("2001:db8:1:2::1"), client("2001:db8:1:3::1"));
+}
+
+TEST(Http, APathOfAnotherServerIsAnsweredWithTheRightOne) {
+  const Running running;
+  for (const auto& [path, right] :
+       std::vector<std::pair<std::string, std::string>>{{"/chat/completions", "/v1/chat/completions"},
+                                                        {"/completions", "/v1/completions"},
+                                                        {"/completion", "/v1/completions"},
+                                                        {"/messages", "/v1/messages"},
+                                                        {"/models", "/v1/models"},
+                                                        {"/v1/v1/chat/completions", "/v1/chat/completions"},
+                                                        {"/openai/v1/models", "/v1/models"},
+                                                        {"/v1/models/", "/v1/models"},
+                                                        {"/v1/generate", "/generate"},
+                                                        {"/v1/health", "/health"},
+                                                        {"/metrics/", "/metrics"},
+                                                        {"/api/chat", "/v1/chat/completions"},
+                                                        {"/v1/loads", "/get_load"}}) {
+    const std::string response = running.ask(get(path));
+    EXPECT_EQ(status_of(response), 404) << path;
+    EXPECT_NE(body_of(response)["error"]["message"].get<std::string>().find(" " + right + " "), std::string::npos)
+        << path << "\n"
+        << response;
+  }
+  EXPECT_EQ(body_of(running.ask(get("/nowhere")))["error"]["message"], "there is no /nowhere");
+}
+
+TEST(Http, LoadBalancersFindTheirPaths) {
+  const Running running(on_any_port(), {.hold = true});
+  EXPECT_EQ(status_of(running.ask(get("/ping"))), 200);
+  Client client = running.connect();
+  client.send(post("/v1/chat/completions", kChatStream));
+  client.read_until("\r\n\r\n");
+  const Json load = body_of(running.ask(get("/get_load")));
+  EXPECT_EQ(load[0]["num_reqs"], 1);
+  EXPECT_EQ(load[0]["num_waiting_reqs"], 0);
+}
+
+bool connects(const char* address, int port) {
+  asio::io_context io;
+  asio::ip::tcp::socket socket(io);
+  boost::system::error_code ec;
+  socket.connect({asio::ip::make_address(address), static_cast<uint16_t>(port)}, ec);
+  return !ec;
+}
+
+bool has_ipv6() {
+  asio::io_context io;
+  boost::system::error_code ec;
+  asio::ip::tcp::acceptor acceptor(io);
+  acceptor.open(asio::ip::tcp::v6(), ec);
+  if (!ec) acceptor.bind({asio::ip::address_v6::loopback(), 0}, ec);
+  return !ec;
+}
+
+TEST(Http, LocalhostIsBothOfItsAddresses) {
+  HttpConfig config = on_any_port();
+  config.host = "localhost";
+  const HttpServer server(config);
+  EXPECT_EQ(server.url(), fmt::format("http://localhost:{}", server.port()));
+  EXPECT_TRUE(connects("127.0.0.1", server.port()));
+  if (!has_ipv6()) GTEST_SKIP() << "this machine has no IPv6";
+  EXPECT_TRUE(connects("::1", server.port()));
+}
+
+TEST(Http, AllAddressesAreThoseOfBothFamilies) {
+  if (!has_ipv6()) GTEST_SKIP() << "this machine has no IPv6";
+  HttpConfig config = on_any_port();
+  config.host = "::";
+  const HttpServer server(config);
+  EXPECT_TRUE(connects("127.0.0.1", server.port()));
+  EXPECT_TRUE(connects("::1", server.port()));
+}
+
+TEST(Http, WhatCannotBeListenedOnSaysWhetherAPortIsTaken) {
+  const auto code = [](const std::string& host, int port) {
+    HttpConfig config;
+    config.host = host;
+    config.port = port;
+    try {
+      HttpServer server(config);
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(host), std::string::npos) << error.what();
+      return static_cast<int>(error.exit_code());
+    }
+    return 0;
+  };
+  HttpConfig taken = on_any_port();
+  taken.host = has_ipv6() ? "::1" : "127.0.0.1";
+  const HttpServer first(taken);
+  EXPECT_EQ(code(taken.host, first.port()), kExitPort);
+  EXPECT_EQ(code("localhost", first.port()), kExitPort) << "one of its addresses is taken";
+  EXPECT_EQ(code("no such host", 0), kExitUsage);
+  EXPECT_EQ(code("/run/ktmpi.sock", 0), kExitUsage);
+  EXPECT_EQ(code("192.0.2.1", 0), kExitUsage) << "an address of no machine";
+  if (geteuid() == 0) return;  // root may listen on all ports
+  EXPECT_EQ(code("127.0.0.1", 1), kExitUsage);
+}
+
+// The server's end of a client's connection: both are in this process.
+int socket_to(int port_of_client) {
+  for (int fd = 0; fd < 1024; ++fd) {
+    sockaddr_in peer{};
+    socklen_t size = sizeof peer;
+    if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0 && ntohs(peer.sin_port) == port_of_client)
+      return fd;
+  }
+  return -1;
+}
+
+TEST(Http, AClientThatHasVanishedIsFoundOut) {
+  const Running running;
+  Client client = running.connect();
+  client.send(get("/health"));
+  client.read_response();
+  const int fd = socket_to(client.local_port());
+  ASSERT_GE(fd, 0);
+  const auto option = [&](int level, int name) {
+    int value = 0;
+    socklen_t size = sizeof value;
+    EXPECT_EQ(getsockopt(fd, level, name, &value, &size), 0);
+    return value;
+  };
+  EXPECT_EQ(option(SOL_SOCKET, SO_KEEPALIVE), 1);
+  EXPECT_LE(option(IPPROTO_TCP, TCP_KEEPIDLE) + option(IPPROTO_TCP, TCP_KEEPINTVL) * option(IPPROTO_TCP, TCP_KEEPCNT),
+            60);
+  EXPECT_EQ(option(IPPROTO_TCP, TCP_USER_TIMEOUT), 60000);
+}
+
+// All that a stream of /generate has said is in its newest event: the others need not wait for the reader.
+TEST(Http, ASlowReaderOfACumulativeStreamGetsFewerEventsAndIsNotDropped) {
+  const Running running(on_any_port(), {.step = std::chrono::milliseconds(1), .text_per_step = 16 << 10});
+  Client client(running.server.port(), 4096);
+  client.send(post("/generate", R"({"text": "a", "stream": true, "sampling_params": {"max_new_tokens": null}})"));
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));  // some 40 MB, sent one by one
+
+  EXPECT_EQ(running.engine.aborts, 0);
+  EXPECT_NE(running.ask(get("/metrics")).find("ktmpi_http_slow_readers_dropped_total 0\n"), std::string::npos);
 }
 
 TEST(Http, SlowRequestsAreClosedAtADeadline) {

@@ -60,6 +60,18 @@ TEST(Metrics, HaveAtMost5000SeriesAt64Ranks) {
   EXPECT_GT(series, 1000u) << "not all is in use";
 }
 
+TEST(Metrics, CountersEndInTotalAndNothingElseDoes) {
+  std::istringstream lines(LargeJob().text());
+  int counters = 0;
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with("# TYPE ")) continue;
+    const std::string name = line.substr(7, line.rfind(' ') - 7), type = line.substr(line.rfind(' ') + 1);
+    EXPECT_EQ(type == "counter", name.ends_with("_total")) << line;
+    counters += type == "counter";
+  }
+  EXPECT_GT(counters, 15);
+}
+
 TEST(Metrics, HaveTheNamesOfTheField) {
   const std::string text = LargeJob().text();
 
@@ -81,9 +93,9 @@ TEST(Metrics, HaveTheNamesOfTheField) {
                            "batch_tokens",
                            "expert_tokens_total",
                            "expert_imbalance_ratio",
-                           "rank_wait_seconds",
+                           "rank_wait_seconds_total",
                            "alltoall_bytes_total",
-                           "alltoall_seconds",
+                           "alltoall_seconds_total",
                            "numa_misplaced_pages",
                            "cpu_gemm_gflops",
                            "restarts_total",

@@ -179,6 +179,32 @@ TEST(ForcedCalls, AreOneWhenTheClientWantsOneOrNamesIt) {
   }
 }
 
+TEST(ForcedCalls, AreOfTheAllowedToolsAlone) {
+  const std::string add = R"([{"name": "add", "parameters": {"a": 5}}])";
+  const std::string other = R"([{"name": "stop now", "parameters": {}}])";
+  const std::string tools = R"("tools": [{"type": "function", "function": {"name": "add"}}])";
+  for (const std::string& choice :
+       {R"({"type": "allowed_tools", "allowed_tools": {"mode": "required", )" + tools + "}}",
+        std::string(
+            R"({"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "add"}]})")}) {
+    const Job job = chat(std::string(kTools) + R"(, "tool_choice": )" + choice);
+    EXPECT_TRUE(admits(job, add));
+    EXPECT_FALSE(admits(job, other));
+    EXPECT_NE(prompt_of(job).find("\"add\""), std::string::npos);
+    EXPECT_EQ(prompt_of(job).find("stop now"), std::string::npos) << "the model does not see the others";
+  }
+  const Job free =
+      chat(std::string(kTools) + R"(, "tool_choice": {"type": "allowed_tools", "allowed_tools": {)" + tools + "}}");
+  EXPECT_TRUE(free.grammars.empty());
+  EXPECT_EQ(prompt_of(free).find("stop now"), std::string::npos);
+}
+
+TEST(ForcedCalls, ToolsNeedNoType) {
+  const Job job = chat(R"(, "tools": [{"function": {"name": "f"}}], "tool_choice": "required")");
+  EXPECT_TRUE(admits(job, R"([{"name": "f", "parameters": {}}])"));
+  EXPECT_NE(prompt_of(job).find(R"({"type":"function","function":{"name":"f"}})"), std::string::npos) << prompt_of(job);
+}
+
 TEST(ForcedCalls, ComeAsToolCallsInTheFormOfTheModelsIds) {
   constexpr std::string_view kText =
       R"([{"name": "add", "parameters": {"a": 5}}, {"name": "stop now", "parameters": {}}])";
