@@ -27,6 +27,7 @@ struct Arch {
   std::string_view model_type;                            // accepted when the architecture's name is unknown
   ModelConfig (*parse)(const nlohmann::json& hf_config);  // throws Error(kExitModel) naming the key
   std::string_view prefix;                                // "model." or "model.language_model."
+  std::string_view other_prefix = {};                     // that checkpoints made from a release may have instead
   ExpertLayout experts = ExpertLayout::per_expert;        // the one releases use; loaders take either
   DeltaLayout delta = DeltaLayout::grouped;
   std::string_view shared_expert = "shared_expert";  // in mlp
@@ -36,5 +37,7 @@ struct Arch {
 std::span<const Arch> all_archs();
 // By "architectures"[0], else by model_type; throws Error(kExitModel) listing what is known.
 const Arch& find_arch(const nlohmann::json& hf_config);
+// Its config, read and checked (check_model.h).
+ModelConfig parse_model(const nlohmann::json& hf_config);
 
 }  // namespace kt

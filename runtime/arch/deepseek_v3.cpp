@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "runtime/arch/families.h"
+#include "runtime/arch/limits.h"
 #include "runtime/arch/quantization.h"
 #include "runtime/arch/read_config.h"
 
@@ -12,23 +13,6 @@
 
 namespace kt {
 namespace {
-
-// Far above any model, far below where products of two of them leave int64.
-constexpr int kMaxWidth = 1 << 20;
-constexpr int kMaxVocab = 1 << 24;
-constexpr int kMaxLayers = 1024;
-constexpr int kMaxExperts = 1 << 16;
-constexpr int kMaxExpertGroups = 64;
-constexpr int kMaxHeads = 1 << 12;
-constexpr int kMaxHeadDim = 1 << 14;
-constexpr int kMaxContext = 1 << 30;
-
-// Widths that are inputs of a product come in whole tiles, in every release and here.
-int multiple_of_32(const ConfigReader& json, const char* key, int high) {
-  const int n = json.integer(key, 1, high);
-  if (n % 32 != 0) json.refuse(key, fmt::format("expected a multiple of 32, found {}", n));
-  return n;
-}
 
 void require_text(const ConfigReader& json, const char* key, const char* only) {
   const std::string found = json.text_or(key, only);
@@ -42,9 +26,6 @@ void read_skeleton(const ConfigReader& json, ModelConfig& config) {
   }
   config.quant = read_quantization(json);
   config.hidden = json.integer("hidden_size", 1, kMaxWidth);
-  if (config.hidden % 2 != 0) {
-    json.refuse("hidden_size", fmt::format("expected an even number, found {}", config.hidden));
-  }
   config.vocab = json.integer("vocab_size", 1, kMaxVocab);
   config.max_context = json.integer("max_position_embeddings", 1, kMaxContext);
   config.norm_eps = static_cast<float>(json.number_or("rms_norm_eps", 1e-6, 0.0, 1.0));
@@ -68,6 +49,9 @@ void read_yarn(const ConfigReader& rope, const char* key, const ConfigReader& js
     json.refuse(key, fmt::format("mscale {} and mscale_all_dim {} differ: scaled cosines and sines are not supported",
                                  mscale, mscale_all_dim));
   }
+  if (const double factor = rope.number_or("attention_factor", 1.0, 0.0, 100.0); factor != 1.0)
+    json.refuse(key, fmt::format("attention_factor {}: scaled cosines and sines are not supported", factor));
+  if (!rope.boolean_or("truncate", true)) json.refuse(key, "only truncated correction ranges are supported");
   const double m = 0.1 * mscale_all_dim * std::log(mla.rope.yarn_factor) + 1.0;
   mla.scale *= static_cast<float>(m * m);
 }
@@ -76,19 +60,21 @@ void read_attention(const ConfigReader& json, ModelConfig& config) {
   MlaSpec& mla = config.mla;
   mla.heads = json.integer("num_attention_heads", 1, kMaxHeads);
   if (!json.has("q_lora_rank")) json.refuse("q_lora_rank", "models without a latent of the queries are not supported");
-  mla.q_rank = multiple_of_32(json, "q_lora_rank", kMaxWidth);
-  mla.kv_rank = multiple_of_32(json, "kv_lora_rank", kMaxHeadDim);
-  mla.nope_dim = multiple_of_32(json, "qk_nope_head_dim", kMaxHeadDim);
-  mla.value_dim = multiple_of_32(json, "v_head_dim", kMaxHeadDim);
-  mla.rope.dims = multiple_of_32(json, "qk_rope_head_dim", kMaxHeadDim);
+  mla.q_rank = json.integer("q_lora_rank", 1, kMaxWidth);
+  mla.kv_rank = json.integer("kv_lora_rank", 1, kMaxHeadDim);
+  mla.nope_dim = json.integer("qk_nope_head_dim", 1, kMaxHeadDim);
+  mla.value_dim = json.integer("v_head_dim", 1, kMaxHeadDim);
+  mla.rope.dims = json.integer("qk_rope_head_dim", 1, kMaxHeadDim);
   mla.rope.theta = json.number_or("rope_theta", 1e4, 2.0, 1e15);
   mla.scale = 1.0f / std::sqrt(static_cast<float>(mla.head_dim()));
-  if (json.has("rope_scaling")) {
-    read_yarn(json.object("rope_scaling"), "rope_scaling", json, mla);
-  } else if (json.has("rope_parameters")) {
+  if (!json.boolean_or("rope_interleave", true))
+    json.refuse("rope_interleave", "rotated halves are not supported for this architecture, only pairs are");
+  if (json.has("rope_parameters")) {
     const ConfigReader rope = json.object("rope_parameters");
     mla.rope.theta = rope.number_or("rope_theta", mla.rope.theta, 2.0, 1e15);
     read_yarn(rope, "rope_parameters", json, mla);
+  } else if (json.has("rope_scaling")) {
+    read_yarn(json.object("rope_scaling"), "rope_scaling", json, mla);
   }
   for (LayerSpec& layer : config.layers) layer.mixer = Mixer::mla;
 }
@@ -96,12 +82,8 @@ void read_attention(const ConfigReader& json, ModelConfig& config) {
 void read_indexer(const ConfigReader& json, ModelConfig& config) {
   IndexerSpec& indexer = config.mla.indexer.emplace();
   indexer.heads = json.integer("index_n_heads", 1, kMaxHeads);
-  indexer.head_dim = multiple_of_32(json, "index_head_dim", kMaxHeadDim);
+  indexer.head_dim = json.integer("index_head_dim", 1, kMaxHeadDim);
   indexer.top_k = json.integer("index_topk", 1, kMaxContext);
-  if (indexer.head_dim < config.mla.rope.dims) {
-    json.refuse("index_head_dim", fmt::format("expected at least qk_rope_head_dim = {}, found {}", config.mla.rope.dims,
-                                              indexer.head_dim));
-  }
 }
 
 void read_groups(const ConfigReader& json, MoeSpec& moe) {
@@ -109,15 +91,26 @@ void read_groups(const ConfigReader& json, MoeSpec& moe) {
   sigmoid.scale = static_cast<float>(json.number_or("routed_scaling_factor", 1.0, 0.0, 1e6));
   sigmoid.groups = json.integer_or("n_group", 1, 1, kMaxExpertGroups);
   sigmoid.kept_groups = json.integer_or("topk_group", 1, 1, sigmoid.groups);
-  if (moe.experts % sigmoid.groups != 0) {
-    json.refuse("n_group",
-                fmt::format("expected a divisor of n_routed_experts = {}, found {}", moe.experts, sigmoid.groups));
+}
+
+// The first layers, or those that mlp_layer_types names (transformers 5).
+void read_dense_layers(const ConfigReader& json, ModelConfig& config) {
+  const size_t layers = config.layers.size();
+  const int first = json.integer_or("first_k_dense_replace", 0, 0, kMaxLayers);
+  const std::vector<std::string> types = json.texts("mlp_layer_types");
+  if (!types.empty() && types.size() != layers)
+    json.refuse("mlp_layer_types",
+                fmt::format("expected num_hidden_layers = {} entries, found {}", layers, types.size()));
+  bool any = false;
+  for (size_t n = 0; n < layers; ++n) {
+    if (!types.empty() && types[n] != "dense" && types[n] != "sparse")
+      json.refuse("mlp_layer_types",
+                  fmt::format("\"{}\" (layer {}) is not supported, only dense and sparse are", types[n], n));
+    if (types.empty() ? static_cast<int>(n) >= first : types[n] == "sparse") continue;
+    config.layers[n].ffn = Ffn::dense;
+    any = true;
   }
-  const int candidates = moe.experts / sigmoid.groups * sigmoid.kept_groups;
-  if (moe.top_k > candidates) {
-    json.refuse("num_experts_per_tok", fmt::format("expected at most {}, the experts of {} of {} groups, found {}",
-                                                   candidates, sigmoid.kept_groups, sigmoid.groups, moe.top_k));
-  }
+  if (any) config.dense_inter = json.integer("intermediate_size", 1, kMaxWidth);
 }
 
 void read_experts(const ConfigReader& json, ModelConfig& config) {
@@ -127,17 +120,14 @@ void read_experts(const ConfigReader& json, ModelConfig& config) {
     json.refuse("moe_layer_freq", "dense layers between those with experts are not supported");
   }
   MoeSpec& moe = config.moe;
-  moe.experts = json.integer("n_routed_experts", 1, kMaxExperts);
+  moe.experts = json.integer(json.one_of({"n_routed_experts", "num_local_experts", "num_experts"}), 1, kMaxExperts);
   moe.top_k = json.integer("num_experts_per_tok", 1, kMaxExperts);
   moe.inter = json.integer("moe_intermediate_size", 1, kMaxWidth);
   moe.shared_inter = moe.inter * json.integer_or("n_shared_experts", 0, 0, kMaxWidth / moe.inter);
   moe.norm_topk = json.boolean_or("norm_topk_prob", true);
   read_groups(json, moe);
 
-  const int layers = static_cast<int>(config.layers.size());
-  const int dense = json.integer_or("first_k_dense_replace", 0, 0, layers);
-  for (int n = 0; n < dense; ++n) config.layers[static_cast<size_t>(n)].ffn = Ffn::dense;
-  if (dense > 0) config.dense_inter = json.integer("intermediate_size", 1, kMaxWidth);
+  read_dense_layers(json, config);
 }
 
 ModelConfig parse_v3(const nlohmann::json& hf_config) {

@@ -15,5 +15,6 @@ extern const Arch kQwen2Moe;
 extern const Arch kQwen3Moe;
 extern const Arch kQwen3Next;
 extern const Arch kQwen35Moe;
+extern const Arch kQwen35MoeText;
 
 }  // namespace kt

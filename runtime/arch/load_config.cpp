@@ -51,7 +51,7 @@ SamplingDefaults read_sampling(const ConfigReader& generation) {
 LoadedConfig load(const fs::path& folder) {
   json raw = read_json(folder, "config.json");
   const Arch& arch = find_arch(raw);
-  LoadedConfig loaded{.arch = arch, .config = arch.parse(raw), .sampling = {}, .raw = std::move(raw)};
+  LoadedConfig loaded{.arch = arch, .config = parse_model(raw), .sampling = {}, .raw = std::move(raw)};
   loaded.config.architecture = arch.hf_name;
   if (!is_file(folder / "generation_config.json")) return loaded;
 

@@ -3,14 +3,13 @@
 #include "runtime/arch/qwen.h"
 
 // The language model of Qwen3.5-MoE: Qwen3-Next with fused experts and separate input projections of the delta nets,
-// its config in text_config. MRoPE is plain rope for text, where the three position components are equal.
+// its config in text_config. MRoPE is plain rope for text, where the three position components are equal. Saved as a
+// text model, the config is what text_config was.
 
 namespace kt {
 namespace {
 
-ModelConfig parse(const nlohmann::json& hf_config) {
-  const ConfigReader release(hf_config, "config.json: ");
-  const ConfigReader json = release.object("text_config");
+ModelConfig read(const ConfigReader& release, const ConfigReader& json) {
   ModelConfig config;
   qwen::read_skeleton(json, config);
   config.quant = read_quantization(release);
@@ -36,14 +35,34 @@ ModelConfig parse(const nlohmann::json& hf_config) {
   return config;
 }
 
+ModelConfig parse(const nlohmann::json& hf_config) {
+  const ConfigReader release(hf_config, "config.json: ");
+  return read(release, release.object("text_config"));
+}
+
+ModelConfig parse_text(const nlohmann::json& hf_config) {
+  const ConfigReader json(hf_config, "config.json: ");
+  return read(json, json);
+}
+
 }  // namespace
 
 constinit const Arch kQwen35Moe = {.hf_name = "Qwen3_5MoeForConditionalGeneration",
                                    .model_type = "qwen3_5_moe",
                                    .parse = parse,
                                    .prefix = "model.language_model.",
+                                   .other_prefix = "model.",
                                    .experts = ExpertLayout::fused_gate_up,
                                    .delta = DeltaLayout::separate,
                                    .skipped = {"model.visual.", "mtp."}};
+
+constinit const Arch kQwen35MoeText = {.hf_name = "Qwen3_5MoeForCausalLM",
+                                       .model_type = "qwen3_5_moe_text",
+                                       .parse = parse_text,
+                                       .prefix = "model.",
+                                       .other_prefix = "model.language_model.",
+                                       .experts = ExpertLayout::fused_gate_up,
+                                       .delta = DeltaLayout::separate,
+                                       .skipped = {"model.visual.", "mtp."}};
 
 }  // namespace kt

@@ -12,6 +12,17 @@ ConfigReader::ConfigReader(const json& object, std::string path) : object_(objec
   if (!object.is_object()) fail(kExitModel, "{}expected a JSON object, found {}", path_, object.type_name());
 }
 
+const char* ConfigReader::one_of(std::initializer_list<const char*> keys) const {
+  const char* there = nullptr;
+  for (const char* key : keys) {
+    if (!has(key)) continue;
+    if (there != nullptr && *find(key) != *find(there))
+      refuse(key, fmt::format("is {}, but {} is {}", find(key)->dump(), there, find(there)->dump()));
+    if (there == nullptr) there = key;
+  }
+  return there != nullptr ? there : *keys.begin();
+}
+
 ConfigReader ConfigReader::object(const char* key) const {
   const json& value = require(key, "an object");
   if (!value.is_object()) mismatch(key, value, "an object");

@@ -16,6 +16,8 @@ class ConfigReader {
   ConfigReader(const nlohmann::json& object, std::string path);  // refuses what is not an object; keeps a reference
 
   bool has(const char* key) const { return find(key) != nullptr; }
+  // The one of `keys`, names of one setting, that is there; the first when none is. Refuses values that differ.
+  const char* one_of(std::initializer_list<const char*> keys) const;
   ConfigReader object(const char* key) const;
 
   int integer(const char* key, int low, int high) const;

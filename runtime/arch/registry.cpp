@@ -1,5 +1,6 @@
 #include <array>
 
+#include "runtime/arch/check_model.h"
 #include "runtime/arch/families.h"
 #include "runtime/arch/read_config.h"
 #include "runtime/base/error.h"
@@ -7,7 +8,8 @@
 namespace kt {
 
 std::span<const Arch> all_archs() {
-  static const std::array archs = {kQwen2Moe, kQwen3Moe, kQwen3Next, kQwen35Moe, kDeepseekV3, kDeepseekV32, kKimiK2};
+  static const std::array archs = {kQwen2Moe,      kQwen3Moe,   kQwen3Next,   kQwen35Moe,
+                                   kQwen35MoeText, kDeepseekV3, kDeepseekV32, kKimiK2};
   return archs;
 }
 
@@ -26,6 +28,12 @@ const Arch& find_arch(const nlohmann::json& hf_config) {
   for (const Arch& arch : all_archs()) known += fmt::format("{}{}", known.empty() ? "" : ", ", arch.hf_name);
   fail(kExitModel, "config.json: architecture \"{}\" (model_type \"{}\") is not supported; supported are {}", name,
        type, known);
+}
+
+ModelConfig parse_model(const nlohmann::json& hf_config) {
+  ModelConfig config = find_arch(hf_config).parse(hf_config);
+  check_model(config);
+  return config;
 }
 
 }  // namespace kt

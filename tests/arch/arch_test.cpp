@@ -67,7 +67,7 @@ json qwen15_moe() {
     "tie_word_embeddings": false, "vocab_size": 151936})");
 }
 
-ModelConfig parse(const json& config) { return find_arch(config).parse(config); }
+ModelConfig parse(const json& config) { return parse_model(config); }
 
 std::string refusal(const json& config) {
   return refusal_of([&] { parse(config); }, kExitModel);
@@ -209,6 +209,56 @@ TEST(Arch, TakesRopeSettingsFromEitherPlace) {
   config["text_config"]["rope_parameters"].erase("partial_rotary_factor");
   config["text_config"]["partial_rotary_factor"] = 0.5;
   EXPECT_EQ(parse(config).attention.rope.dims, 128);
+}
+
+// Of every family, what transformers 5 writes instead of what its release has.
+TEST(Arch, ReadsWhatTransformers5Saves) {
+  json config = qwen3_30b();
+  const ModelConfig release = parse(config);
+  config["num_local_experts"] = config["num_experts"];
+  EXPECT_EQ(parse(config).moe.experts, 128);  // both, when they agree
+  config.erase("num_experts");
+  config.erase("rope_theta");
+  config.erase("rope_scaling");
+  config["rope_parameters"] = {{"rope_theta", 1e6}, {"rope_type", "default"}};
+  config["dtype"] = "bfloat16";
+  config["pad_token_id"] = nullptr;
+  EXPECT_EQ(parse(config).moe.experts, release.moe.experts);
+  EXPECT_EQ(parse(config).attention.rope.theta, release.attention.rope.theta);
+  config["num_experts"] = 64;
+  EXPECT_THAT(refusal(config), HasSubstr("num_local_experts: is 128, but num_experts is 64"));
+
+  config = qwen15_moe();
+  config["sliding_window"] = 0;
+  config["layer_types"] = std::vector<std::string>(24, "full_attention");
+  EXPECT_EQ(parse(config).moe.experts, 60);
+
+  config = qwen3_next_80b();
+  config["layer_types"] = json::array();
+  for (int n = 0; n < 48; ++n) config["layer_types"].push_back(n % 4 == 3 ? "full_attention" : "linear_attention");
+  for (const char* key : {"full_attention_interval", "partial_rotary_factor", "rope_theta", "rope_scaling"})
+    config.erase(key);
+  config["rope_parameters"] = {{"partial_rotary_factor", 0.25}, {"rope_theta", 1e7}, {"rope_type", "default"}};
+  EXPECT_EQ(parse(config).attention.rope.dims, 64);
+  EXPECT_EQ(parse(config).attention.rope.theta, 1e7);
+  EXPECT_EQ(count(parse(config), Mixer::attention), 12);
+
+  config = qwen3_5_397b();
+  config["vision_config"]["rope_parameters"] = {{"rope_type", "axial"}};
+  EXPECT_EQ(parse(config).layers.size(), 60u);
+}
+
+TEST(Arch, ReadsQwen35MoeSavedAsATextModel) {
+  json config = qwen3_5_397b()["text_config"];
+  config["architectures"] = {"Qwen3_5MoeForCausalLM"};
+  config["tie_word_embeddings"] = false;
+
+  EXPECT_EQ(find_arch(config).prefix, "model.");
+  EXPECT_EQ(find_arch(config).delta, DeltaLayout::separate);
+  EXPECT_EQ(parse(config).moe.inter, 1024);
+  EXPECT_EQ(parse(config).attention.rope.dims, 64);
+  config.erase("architectures");
+  EXPECT_EQ(find_arch(config).hf_name, "Qwen3_5MoeForCausalLM");
 }
 
 TEST(Arch, TakesLayerTypesBeforeTheInterval) {

@@ -48,7 +48,7 @@ json kimi_k2() {
   return config;
 }
 
-ModelConfig parse(const json& config) { return find_arch(config).parse(config); }
+ModelConfig parse(const json& config) { return parse_model(config); }
 
 std::string refusal(const json& config) {
   return refusal_of([&] { parse(config); }, kExitModel);
@@ -125,13 +125,46 @@ TEST(DeepseekArch, TakesYarnFromEitherPlaceAndDoesWithout) {
   EXPECT_EQ(parse(config).mla.rope.theta, 70000.0);
 }
 
+TEST(DeepseekArch, ReadsWhatTransformers5Saves) {
+  json config = deepseek_v32();
+  json rope = config["rope_scaling"];
+  rope.erase("type");
+  rope.update({{"rope_type", "yarn"}, {"rope_theta", 10000.0}});
+  for (const char* key : {"rope_scaling", "rope_theta", "moe_layer_freq", "scoring_func", "topk_method"})
+    config.erase(key);
+  config.update({{"rope_parameters", rope},
+                 {"dtype", "bfloat16"},
+                 {"head_dim", 64},
+                 {"qk_head_dim", 192},
+                 {"num_local_experts", 256}});
+  config["layer_types"] = std::vector<std::string>(61, "indexed_attention");
+  config["mlp_layer_types"] = std::vector<std::string>(61, "sparse");
+  for (const int dense : {0, 2, 5}) config["mlp_layer_types"][dense] = "dense";
+
+  const ModelConfig c = parse(config);
+
+  EXPECT_EQ(c.mla.rope.yarn_factor, 40.0);
+  EXPECT_EQ(c.mla.head_dim(), 192);
+  EXPECT_EQ(c.moe.experts, 256);
+  EXPECT_EQ(c.layers[2].ffn, Ffn::dense);
+  EXPECT_EQ(c.layers[1].ffn, Ffn::moe);
+  EXPECT_EQ(c.layers[5].ffn, Ffn::dense);
+  EXPECT_THAT(refusal_with(config, "mlp_layer_types", {"dense"}), HasSubstr("expected num_hidden_layers = 61 entries"));
+  EXPECT_THAT(refusal_with(config, "mlp_layer_types/3", "odd"), HasSubstr("\"odd\" (layer 3) is not supported"));
+  EXPECT_THAT(refusal_with(config, "rope_interleave", false), HasSubstr("rope_interleave: rotated halves"));
+  EXPECT_THAT(refusal_with(config, "rope_parameters/attention_factor", 1.4), HasSubstr("attention_factor 1.4"));
+  EXPECT_THAT(refusal_with(config, "rope_parameters/truncate", false), HasSubstr("truncated"));
+  config.erase("n_routed_experts");
+  EXPECT_EQ(parse(config).moe.experts, 256);
+}
+
 TEST(DeepseekArch, RefusesByNameWhatItCannotHonour) {
   const json v32 = deepseek_v32();
   EXPECT_THAT(refusal_with(v32, "q_lora_rank", nullptr), HasSubstr("q_lora_rank: models without a latent"));
   EXPECT_THAT(refusal_with(v32, "kv_lora_rank", 500), HasSubstr("kv_lora_rank: expected a multiple of 32, found 500"));
   EXPECT_THAT(refusal_with(v32, "index_head_dim", 32), HasSubstr("at least qk_rope_head_dim = 64, found 32"));
   EXPECT_THAT(refusal_with(v32, "index_topk", 0), HasSubstr("index_topk: expected an integer in [1"));
-  EXPECT_THAT(refusal_with(v32, "n_group", 7), HasSubstr("divisor of n_routed_experts = 256, found 7"));
+  EXPECT_THAT(refusal_with(v32, "n_group", 7), HasSubstr("a divisor of the number of experts = 256"));
   EXPECT_THAT(refusal_with(v32, "topk_group", 9), HasSubstr("topk_group: expected an integer in [1, 8]"));
   EXPECT_THAT(refusal_with(v32, "num_experts_per_tok", 129), HasSubstr("at most 128, the experts of 4 of 8 groups"));
   EXPECT_THAT(refusal_with(v32, "scoring_func", "softmax"), HasSubstr("scoring_func: \"softmax\" is not supported"));

@@ -101,7 +101,7 @@ inline nlohmann::json qwen3_coder_next(bool fp8) {
 
 inline LoadedConfig loaded(nlohmann::json raw) {
   const Arch& arch = find_arch(raw);
-  LoadedConfig model{.arch = arch, .config = arch.parse(raw), .sampling = {}, .raw = std::move(raw)};
+  LoadedConfig model{.arch = arch, .config = parse_model(raw), .sampling = {}, .raw = std::move(raw)};
   model.config.architecture = arch.hf_name;
   return model;
 }
