@@ -33,7 +33,7 @@ bool parse(int argc, char** argv, Options& o) {
   po::options_description d;
   d.add_options()("input-path", po::value(&o.input)->value_name("DIR"), "folder of the checkpoint");
   d.add_options()("input-type", po::value(&o.type)->value_name("TYPE"),
-                  "how its experts are stored: fp8, bf16, fp16 or int4");
+                  "how its experts are stored: fp8, bf16, fp16, fp32 or int4");
   d.add_options()("output", po::value(&o.output)->value_name("DIR")->required(), "folder of the packed experts");
   d.add_options()("quant-method", po::value(&o.method)->value_name("METHOD")->default_value("int4"),
                   "int4 (AMXINT4) or int8 (AMXINT8)");
@@ -53,9 +53,9 @@ Format format_of(const std::string& method) {
 }
 
 void refuse_bad(const Options& o) {
-  constexpr std::string_view kTypes[] = {"fp8", "bf16", "fp16", "int4"};
+  constexpr std::string_view kTypes[] = {"fp8", "bf16", "fp16", "fp32", "int4"};
   if (!o.type.empty() && std::find(std::begin(kTypes), std::end(kTypes), o.type) == std::end(kTypes))
-    fail(kExitUsage, "input-type: expected fp8, bf16, fp16 or int4, found '{}'", o.type);
+    fail(kExitUsage, "input-type: expected fp8, bf16, fp16, fp32 or int4, found '{}'", o.type);
   if (!o.check && (o.input.empty() || o.type.empty()))
     fail(kExitUsage,
          "--input-path and --input-type are required; without them only --check can run\n"

@@ -100,9 +100,10 @@ void use_checkpoint(ExpertFiles& files, const std::string& path, std::optional<F
 void use_own_hot_experts(ExpertFiles& files, const RunConfig& run, const LoadedConfig& model,
                          const Checkpoint& checkpoint) {
   const std::string stored = stored_experts(checkpoint, model);
-  if (stored != "bf16" && stored != "fp8" && stored != "int4")
+  constexpr std::string_view kTypes[] = {"bf16", "fp16", "fp32", "fp8", "int4"};
+  if (std::find(std::begin(kTypes), std::end(kTypes), stored) == std::end(kTypes))
     fail(kExitUsage,
-         "hot-weights model: {} has {} where its routed experts would be, expected bf16, fp8 or int4\n"
+         "hot-weights model: {} has {} where its routed experts would be, expected bf16, fp16, fp32, fp8 or int4\n"
          "  use hot-weights bank, or name the folder of the whole checkpoint as model",
          run.model, stored);
   files.hot = as_stored(stored, model, checkpoint);

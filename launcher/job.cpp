@@ -210,7 +210,9 @@ void place(JobRank& job) {
   job.limits.hot_format = job.experts->hot.value_or(job.experts->source).format;
   job.cache_limits = cache_limits(job.engine);
 
+  if (job.topology.expert_index() >= 0) check_experts(job.experts->source, job.model(), job.expert_share);
   const bool trunk = job.topology.trunk_index() >= 0;
+  if (trunk && job.experts->hot) check_experts(*job.experts->hot, job.model(), Range{0, job.model().moe.inter});
   job.memory = plan_memory(
       {.config = job.model(),
        .trunk = trunk ? &job.share : nullptr,

@@ -22,6 +22,13 @@ std::string what_of(const ModelConfig& config, const ExpertBank& bank) {
                      info(bank.format).name, copies ? fmt::format(" and {} copies", copies) : "", columns);
 }
 
+void require_format(const FfnWeights& expert, Format format, int layer, int e) {
+  for (const PackedMatrix* w : {&expert.gate_up, &expert.down})
+    if (w->format != format)
+      fail(kExitModel, "layer {}, expert {}: stored as {}, expected {} as in the first layer with experts", layer, e,
+           info(w->format).name, info(format).name);
+}
+
 void add_expert(Packing& packing, const ExpertSource& source, const ModelConfig& config, int layer, int e,
                 Range columns, FfnWeights& expert) {
   const auto take = [&](RowRun run) {
@@ -35,17 +42,31 @@ void add_expert(Packing& packing, const ExpertSource& source, const ModelConfig&
   packing.add(&expert.down, {rows.down}, columns.begin, columns.size(), slice_width(config.moe.inter));
 }
 
+// Where experts will lie and what of them, without their data.
+ExpertBank empty_bank(const ExpertSource& source, const ModelConfig& config, const ExpertShare& share) {
+  ExpertBank bank;
+  bank.format = source.format;
+  bank.share = share;
+  bank.moe_index = moe_indices(config);
+  bank.experts.resize(static_cast<size_t>(moe_layer_count(config)) * config.moe.experts);
+  return bank;
+}
+
 // A checkpoint's own format, or generated.
-void load_stored(ExpertBank& bank, const ExpertSource& source, const ModelConfig& config, ThreadPool& pool,
-                 int numa_node) {
+Packing plan_stored(ExpertBank& bank, const ExpertSource& source, const ModelConfig& config) {
   Packing packing(*source.checkpoint, source.quant);
   for (int layer = 0; layer < static_cast<int>(config.layers.size()); ++layer) {
     if (bank.moe_index[static_cast<size_t>(layer)] < 0) continue;
-    for (int32_t e : bank.share.held(layer, config.moe.experts))
-      add_expert(packing, source, config, layer, e, bank.share.columns, bank.at(layer, e, config.moe.experts));
+    for (int32_t e : bank.share.held(layer, config.moe.experts)) {
+      FfnWeights& w = bank.at(layer, e, config.moe.experts);
+      add_expert(packing, source, config, layer, e, bank.share.columns, w);
+      require_format(w, source.format, layer, e);
+    }
   }
-  bank.storage = packing.load(pool, numa_node, what_of(config, bank));
+  return packing;
 }
+
+bool is_stored(const ExpertSource& source) { return !source.packed && !info(source.format).int8_activations; }
 
 // Takes the memory, and fills it layer by layer: open(layer) returns what makes one expert at gate_up and down.
 using MakeExpert = std::function<void(int expert, std::byte* gate_up, std::byte* down)>;
@@ -104,9 +125,8 @@ MakeExpert quantize_experts(const ExpertSource& source, const ModelConfig& confi
 
 PackedShape expert_shape(const ModelConfig& config, Format format, int columns) {
   PackedShape shape = packed_shape(format, config.hidden, columns, slice_width(config.moe.inter));
-  if (format == Format::FP8)
-    for (PackedMatrix* m : {&shape.gate_up, &shape.down})
-      m->group_tiles = std::min(m->group_tiles, config.quant.block_columns / kTileK);
+  shape.gate_up.group_tiles = group_tiles(format, config.quant, 0);
+  shape.down.group_tiles = group_tiles(format, config.quant, slice_width(config.moe.inter));
   return shape;
 }
 
@@ -134,21 +154,23 @@ size_t bank_bytes(const ModelConfig& config, Format format, const ExpertShare& s
 
 ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, ExpertShare share, ThreadPool& pool,
                         int numa_node) {
-  ExpertBank bank;
-  bank.format = source.format;
-  bank.share = share;
-  bank.moe_index = moe_indices(config);
-  bank.experts.resize(static_cast<size_t>(moe_layer_count(config)) * config.moe.experts);
+  ExpertBank bank = empty_bank(source, config, share);
   const Range columns = share.columns;
   if (!share.count(config.moe.experts)) return bank;
-  if (source.packed)
+  if (is_stored(source))
+    bank.storage = plan_stored(bank, source, config).load(pool, numa_node, what_of(config, bank));
+  else if (source.packed)
     load_packed(bank, config, pool, numa_node, [&](int layer) { return copy_experts(source, layer, columns); });
-  else if (info(source.format).int8_activations)
+  else
     load_packed(bank, config, pool, numa_node,
                 [&](int layer) { return quantize_experts(source, config, layer, columns); });
-  else
-    load_stored(bank, source, config, pool, numa_node);
   return bank;
+}
+
+void check_experts(const ExpertSource& source, const ModelConfig& config, const ExpertShare& share) {
+  if (!is_stored(source) || !share.count(config.moe.experts)) return;
+  ExpertBank bank = empty_bank(source, config, share);
+  plan_stored(bank, source, config).check();
 }
 
 void load_expert(const ExpertSource& source, const ModelConfig& config, int layer, int expert, Range columns,
@@ -156,10 +178,7 @@ void load_expert(const ExpertSource& source, const ModelConfig& config, int laye
   Packing packing(*source.checkpoint, source.quant);
   FfnWeights weights;
   add_expert(packing, source, config, layer, expert, columns, weights);
-  for (const PackedMatrix* w : {&weights.gate_up, &weights.down})
-    if (w->format != source.format)
-      fail(kExitModel, "layer {}, expert {}: stored as {}, expected {} as in the first layer with experts", layer,
-           expert, info(w->format).name, info(source.format).name);
+  require_format(weights, source.format, layer, expert);
   packing.load_into(memory, pool);
 }
 

@@ -46,6 +46,9 @@ PackedShape expert_shape(const ModelConfig& config, Format format, int columns);
 size_t expert_bytes(const ModelConfig& config, Format format, int columns);
 size_t bank_bytes(const ModelConfig& config, Format format, const ExpertShare& share);
 
+// Throws what load_experts would for a tensor of the checkpoint of a wrong shape or type, without taking memory.
+void check_experts(const ExpertSource& source, const ModelConfig& config, const ExpertShare& share);
+
 // Load this rank's part; throws Error(kExitModel) naming the tensor, or file, layer and expert. The result may be
 // moved: views point into storage.
 ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, ExpertShare share, ThreadPool& pool,

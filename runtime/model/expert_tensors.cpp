@@ -6,21 +6,13 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cstring>
 
 #include "kernels/format/fp8.h"
 #include "runtime/base/error.h"
-#include "runtime/model/half.h"
+#include "runtime/model/floats.h"
 
 namespace kt {
 namespace {
-
-template <class T>
-T load(const std::byte* p) {
-  T x;
-  std::memcpy(&x, p, sizeof x);
-  return x;
-}
 
 const std::array<float, 256>& fp8_values() {
   static const std::array<float, 256> values = [] {
@@ -45,8 +37,15 @@ bool clean(float* x, int64_t n) {
 
 }  // namespace
 
+std::string_view tensor_prefix(const Checkpoint& checkpoint, const Arch& arch) {
+  const auto has = [&](std::string_view prefix) {
+    return !prefix.empty() && checkpoint.find(std::string(prefix) + "embed_tokens.weight");
+  };
+  return has(arch.other_prefix) && !has(arch.prefix) ? arch.other_prefix : arch.prefix;
+}
+
 ExpertRows expert_rows(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config, int layer, int e) {
-  const std::string at = fmt::format("{}layers.{}.mlp.experts.", arch.prefix, layer);
+  const std::string at = fmt::format("{}layers.{}.mlp.experts.", tensor_prefix(checkpoint, arch), layer);
   const int64_t experts = config.moe.experts, inter = config.moe.inter, hidden = config.hidden;
   const bool fused =
       checkpoint.find(at + "gate_up_proj") ||
@@ -68,37 +67,34 @@ std::string stored_as(const Checkpoint& checkpoint, const std::string& name) {
   switch (tensor->type) {
     case StoredType::bf16: return "bf16";
     case StoredType::f16: return "fp16";
+    case StoredType::f32: return "fp32";
     case StoredType::f8_e4m3: return "fp8";
     default: return std::string(name_of(tensor->type));
   }
 }
 
 FloatRows::FloatRows(const Checkpoint& checkpoint, const QuantSpec& quant, const RowRun& run)
-    : name_(run.name), first_(run.first), count_(run.count), columns_(run.shape.back()) {
-  std::vector<int64_t> shape = run.shape;
-  StoredType expected = StoredType::bf16;
+    : name_(run.name), first_(run.first), count_(run.count), columns_(run.shape.back()), shape_(run.shape) {
+  std::vector<int64_t> stored_shape = run.shape;
   const std::string stored = stored_as(checkpoint, run.name);
-  if (stored == "fp16") {
-    kind_ = Kind::f16;
-    expected = StoredType::f16;
-  } else if (stored == "fp8" || stored == "int4") {
-    if (shape.size() != 2) fail(kExitModel, "{}: a stack of {} matrices is not supported", run.name, stored);
-    kind_ = stored == "fp8" ? Kind::fp8 : Kind::int4;
-    expected = stored == "fp8" ? StoredType::f8_e4m3 : StoredType::i32;
-    block_rows_ = stored == "fp8" ? quant.block_rows : 1;
-    scale_block_ = stored == "fp8" ? quant.block_columns : kTileK;
-    scales_in_row_ = ceil_div(columns_, scale_block_);
-    scales_ = read_floats(checkpoint, run.name + (stored == "fp8" ? "_scale_inv" : "_scale"),
-                          {ceil_div(shape[0], block_rows_), scales_in_row_});
-    if (kind_ == Kind::int4) {
-      if (columns_ % 8) fail(kExitModel, "{}: {} columns do not fill words of eight", run.name, columns_);
-      name_ += "_packed";
-      shape[1] /= 8;
-    }
+  if (stored == "fp8") {
+    kind_ = Kind::fp8;
+    quant_ = quant;
+    scales_ = read_floats(checkpoint, run.name + "_scale_inv", scale_shape(shape_, quant_));
+  } else if (stored == "int4") {
+    if (shape_.size() != 2) fail(kExitModel, "{}: a stack of int4 matrices is not supported", run.name);
+    if (columns_ % 8) fail(kExitModel, "{}: {} columns do not fill words of eight", run.name, columns_);
+    kind_ = Kind::int4;
+    quant_ = {.block_rows = 1, .block_columns = kTileK};
+    scales_ = read_floats(checkpoint, run.name + "_scale", scale_shape(shape_, quant_));
+    name_ += "_packed";
+    stored_shape[1] /= 8;
   }
-  const StoredRows rows = checkpoint.rows(name_, shape, run.first, run.count, scratch_);
-  if (rows.type != expected)
-    fail(kExitModel, "{}: expected {}, found {}", name_, name_of(expected), name_of(rows.type));
+  const StoredRows rows = checkpoint.rows(name_, stored_shape, run.first, run.count, scratch_);
+  type_ = rows.type;
+  if (kind_ == Kind::floats) require_floats(type_, name_);
+  if (kind_ == Kind::int4 && type_ != StoredType::i32)
+    fail(kExitModel, "{}: expected I32, found {}", name_, name_of(type_));
   bytes_ = rows.bytes;
 }
 
@@ -111,27 +107,21 @@ void FloatRows::read(int64_t first, int64_t count, Range columns, float* out) co
 }
 
 void FloatRows::read_row(int64_t row, Range columns, float* out) const {
-  const float* scales = scales_.data() + (first_ + row) / block_rows_ * scales_in_row_;
-  const std::byte* bytes = bytes_.data();
-  switch (kind_) {
-    case Kind::bf16:
-      for (int64_t c = columns.begin; c < columns.end; ++c)
-        *out++ = to_float(load<bf16>(bytes + (row * columns_ + c) * 2));
-      break;
-    case Kind::f16:
-      for (int64_t c = columns.begin; c < columns.end; ++c)
-        *out++ = half_to_float(load<uint16_t>(bytes + (row * columns_ + c) * 2));
-      break;
-    case Kind::fp8:
-      for (int64_t c = columns.begin; c < columns.end; ++c)
-        *out++ = fp8_values()[static_cast<uint8_t>(bytes[row * columns_ + c])] * scales[c / scale_block_];
-      break;
-    case Kind::int4:  // value + 8, low nibble first
-      for (int64_t c = columns.begin; c < columns.end; ++c) {
-        const int u = (static_cast<int>(bytes[row * columns_ / 2 + c / 2]) >> (4 * (c % 2))) & 15;
-        *out++ = static_cast<float>(u - 8) * scales[c / scale_block_];
-      }
-      break;
+  const int64_t at = row * columns_ + columns.begin;
+  if (kind_ == Kind::floats) {
+    const auto from = static_cast<size_t>(at) * bytes_of(type_);
+    return to_floats(type_, bytes_.data() + from, columns.size(), out);
+  }
+  const float* scales =
+      scales_.data() + scale_row(shape_, quant_, first_ + row) * ceil_div(columns_, quant_.block_columns);
+  for (int64_t c = columns.begin; c < columns.end; ++c) {
+    const float scale = scales[c / quant_.block_columns];
+    if (kind_ == Kind::fp8) {
+      *out++ = fp8_values()[static_cast<uint8_t>(bytes_[row * columns_ + c])] * scale;
+    } else {  // value + 8, low nibble first
+      const int u = (static_cast<int>(bytes_[row * columns_ / 2 + c / 2]) >> (4 * (c % 2))) & 15;
+      *out++ = static_cast<float>(u - 8) * scale;
+    }
   }
 }
 

@@ -13,15 +13,17 @@ namespace kt {
 struct ExpertRows {
   RowRun gate, up, down;
 };
+// The prefix of the architecture's tensors under which the checkpoint has the embedding.
+std::string_view tensor_prefix(const Checkpoint& checkpoint, const Arch& arch);
 // Names and shapes of expert `e` of a layer. Which layout is there decides; where none is (a generated checkpoint), the
 // one that the architecture's releases have.
 ExpertRows expert_rows(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config, int layer, int e);
 
-// "bf16", "fp16", "fp8", "int4", or the stored type's own name; "nothing" when the tensor is not there.
+// "bf16", "fp16", "fp32", "fp8", "int4", or the stored type's own name; "nothing" when the tensor is not there.
 std::string stored_as(const Checkpoint& checkpoint, const std::string& name);
 
-// Rows of a stored matrix as float32: BF16, F16, FP8 with its blocks' scales, INT4 with its groups' scales. Each value
-// is the product of the stored number and its scale, rounded once. Checks shapes and types: Error(kExitModel).
+// Rows of a stored matrix as float32: BF16, F16, F32, FP8 with its blocks' scales, INT4 with its groups' scales. Each
+// value is the product of the stored number and its scale, rounded once. Checks shapes and types: Error(kExitModel).
 class FloatRows {
  public:
   FloatRows(const Checkpoint& checkpoint, const QuantSpec& quant, const RowRun& run);
@@ -35,14 +37,16 @@ class FloatRows {
   void forget() const;
 
  private:
-  enum class Kind { bf16, f16, fp8, int4 };
+  enum class Kind { floats, fp8, int4 };
   void read_row(int64_t row, Range columns, float* out) const;
 
   std::string name_;
-  Kind kind_ = Kind::bf16;
-  int64_t first_, count_, columns_, block_rows_ = 1;
-  int64_t scale_block_ = 1, scales_in_row_ = 0;  // columns that share a scale; scales of a row of blocks
-  std::span<const std::byte> bytes_;             // rows [first_, first_ + count_)
+  Kind kind_ = Kind::floats;
+  StoredType type_ = StoredType::bf16;
+  int64_t first_, count_, columns_;
+  std::vector<int64_t> shape_;        // of the whole tensor
+  QuantSpec quant_;                   // the blocks that share a scale
+  std::span<const std::byte> bytes_;  // rows [first_, first_ + count_)
   std::vector<float> scales_;
   std::vector<std::byte> scratch_;
 };

@@ -1,6 +1,7 @@
 #include <cstring>
 
 #include "runtime/base/error.h"
+#include "runtime/model/floats.h"
 #include "runtime/model/rope.h"
 #include "runtime/model/traffic.h"
 #include "runtime/model/trunk.h"
@@ -30,7 +31,7 @@ void embed(Trunk& t, const StepPlan& plan) {
   t.device.embed(t.step.x.top(plan.rows()), [&](int row, bf16* to) {
     std::vector<std::byte> scratch;  // of generated rows
     const StoredRows e = t.checkpoint.rows(t.weights.embedding, shape, plan.tokens[row], 1, scratch);
-    std::memcpy(to, e.bytes.data(), static_cast<size_t>(t.config.hidden) * sizeof(bf16));
+    to_bf16_rounded(e.type, e.bytes.data(), t.config.hidden, to);
   });
 }
 

@@ -1,13 +1,13 @@
 #include "runtime/model/mla_weights.h"
 
 #include <algorithm>
-#include <cstring>
 #include <exception>
 #include <mutex>
 
 #include "kernels/format/bf16.h"
 #include "kernels/format/fp8.h"
 #include "runtime/base/error.h"
+#include "runtime/model/floats.h"
 
 namespace kt {
 namespace {
@@ -16,30 +16,34 @@ PackedMatrix key_up_shape(const MlaSpec& m) { return {.n = m.kv_rank, .k = m.nop
 PackedMatrix value_up_shape(const MlaSpec& m) { return {.n = m.value_dim, .k = m.kv_rank}; }
 size_t head_bytes(const MlaSpec& m) { return key_up_shape(m).bytes() + value_up_shape(m).bytes(); }
 
-// Rows [first, first + count) of a (rows, columns) matrix as bf16: stored so, or as E4M3 with block scales.
+// Rows [first, first + count) of a (rows, columns) matrix as bf16: stored so, rounded from F32 or F16, or E4M3 with
+// block scales.
 std::vector<bf16> read_matrix(const Checkpoint& checkpoint, const QuantSpec& quant, const std::string& name,
                               int64_t rows, int64_t columns, int64_t first, int64_t count) {
   std::vector<std::byte> scratch;
   const std::vector<int64_t> shape{rows, columns};
   const StoredRows stored = checkpoint.rows(name, shape, first, count, scratch);
   std::vector<bf16> out(static_cast<size_t>(count * columns));
-  if (stored.type == StoredType::bf16) {
-    std::memcpy(out.data(), stored.bytes.data(), stored.bytes.size());
+  if (stored.type != StoredType::f8_e4m3) {
+    require_floats(stored.type, name);
+    to_bf16_rounded(stored.type, stored.bytes.data(), count * columns, out.data());
     return out;
   }
-  if (stored.type != StoredType::f8_e4m3)
-    fail(kExitModel, "{}: expected BF16 or F8_E4M3 weights, found {}", name, name_of(stored.type));
-  const int64_t across = ceil_div(columns, quant.block_columns);
-  const std::vector<float> scales =
-      read_floats(checkpoint, name + "_scale_inv", {ceil_div(rows, quant.block_rows), across});
+  const std::vector<float> scales = read_floats(checkpoint, name + "_scale_inv", scale_shape(shape, quant));
   for (int64_t r = 0; r < count; ++r)
     for (int64_t c = 0; c < columns; ++c) {
-      const float scale =
-          scales[static_cast<size_t>((first + r) / quant.block_rows * across + c / quant.block_columns)];
+      const int64_t row_of_scales = scale_row(shape, quant, first + r) * ceil_div(columns, quant.block_columns);
+      const float scale = scales[static_cast<size_t>(row_of_scales + c / quant.block_columns)];
       const auto at = static_cast<size_t>(r * columns + c);
       out[at] = to_bf16(scale * Fp8Format::value(static_cast<uint8_t>(stored.bytes[at])));
     }
   return out;
+}
+
+// What read_matrix would refuse.
+void check_kv_b(const Checkpoint& checkpoint, const ModelConfig& config, const std::string& name) {
+  const MlaSpec& m = config.mla;
+  read_matrix(checkpoint, config.quant, name, int64_t{m.heads} * (m.nope_dim + m.value_dim), m.kv_rank, 0, 0);
 }
 
 void pack(const std::vector<bf16>& rows, const PackedMatrix& shape, std::byte* to) {
@@ -85,6 +89,7 @@ void add_mla(MlaWeights& w, const Checkpoint& checkpoint, const std::string& pre
               0, m.q_rank);
   packing.add(&w.out, rows("o_proj.weight", hidden, m.heads * m.value_dim, whole(config.hidden)),
               share.heads.begin * m.value_dim, share.heads.size() * m.value_dim, m.value_dim);
+  check_kv_b(checkpoint, config, prefix + "kv_b_proj.weight");
   w.q_norm = read_floats(checkpoint, prefix + "q_a_layernorm.weight", {m.q_rank});
   w.kv_norm = read_floats(checkpoint, prefix + "kv_a_layernorm.weight", {m.kv_rank});
   if (!m.indexer) return;

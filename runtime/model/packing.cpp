@@ -10,8 +10,9 @@
 #include "kernels/format/rawint4.h"
 #include "runtime/base/error.h"
 #include "runtime/base/first_error.h"
+#include "runtime/base/log.h"
 #include "runtime/base/progress.h"
-#include "runtime/model/half.h"
+#include "runtime/model/floats.h"
 
 namespace kt {
 namespace {
@@ -30,22 +31,7 @@ bool kept_in_bf16(const std::string& name) {
   return false;
 }
 
-std::vector<int64_t> block_shape(const std::vector<int64_t>& shape, const QuantSpec& quant) {
-  return {ceil_div(shape[0], quant.block_rows), ceil_div(shape[1], quant.block_columns)};
-}
 std::vector<int64_t> divided(const std::vector<int64_t>& shape, int64_t by) { return {shape[0], shape[1] / by}; }
-
-float read_scale(const StoredRows& scales, size_t i, const std::string& name) {
-  if (scales.type == StoredType::f32) {
-    float s;
-    std::memcpy(&s, scales.bytes.data() + i * sizeof s, sizeof s);
-    return s;
-  }
-  require(scales.type, StoredType::bf16, name);
-  bf16 s;
-  std::memcpy(&s, scales.bytes.data() + i * sizeof s, sizeof s);
-  return to_float(s);
-}
 
 // An E4M3 number near x, |x| < 448, for generated weights.
 uint8_t to_fp8(float x) {
@@ -70,33 +56,32 @@ PackedMatrix Packing::planned(const std::vector<RowRun>& rows, int64_t n, int64_
                               int slice) const {
   const RowRun& first = rows.front();
   PackedMatrix m{.format = format_of(first.name), .n = static_cast<int>(n), .k = columns};
-  m.group_tiles = info(m.format).max_group_tiles;
-  if (m.format == Format::FP8) {
-    m.group_tiles = std::min(m.group_tiles, quant_.block_columns / kTileK);
-    if (slice) m.group_tiles = std::min(m.group_tiles, slice / kTileK);
-  }
-  const int64_t group = m.group_tiles * kTileK;
-  const bool aligned = !group || (first_column % group == 0 && (!slice || slice % group == 0));
-  if (!aligned)
-    fail(kExitModel, "{}: columns from {} in slices of {} do not fit the scales' groups of {}", first.name,
-         first_column, slice, group);
-  for (const RowRun& run : rows) {
+  m.group_tiles = group_tiles(m.format, quant_, slice);
+  if (slice % kTileK || first_column % (slice ? slice : kTileK))
+    fail(kExitModel, "{}: columns from {} in slices of {}: expected whole slices of a multiple of {}", first.name,
+         first_column, slice, kTileK);
+  for (const RowRun& run : rows)
     if (format_of(run.name) != m.format)
       fail(kExitModel, "{} is stored as {}, {} as {}: expected one format for both", first.name, info(m.format).name,
            run.name, info(format_of(run.name)).name);
-    // A panel's rows share a block's scale, so no panel may straddle two runs or blocks.
-    const bool last = &run == &rows.back();
-    if (m.format == Format::FP8 && (run.first % kPanel || (run.count % kPanel && !last)))
-      fail(kExitModel, "{}: rows {} to {} are not whole panels of 16, which FP8 blocks need", run.name, run.first,
-           run.first + run.count);
-  }
   return m;
+}
+
+// The rows of a panel of FP8 share a scale, so no panel may lie in two blocks or, unless it has what is left of a run
+// to itself, in two runs.
+void Packing::require_one_scale(const RowRun& run, bool closes_its_panel) const {
+  const int64_t matrix_rows = run.shape[run.shape.size() - 2];
+  if (run.first % matrix_rows % kPanel || (run.count % kPanel && !closes_its_panel))
+    fail(kExitModel, "{}: rows {} to {} are not whole panels of 16, which FP8 blocks need", run.name, run.first,
+         run.first + run.count);
 }
 
 void Packing::add(PackedMatrix* target, std::vector<RowRun> rows, int64_t first_column, int columns, int slice) {
   int64_t n = 0;
   for (const RowRun& r : rows) n += r.count;
   *target = planned(rows, n, first_column, columns, slice);
+  if (target->format == Format::FP8)
+    for (const RowRun& run : rows) require_one_scale(run, &run == &rows.back());
   stored_ += stored_bytes(target->format, n, columns);
   elements_ += static_cast<size_t>(n * columns);
   jobs_.push_back({target, std::move(rows), first_column, columns, bytes_, 0, 1});
@@ -106,6 +91,8 @@ void Packing::add(PackedMatrix* target, std::vector<RowRun> rows, int64_t first_
 void Packing::add_pair(PackedMatrix* target, RowRun gate, RowRun up) {
   const int columns = static_cast<int>(gate.shape.back());
   *target = planned({gate, up}, 2 * round_up(gate.count, 2 * kPanel), 0, columns, 0);
+  if (target->format == Format::FP8)
+    for (const RowRun* run : {&gate, &up}) require_one_scale(*run, true);
   stored_ += stored_bytes(target->format, gate.count + up.count, columns);
   elements_ += static_cast<size_t>((gate.count + up.count) * columns);
   jobs_.push_back({target, {std::move(gate)}, 0, columns, bytes_, 0, 2});
@@ -123,20 +110,31 @@ void Packing::check() const {
         return checkpoint_.rows(name, shape, 0, 0, scratch).type;
       };
       if (generated || job.target->format == Format::BF16) {
-        require(type(run.name, run.shape), StoredType::bf16, run.name);
+        require_floats(type(run.name, run.shape), run.name);
       } else if (job.target->format == Format::FP8) {
         require(type(run.name, run.shape), StoredType::f8_e4m3, run.name);
-        type(run.name + "_scale_inv", block_shape(run.shape, quant_));
+        require_floats(type(run.name + "_scale_inv", scale_shape(run.shape, quant_)), run.name + "_scale_inv");
       } else {
+        if (run.shape.size() != 2 || run.shape[1] % kTileK)
+          fail(kExitModel, "{}_packed: expected a matrix of a multiple of {} columns, found {}", run.name, kTileK,
+               run.shape.back());
         require(type(run.name + "_packed", divided(run.shape, 8)), StoredType::i32, run.name + "_packed");
         require(type(run.name + "_scale", divided(run.shape, 32)), StoredType::bf16, run.name + "_scale");
       }
     }
 }
 
+bool Packing::rounds() const {
+  return std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) {
+    const StoredTensor* stored = checkpoint_.find(job.rows.front().name);
+    return job.target->format == Format::BF16 && stored && stored->type != StoredType::bf16;
+  });
+}
+
 Buffer Packing::load(ThreadPool& pool, int numa_node, const std::string& what) {
   check();
   Buffer buffer(bytes_, numa_node, pool);
+  if (rounds()) log("{}: weights that are stored as F32 or F16 are rounded to BF16", what);
   Progress progress("loading " + what, "loaded " + what, bytes_);
   fill(buffer.bytes(), pool, [&](size_t bytes) { progress.add(bytes); });
   progress.finish();
@@ -214,12 +212,13 @@ void Packing::pack_bf16(const Job& job, int panel, std::byte* out) const {
   const int count = for_panel(job.rows, panel, [&](const RowRun& run, int64_t first, int64_t n, int before) {
     const StoredRows part = checkpoint_.rows(run.name, run.shape, first, n, scratch);
     // Whole and aligned panels are packed from where they are.
-    if (n == kPanel && reinterpret_cast<uintptr_t>(part.bytes.data()) % alignof(bf16) == 0) {
+    if (part.type == StoredType::bf16 && n == kPanel &&
+        reinterpret_cast<uintptr_t>(part.bytes.data()) % alignof(bf16) == 0) {
       rows = reinterpret_cast<const bf16*>(part.bytes.data());
       return;
     }
     gathered.resize(static_cast<size_t>(kPanel * width));
-    std::memcpy(&gathered[static_cast<size_t>(before * width)], part.bytes.data(), part.bytes.size());
+    to_bf16_rounded(part.type, part.bytes.data(), n * width, &gathered[static_cast<size_t>(before * width)]);
     rows = gathered.data();
   });
   Bf16Format::pack(count ? rows + job.first_column : nullptr, width, count, job.columns, out);
@@ -247,13 +246,13 @@ void Packing::pack_fp8(const Job& job, int panel, std::byte* out) const {
     for (int64_t r = 0; r < n; ++r)
       std::memcpy(&bytes[static_cast<size_t>((before + r) * job.columns)],
                   part.bytes.data() + r * width + job.first_column, static_cast<size_t>(job.columns));
-    const StoredRows blocks = checkpoint_.rows(run.name + "_scale_inv", block_shape(run.shape, quant_),
-                                               first / quant_.block_rows, 1, scale_scratch);
-    for (size_t g = 0; g < scales.size(); ++g)
-      scales[g] = read_scale(blocks,
-                             static_cast<size_t>(job.first_column + static_cast<int64_t>(g) * m.group_tiles * kTileK) /
-                                 quant_.block_columns,
-                             run.name + "_scale_inv");
+    const StoredRows blocks = checkpoint_.rows(run.name + "_scale_inv", scale_shape(run.shape, quant_),
+                                               scale_row(run.shape, quant_, first), 1, scale_scratch);
+    for (size_t g = 0; g < scales.size(); ++g) {
+      const int64_t column = job.first_column + static_cast<int64_t>(g) * m.group_tiles * kTileK;
+      const size_t block = static_cast<size_t>(column / quant_.block_columns);
+      to_floats(blocks.type, blocks.bytes.data() + block * bytes_of(blocks.type), 1, &scales[g]);
+    }
   });
   Fp8Format::pack(
       bytes.data(), job.columns, count, m, [&](int g) { return scales[static_cast<size_t>(g)]; }, out);
@@ -289,48 +288,6 @@ void Packing::pack_int4(const Job& job, int panel, std::byte* out) const {
     }
   });
   RawInt4Format::pack(words.data(), row_bytes, scales.data(), groups, count, m, out);
-}
-
-Format stored_format(Stored stored) {
-  switch (stored) {
-    case Stored::fp8_block: return Format::FP8;
-    case Stored::int4_group: return Format::RAWINT4;
-    case Stored::bf16: break;
-  }
-  return Format::BF16;
-}
-
-size_t stored_bytes(Format format, int64_t rows, int64_t columns) {
-  const int64_t elements = rows * columns;
-  switch (format) {
-    case Format::BF16: return static_cast<size_t>(2 * elements);
-    case Format::FP8: return static_cast<size_t>(elements + 4 * ceil_div(rows, 128) * ceil_div(columns, 128));
-    case Format::RAWINT4: return static_cast<size_t>(elements / 2 + 2 * rows * ceil_div(columns, kTileK));
-    default: fail(kExitModel, "{} is not a checkpoint's format", info(format).name);
-  }
-}
-
-std::vector<float> read_floats(const Checkpoint& checkpoint, const std::string& name, std::vector<int64_t> shape) {
-  std::vector<std::byte> scratch;
-  const StoredRows stored = checkpoint.all_rows(name, shape, scratch);
-  std::vector<float> out(stored.bytes.size() / bytes_of(stored.type));
-  for (size_t i = 0; i < out.size(); ++i) {
-    const std::byte* p = stored.bytes.data() + i * bytes_of(stored.type);
-    if (stored.type == StoredType::f32) {
-      std::memcpy(&out[i], p, sizeof(float));
-    } else if (stored.type == StoredType::bf16) {
-      bf16 h;
-      std::memcpy(&h, p, sizeof h);
-      out[i] = to_float(h);
-    } else if (stored.type == StoredType::f16) {
-      uint16_t h;
-      std::memcpy(&h, p, sizeof h);
-      out[i] = half_to_float(h);
-    } else {
-      fail(kExitModel, "{}: expected F32, BF16 or F16, found {}", name, name_of(stored.type));
-    }
-  }
-  return out;
 }
 
 }  // namespace kt

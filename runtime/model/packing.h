@@ -11,6 +11,7 @@
 #include "kernels/weight.h"
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/model/config.h"
+#include "runtime/model/stored_format.h"
 
 namespace kt {
 
@@ -24,9 +25,9 @@ struct RowRun {
 // Collects the matrices that a rank will hold, so that their size is known before memory is taken; then takes it and
 // fills it from the checkpoint with all threads.
 //
-// A tensor's name ends in ".weight" (or is that of a fused stack of experts). What is stored decides the format: BF16;
-// FP8 where "<name>_scale_inv" is there; INT4 where "<name>_packed" stands in its place. A generated checkpoint stores
-// nothing: there `quant` decides, for the linear layers that releases quantise.
+// A tensor's name ends in ".weight" (or is that of a fused stack of experts). What is stored decides the format: BF16,
+// to which F32 and F16 are rounded; FP8 where "<name>_scale_inv" is there; INT4 where "<name>_packed" stands in its
+// place. A generated checkpoint stores nothing: there `quant` decides, for the linear layers that releases quantise.
 class Packing {
  public:
   Packing(const Checkpoint& checkpoint, const QuantSpec& quant) : checkpoint_(checkpoint), quant_(quant) {}
@@ -41,9 +42,10 @@ class Packing {
   size_t stored() const { return stored_; }      // bytes in the checkpoint's files
   size_t elements() const { return elements_; }  // weights, without padding
 
-  // Checks every tensor (there, of that shape and type) before anything is allocated, then allocates on the NUMA node
-  // (-1: any) and packs, with a progress line now and then: "loading <what>: 12.0 of 88.2 GB, 2.15 GB/s, 35 s left".
-  // Throws Error(kExitModel). The targets must still be where they were.
+  // Every tensor is there, of that shape, and of a type that can be packed; else Error(kExitModel). Reads no weights.
+  void check() const;
+  // Checks, allocates on the NUMA node (-1: any) and packs, with a progress line now and then: "loading <what>: 12.0 of
+  // 88.2 GB, 2.15 GB/s, 35 s left". The targets must still be where they were.
   Buffer load(ThreadPool& pool, int numa_node, const std::string& what);
   // The same into bytes() bytes at `memory`, matrix after matrix in the order of add, and without lines.
   void load_into(std::byte* memory, ThreadPool& pool);
@@ -59,7 +61,8 @@ class Packing {
   };
   Format format_of(const std::string& name) const;
   PackedMatrix planned(const std::vector<RowRun>& rows, int64_t n, int64_t first_column, int columns, int slice) const;
-  void check() const;
+  bool rounds() const;  // some weights are stored as F32 or F16
+  void require_one_scale(const RowRun& run, bool closes_its_panel) const;
   void fill(std::byte* memory, ThreadPool& pool, const std::function<void(size_t)>& done);
   void pack(const Job& job, int first_panel, int panels, std::byte* buffer) const;
   void pack_bf16(const Job& job, int panel, std::byte* out) const;
@@ -71,14 +74,5 @@ class Packing {
   std::vector<Job> jobs_;
   size_t bytes_ = 0, stored_ = 0, elements_ = 0;
 };
-
-// The format in memory of what a checkpoint stores so.
-Format stored_format(Stored stored);
-
-// Bytes of a (rows, columns) matrix in a checkpoint's files, with its scales: float32 ones for FP8 blocks of 128 x 128.
-size_t stored_bytes(Format format, int64_t rows, int64_t columns);
-
-// A small tensor as float32. Accepts F32, BF16 and F16.
-std::vector<float> read_floats(const Checkpoint& checkpoint, const std::string& name, std::vector<int64_t> shape);
 
 }  // namespace kt

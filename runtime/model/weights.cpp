@@ -4,6 +4,9 @@
 #include <cmath>
 
 #include "runtime/base/error.h"
+#include "runtime/base/log.h"
+#include "runtime/model/expert_tensors.h"
+#include "runtime/model/floats.h"
 
 namespace kt {
 namespace {
@@ -122,7 +125,9 @@ struct LayerLoader {
   }
 };
 
-std::string layer_prefix(const Arch& arch, size_t layer) { return fmt::format("{}layers.{}.", arch.prefix, layer); }
+std::string layer_prefix(const Checkpoint& checkpoint, const Arch& arch, size_t layer) {
+  return fmt::format("{}layers.{}.", tensor_prefix(checkpoint, arch), layer);
+}
 
 // Everything but the packed matrices' data: what they will be is in `packing`.
 void plan_trunk(TrunkWeights& t, Packing& packing, const Checkpoint& checkpoint, const Arch& arch,
@@ -130,7 +135,7 @@ void plan_trunk(TrunkWeights& t, Packing& packing, const Checkpoint& checkpoint,
   t.layers.resize(config.layers.size());
   for (size_t i = 0; i < t.layers.size(); ++i) {
     LayerWeights& w = t.layers[i];
-    const LayerLoader l{checkpoint, arch, config, share, packing, layer_prefix(arch, i)};
+    const LayerLoader l{checkpoint, arch, config, share, packing, layer_prefix(checkpoint, arch, i)};
     w.mixer_norm = l.norm(l.name("input_layernorm.weight"), config.hidden);
     w.ffn_norm = l.norm(l.name("post_attention_layernorm.weight"), config.hidden);
     switch (config.layers[i].mixer) {
@@ -150,7 +155,7 @@ void plan_trunk(TrunkWeights& t, Packing& packing, const Checkpoint& checkpoint,
     if (config.moe.shared_inter > 0)
       l.ffn(w.shared, fmt::format("mlp.{}.", arch.shared_expert), config.moe.shared_inter, share.shared);
   }
-  const std::string prefix(arch.prefix);
+  const std::string prefix(tensor_prefix(checkpoint, arch));
   const LayerLoader top{checkpoint, arch, config, share, packing, prefix};
   t.final_norm = top.norm(prefix + "norm.weight", config.hidden);
   t.embedding = prefix + "embed_tokens.weight";
@@ -161,7 +166,7 @@ void plan_trunk(TrunkWeights& t, Packing& packing, const Checkpoint& checkpoint,
                 share.vocab.size()}},
               0, config.hidden);
   std::vector<std::byte> scratch;
-  checkpoint.rows(t.embedding, Shape{config.vocab, config.hidden}, 0, 0, scratch);
+  require_floats(checkpoint.rows(t.embedding, Shape{config.vocab, config.hidden}, 0, 0, scratch).type, t.embedding);
 }
 
 size_t mla_layers(const ModelConfig& config) {
@@ -176,6 +181,7 @@ TrunkSize trunk_size(const Checkpoint& checkpoint, const Arch& arch, const Model
   TrunkWeights t;
   Packing packing(checkpoint, config.quant);
   plan_trunk(t, packing, checkpoint, arch, config, share);
+  packing.check();
   const MlaSpec& m = config.mla;
   const int64_t up = static_cast<int64_t>(share.heads.size()) * (m.nope_dim + m.value_dim);
   const size_t layers = mla_layers(config);
@@ -193,11 +199,13 @@ TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const Mo
   TrunkWeights t;
   Packing packing(checkpoint, config.quant);
   plan_trunk(t, packing, checkpoint, arch, config, share);
+  if (const StoredTensor* e = checkpoint.find(t.embedding); e && e->type != StoredType::bf16)
+    log("{}: stored as {}, its rows are rounded to BF16", t.embedding, name_of(e->type));
   t.storage = packing.load(pool, numa_node, "trunk");
   std::vector<AbsorbedLayer> absorbed;
   for (size_t i = 0; i < t.layers.size(); ++i)
     if (config.layers[i].mixer == Mixer::mla)
-      absorbed.push_back({&t.layers[i].mla, layer_prefix(arch, i) + "self_attn."});
+      absorbed.push_back({&t.layers[i].mla, layer_prefix(checkpoint, arch, i) + "self_attn."});
   t.absorbed = load_absorbed(absorbed, checkpoint, config, share, pool, numa_node);
   return t;
 }

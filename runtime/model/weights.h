@@ -46,8 +46,8 @@ struct TrunkWeights {
 };
 
 // A trunk rank's part: bytes in memory, packed; bytes in the checkpoint's files, those of the embedding and of tensors
-// that all ranks share included; weights that a token is multiplied with. Asks the checkpoint for formats and norms,
-// but takes no memory.
+// that all ranks share included; weights that a token is multiplied with. Checks every tensor's shape and type, so that
+// a wrong one is refused before any rank loads, but takes no memory. Throws Error(kExitModel) naming the tensor.
 struct TrunkSize {
   size_t resident = 0, stored = 0, elements = 0;
 };
