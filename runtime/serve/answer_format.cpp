@@ -4,15 +4,13 @@
 
 #include <algorithm>
 
-#include "runtime/serve/answer_schema.h"
 #include "runtime/serve/errors.h"
 #include "runtime/text/reasoning_parser.h"
 
 namespace kt {
 namespace {
 
-// Between two marks of JSON: room for indented text, and an end to models that write nothing else.
-constexpr int kMaxWhiteSpace = 20;
+constexpr int kMaxIndentation = 20;  // spaces and tabs on a new line between two marks of JSON
 
 int depth_of(const Json& value) {
   int depth = 0;
@@ -43,10 +41,26 @@ Json to_object(const Json& value, const std::string& path) {
   return parsed;
 }
 
-Json regex_format(const Json& value, const std::string& path) {
+// To the grammar compiler a dot is any character, to everybody else one that does not end a line.
+std::string with_common_dots(std::string_view expression) {
+  std::string out;
+  bool in_class = false;
+  for (size_t i = 0; i < expression.size(); ++i) {
+    const char c = expression[i];
+    if (c == '\\' && i + 1 < expression.size()) {
+      out += expression.substr(i++, 2);
+      continue;
+    }
+    in_class = c == '[' || (in_class && c != ']');
+    out += c == '.' && !in_class ? std::string_view("[^\\n\\r\\u2028\\u2029]") : expression.substr(i, 1);
+  }
+  return out;
+}
+
+std::string checked_regex(const Json& value, const std::string& path) {
   const std::string& pattern = to_string(value, path);
   check_expression(pattern, path);
-  return {{"type", "regex"}, {"pattern", pattern}};
+  return with_common_dots(pattern);
 }
 
 Json ebnf_format(const Json& value, const std::string& path) {
@@ -54,6 +68,10 @@ Json ebnf_format(const Json& value, const std::string& path) {
   check_size(value, path);
   check_repeats(grammar, path);
   return {{"type", "grammar"}, {"grammar", grammar}};
+}
+
+void refuse_member(const std::string& path, std::string_view what) {
+  throw BadRequest(path, fmt::format("{}: only {} beside a schema", path, what), "unsupported");
 }
 
 // A client's format, with the checks that its parts have elsewhere.
@@ -68,16 +86,25 @@ Json checked_format(const Json& given, const std::string& path) {
   std::string type;
   fields.read("type", type);
   Json format = Json::object();
+  if (type == "qwen_xml_parameter") refuse_member(fields.path("type"), "\"json_schema\" can be held");
+  if (type == "json_schema") {
+    std::string style = "json";
+    bool any_order = false;
+    fields.read("style", style);
+    fields.read("any_order", any_order);
+    if (style != "json") refuse_member(fields.path("style"), "\"json\" can be held");
+    if (any_order) refuse_member(fields.path("any_order"), "false can be held");
+    if (const Json* excludes = fields.find("excludes"); excludes && !excludes->empty())
+      refuse_member(fields.path("excludes"), "an empty list can be held");
+    const Json* schema = fields.find("json_schema");
+    if (!schema) throw BadRequest(fields.path("json_schema"), fields.path("json_schema") + ": is required");
+    return json_format(checked_schema(*schema, fields.path("json_schema")));
+  }
   for (const auto& [name, value] : given.items()) {
     const std::string at = fields.path(name);
-    if (type == "json_schema" && name == "json_schema") {
-      format[name] = checked_schema(value, at);
-    } else {
-      if (type == "regex" && name == "pattern") check_expression(to_string(value, at), at);
-      if (type == "grammar" && name == "grammar") check_repeats(to_string(value, at), at);
-      if (type == "repeat" && (name == "min" || name == "max")) to_integer(value, at, -1, kMaxRepeatedParts);
-      format[name] = checked_format(value, at);
-    }
+    if (type == "grammar" && name == "grammar") check_repeats(to_string(value, at), at);
+    if (type == "repeat" && (name == "min" || name == "max")) to_integer(value, at, -1, kMaxRepeatedParts);
+    format[name] = type == "regex" && name == "pattern" ? Json(checked_regex(value, at)) : checked_format(value, at);
   }
   return format;
 }
@@ -109,8 +136,10 @@ std::optional<Json> read_response_format(const Json& value) {
   std::string type;
   if (!fields.read("type", type)) throw BadRequest("response_format.type", "response_format.type: is required");
   if (type == "text") return std::nullopt;
-  if (type == "json_object")
-    return schema_format({{"type", "object"}, {"additionalProperties", true}}, "response_format");
+  if (type == "json_object") {
+    const Json* schema = fields.find("schema");
+    return schema_format(schema ? *schema : Json::object(), "response_format.schema", {.an_object = true});
+  }
   if (type == "structural_tag") return tag_format(value, "response_format");
   if (type != "json_schema")
     throw BadRequest(
@@ -125,10 +154,12 @@ std::optional<Json> read_response_format(const Json& value) {
 
 }  // namespace
 
-Json schema_format(const Json& schema, const std::string& path) {
-  return {{"type", "json_schema"},
-          {"json_schema", checked_schema(to_object(schema, path), path)},
-          {"max_whitespace_cnt", kMaxWhiteSpace}};
+Json read_schema(const Json& schema, const std::string& path, SchemaUse use) {
+  return checked_schema(to_object(schema, path), path, use);
+}
+
+Json json_format(Json schema) {
+  return {{"type", "json_schema"}, {"json_schema", std::move(schema)}, {"max_whitespace_cnt", kMaxIndentation}};
 }
 
 std::optional<AnswerFormat> read_answer_format(const Fields& fields) {
@@ -145,7 +176,9 @@ std::optional<AnswerFormat> read_answer_format(const Fields& fields) {
   using Read = std::optional<Json>;
   take("response_format", [](const Json& v, const std::string&) { return read_response_format(v); });
   take("json_schema", [](const Json& v, const std::string& path) -> Read { return schema_format(v, path); });
-  take("regex", [](const Json& v, const std::string& path) -> Read { return regex_format(v, path); });
+  take("regex", [](const Json& v, const std::string& path) -> Read {
+    return {{{"type", "regex"}, {"pattern", checked_regex(v, path)}}};
+  });
   take("ebnf", [](const Json& v, const std::string& path) -> Read { return ebnf_format(v, path); });
   take("structural_tag", [](const Json& v, const std::string& path) -> Read { return tag_format(v, path); });
   return found;

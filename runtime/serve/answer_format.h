@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 
+#include "runtime/serve/answer_schema.h"
 #include "runtime/serve/fields.h"
 #include "runtime/serve/json.h"
 
@@ -22,8 +23,15 @@ struct AnswerFormat {
 // them. Nothing when any text will do. Throws BadRequest, also for what is too large or would be left out.
 std::optional<AnswerFormat> read_answer_format(const Fields& fields);
 
-// JSON of a schema, given as an object or its text. Throws BadRequest for one that no grammar can hold.
-Json schema_format(const Json& schema, const std::string& path);
+// A client's schema, given as an object or its text, as checked_schema() has it. Throws BadRequest, also for its size.
+Json read_schema(const Json& schema, const std::string& path, SchemaUse use = {});
+
+// JSON of a schema that was read.
+Json json_format(Json schema);
+
+inline Json schema_format(const Json& schema, const std::string& path, SchemaUse use = {}) {
+  return json_format(read_schema(schema, path, use));
+}
 
 // `format` behind reasoning that the prompt has opened; excludes: texts that the reasoning must not have.
 Json behind_reasoning(Json format, Json excludes);

@@ -17,10 +17,14 @@ void check_repeats(std::string_view expression, const std::string& path);
 inline constexpr size_t kMaxExpressionBytes = 1024;
 void check_expression(std::string_view expression, const std::string& path);
 
-// A client's JSON schema as the grammar compiler is to have it. Throws BadRequest for keywords that it would ignore
-// and patterns that are too large.
-// The compiler lets objects have the members that the schema names and arrays the items that it describes, as OpenAI's
-// strict mode; where a schema says nothing at all about them, anything is meant.
-Json checked_schema(const Json& schema, const std::string& path);
+// What a client's JSON schema admits, as a schema that the grammar compiler holds whole (schema_writer.h). Throws
+// BadRequest for one that is wrong, admits nothing, or that it cannot hold.
+// Objects have the members that the schema names and arrays the items that it describes, as in OpenAI's strict mode;
+// where a schema says nothing at all about them, anything is meant.
+struct SchemaUse {
+  bool an_object = false;     // only the objects among its values
+  bool bare_strings = false;  // see schema_writer.h
+};
+Json checked_schema(const Json& schema, const std::string& path, SchemaUse use = {});
 
 }  // namespace kt

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "runtime/serve/answer_format.h"
+#include "runtime/serve/errors.h"
+#include "runtime/serve/tagged_arguments.h"
 
 namespace kt {
 namespace {
@@ -30,29 +32,40 @@ Json list_of(Json tags, std::string_view separator, bool one) {
 }
 
 // The parameters of tool `i`: an object, also where the client says nothing about them.
-Json parameters_format(const Json& tool, size_t i) {
+Json parameters(const Json& tool, size_t i, SchemaUse use = {}) {
   const Json& function = tool["function"];
   const auto given = function.find("parameters");
   const bool none = given == function.end() || given->is_null() || given->empty();
-  Json parameters = none ? Json{{"type", "object"}, {"properties", Json::object()}} : *given;
-  if (!parameters.contains("type")) parameters["type"] = "object";
-  return schema_format(parameters, fmt::format("tools[{}].function.parameters", i));
+  use.an_object = true;
+  return read_schema(none ? Json{{"properties", Json::object()}} : *given,
+                     fmt::format("tools[{}].function.parameters", i), use);
 }
 
-Json call_tag(const CallForm& form, const Json& tool, size_t i) {
+// Nobody asked for the parameters of a tool that is not strict to be held: what cannot be must not stop the call.
+Json forced_parameters(const Json& tool, size_t i) {
+  if (is_strict(tool)) return parameters(tool, i);
+  try {
+    return parameters(tool, i);
+  } catch (const BadRequest&) {
+    return {{"type", "object"}, {"additionalProperties", true}};
+  }
+}
+
+Json call_tag(const CallForm& form, const Json& tools, size_t i) {
+  const Json& tool = tools[i];
   const std::string begin = fmt::format("{}{}{}", form.before_name, name_of(tool), form.after_name);
   if (!is_strict(tool)) return tag(begin, {{"type", "any_text"}}, form.call_end);
   Json content = Json::array();
   if (form.numbered) content.push_back({{"type", "regex"}, {"pattern", "[0-9]{1,4}"}});
   if (!form.before_arguments.empty()) content.push_back(fixed(form.before_arguments));
-  content.push_back(parameters_format(tool, i));
-  content.back()["style"] = form.style;
+  content.push_back(form.tags ? tagged_arguments(*form.tags, tools, i, parameters(tool, i, {.bare_strings = true}))
+                              : json_format(parameters(tool, i)));
   return tag(begin, sequence(std::move(content)), fmt::format("{}{}", form.after_arguments, form.call_end));
 }
 
 Json call_tags(const CallForm& form, const Json& tools) {
   Json tags = Json::array();
-  for (size_t i = 0; i < tools.size(); ++i) tags.push_back(call_tag(form, tools[i], i));
+  for (size_t i = 0; i < tools.size(); ++i) tags.push_back(call_tag(form, tools, i));
   return tags;
 }
 
@@ -64,7 +77,7 @@ Json calls_array(const Json& tools, const std::string& name, bool one_call) {
   for (size_t i = 0; i < tools.size(); ++i) {
     if (!name.empty() && name_of(tools[i]) != name) continue;
     calls.push_back(tag(fmt::format("{{\"name\": {}, \"parameters\": ", dump(Json(name_of(tools[i])))),
-                        parameters_format(tools[i], i), "}"));
+                        json_format(forced_parameters(tools[i], i)), "}"));
   }
   return sequence(Json::array({fixed("["), list_of(std::move(calls), ", ", one_call), fixed("]")}));
 }

@@ -8,7 +8,7 @@
 namespace kt {
 
 // Formats (runtime/text/grammar.h) of tool calls. tools: OpenAI's list, checked by check_tools. Throw BadRequest for
-// parameters that no grammar can hold. one_call: at most one.
+// parameters of strict tools that no grammar can hold; those of others become any object. one_call: at most one.
 
 // A JSON array of {"name", "parameters"}, one element for each call: what the json_array tool parser reads.
 // `name`: the only function that may be called, "": any.

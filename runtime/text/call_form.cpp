@@ -16,13 +16,24 @@ constexpr CallForm hermes(std::string_view name) {
           .between = "\n"};
 }
 
+constexpr ParameterTags kQwenTags = {.before_name = "<parameter=",
+                                     .before_text = ">\n",
+                                     .before_json = ">\n",
+                                     .after_value = "\n",
+                                     .close = "</parameter>\n"};
+constexpr ParameterTags kDeepSeekTags = {.before_name = "<｜DSML｜parameter name=\"",
+                                         .before_text = "\" string=\"true\">",
+                                         .before_json = "\" string=\"false\">",
+                                         .after_value = "",
+                                         .close = "</｜DSML｜parameter>\n"};
+
 constexpr CallForm kForms[] = {
     {.format = "qwen3_coder",
      .opener = "<tool_call>",
      .without_opener = "<function=",
      .before_name = "<tool_call>\n<function=",
      .after_name = ">\n",
-     .style = "qwen_xml",
+     .tags = &kQwenTags,
      .after_arguments = "</function>\n",
      .call_end = "</tool_call>",
      .between = "\n"},
@@ -43,7 +54,7 @@ constexpr CallForm kForms[] = {
      .section_end = "\n</｜DSML｜function_calls>",
      .before_name = "<｜DSML｜invoke name=\"",
      .after_name = "\">\n",
-     .style = "deepseek_xml",
+     .tags = &kDeepSeekTags,
      .call_end = "</｜DSML｜invoke>",
      .between = "\n"},
     {.format = "deepseekv31",

@@ -8,6 +8,13 @@
 
 namespace kt {
 
+// How a model writes arguments that are no JSON: for each
+//   before_name NAME (before_text TEXT | before_json JSON) after_value close
+// Where both begin alike, the parameter's types tell which it is.
+struct ParameterTags {
+  std::string_view before_name, before_text, before_json, after_value, close;
+};
+
 // How a model writes calls, as text that a grammar can hold it to: the spelling of its chat template, which its parser
 // (tool_*.cpp) reads.
 //   section_begin CALL between CALL ... section_end
@@ -21,7 +28,7 @@ struct CallForm {
   std::string_view before_name, after_name;
   bool numbered = false;  // digits follow
   std::string_view before_arguments;
-  std::string_view style = "json";  // of the arguments, in xgrammar's words
+  const ParameterTags* tags = nullptr;  // of the arguments; none: they are JSON
   std::string_view after_arguments, call_end;
   std::string_view between;
 };

@@ -1,5 +1,6 @@
 #include "runtime/text/tool_schema.h"
 
+#include <charconv>
 #include <string>
 #include <utility>
 
@@ -26,18 +27,6 @@ JsonTypes named_type(const Json& name) {
   for (const auto& [known, type] : kNames)
     if (name == known) return type;
   return kAnyType;
-}
-
-JsonTypes type_of_value(const Json& value) {
-  switch (value.type()) {
-    case Json::value_t::null: return kNullType;
-    case Json::value_t::boolean: return kBooleanType;
-    case Json::value_t::number_float: return kNumberType;
-    case Json::value_t::object: return kObjectType;
-    case Json::value_t::array: return kArrayType;
-    case Json::value_t::string: return kStringType;
-    default: return kIntegerType;  // all lengths: parse_exact holds the long ones as binary
-  }
 }
 
 JsonTypes intersection(JsonTypes a, JsonTypes b) {
@@ -103,10 +92,12 @@ class SchemaReader {
   const Json* referred(const Json& schema) const {
     const Json* ref = member(schema, "$ref");
     if (!ref || !ref->is_string()) return nullptr;
-    const std::string& pointer = ref->get_ref<const std::string&>();
-    if (!pointer.starts_with('#')) return nullptr;
+    const std::string& uri = ref->get_ref<const std::string&>();
+    if (!uri.starts_with('#')) return nullptr;
+    const std::optional<std::string> pointer = percent_decoded(std::string_view(uri).substr(1));
+    if (!pointer) return nullptr;
     try {
-      const Json::json_pointer place(pointer.substr(1));
+      const Json::json_pointer place(*pointer);
       return root_.contains(place) ? &root_.at(place) : nullptr;
     } catch (const Json::exception&) {
       return nullptr;  // not a JSON pointer
@@ -118,6 +109,33 @@ class SchemaReader {
 };
 
 }  // namespace
+
+JsonType type_of_value(const Json& value) {
+  switch (value.type()) {
+    case Json::value_t::null: return kNullType;
+    case Json::value_t::boolean: return kBooleanType;
+    case Json::value_t::number_float: return kNumberType;
+    case Json::value_t::object: return kObjectType;
+    case Json::value_t::array: return kArrayType;
+    case Json::value_t::string: return kStringType;
+    default: return kIntegerType;  // all lengths: parse_exact holds the long ones as binary
+  }
+}
+
+std::optional<std::string> percent_decoded(std::string_view fragment) {
+  std::string out;
+  for (size_t i = 0; i < fragment.size(); ++i) {
+    unsigned byte = static_cast<unsigned char>(fragment[i]);
+    if (fragment[i] == '%') {
+      const std::string_view digits = fragment.substr(i + 1, 2);
+      const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), byte, 16);
+      if (error != std::errc() || end != digits.data() + 2) return std::nullopt;
+      i += 2;
+    }
+    out += static_cast<char>(byte);
+  }
+  return out;
+}
 
 ToolSchemas::ToolSchemas(const Json& tools) {
   if (!tools.is_array()) return;

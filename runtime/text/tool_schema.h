@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace kt {
@@ -19,6 +20,11 @@ enum JsonType : uint8_t {
   kAnyType = 127,
 };
 using JsonTypes = uint8_t;
+
+JsonType type_of_value(const nlohmann::ordered_json& value);
+
+// The fragment of a reference as a JSON pointer: "%3C" decoded. Nothing where a % is not followed by two digits.
+std::optional<std::string> percent_decoded(std::string_view fragment);
 
 // What the tools of a request say about the parameters of their functions. A client's schemas may be anything; what is
 // not understood says nothing about types.

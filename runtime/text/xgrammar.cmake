@@ -8,7 +8,7 @@ endif()
 
 file(GLOB sources ${xgrammar_home}/cpp/*.cc ${xgrammar_home}/cpp/support/*.cc ${xgrammar_home}/cpp/converter_ext/*.cc)
 
-# Three corrections to xgrammar 0.2.8.
+# Corrections to xgrammar 0.2.8.
 function(mend file what from to)
   set(mended ${PROJECT_BINARY_DIR}/xgrammar/${file})
   if(mended IN_LIST sources)
@@ -31,11 +31,78 @@ set(any_but_ends "{{'\"', '\"'}, {'\\\\', '\\\\'}, {'\\r', '\\r'}, {'\\n', '\\n'
 mend(json_schema_converter.cc "the characters of bounded strings" "AddCharacterClass(${any_but_ends}"
   "AddCharacterClass({{0, 0x1f}, {'\"', '\"'}, {'\\\\', '\\\\'}}, true);")
 
-# Qwen's values stand on lines of their own: other white space around them belongs to a string.
-set(value "      elements.push_back(RuleRef(value_rule_id));\n")
-set(space "      elements.push_back(WhitespaceExpression());\n")
-set(line "      elements.push_back(json_format_ == JSONFormat::kQwenXML ? ByteString(\"\\n\") : WhitespaceExpression());\n")
-mend(json_schema_converter.cc "the ends of Qwen's values" "${space}${value}${space}" "${line}${value}${line}")
+# White space between two marks of JSON: none, one space, or a new line and its indentation. With more, models that write
+# nothing else never come to an end.
+mend(json_schema_converter.cc "bounded white space" [[
+  return Repeat(
+      "whitespace",
+      builder_.AddCharacterClass(elements),
+      0,
+      static_cast<int32_t>(*max_whitespace_cnt_)
+  );]] [[
+  if (!whitespace_expr_id_.has_value()) {
+    int32_t indentation = Repeat(
+        "indentation",
+        builder_.AddCharacterClass({{' ', ' '}, {'\t', '\t'}}),
+        0,
+        static_cast<int32_t>(*max_whitespace_cnt_)
+    );
+    whitespace_expr_id_ = RuleRef(builder_.AddRuleWithHint(
+        "whitespace", Choice({Empty(), ByteString(" "), Sequence({ByteString("\n"), indentation})})
+    ));
+  }
+  return *whitespace_expr_id_;]])
+
+# Characters are those that UTF-8 has: no surrogates, no overlong forms, nothing beyond U+10FFFF. Nor are surrogates
+# escaped without their other half.
+mend(fsm_builder.cc "the ranges of characters" [[
+  // Ensure max and min are valid unicode value.]] [[
+  static constexpr uint32_t kCharacters[][2] = {
+      {0, 0x7F}, {0xC280, 0xDFBF}, {0xE0A080, 0xED9FBF}, {0xEE8080, 0xEFBFBF}, {0xF0908080, 0xF48FBFBF}
+  };
+  for (const auto& range : kCharacters) {
+    uint32_t low = std::max(min, range[0]), high = std::min(max, range[1]);
+    if (low <= high) AddSameLengthCharacterRange(fsm, from, to, low, high);
+  }
+  return;
+  // Ensure max and min are valid unicode value.]])
+mend(json_schema_converter.cc "the escapes of strings" [[
+  int32_t unicode_escape = Sequence(
+      {ByteString("u"),
+       hexadecimal_character,
+       hexadecimal_character,
+       hexadecimal_character,
+       hexadecimal_character}
+  );]] [[
+  int32_t hex = hexadecimal_character;
+  int32_t d = builder_.AddCharacterClass({{'D', 'D'}, {'d', 'd'}});
+  int32_t not_d = builder_.AddCharacterClass({{'A', 'C'}, {'E', 'F'}, {'a', 'c'}, {'e', 'f'}, {'0', '9'}});
+  int32_t below = builder_.AddCharacterClass({{'0', '7'}});
+  int32_t high = builder_.AddCharacterClass({{'8', '9'}, {'A', 'B'}, {'a', 'b'}});
+  int32_t low = builder_.AddCharacterClass({{'C', 'F'}, {'c', 'f'}});
+  int32_t unicode_escape = Choice(
+      {Sequence({ByteString("u"), not_d, hex, hex, hex}),
+       Sequence({ByteString("u"), d, below, hex, hex}),
+       Sequence({ByteString("u"), d, high, hex, hex, ByteString("\\u"), d, low, hex, hex})}
+  );]])
+
+# Numbers that a double can hold.
+mend(json_schema_converter.cc "the exponents of numbers" [[
+            Choice({Empty(), builder_.AddCharacterClass({{'+', '+'}, {'-', '-'}})}),
+            one_or_more_digits}]] [[
+            Choice({Empty(), builder_.AddCharacterClass({{'+', '+'}, {'-', '-'}})}),
+            Repeat(rule_name + "_exponent", builder_.AddCharacterClass({{'0', '9'}}), 1, 2)}]])
+
+# Patterns come as expressions of what stands between the quotes (runtime/serve/schema_writer.h), escapes included.
+mend(json_schema_converter.cc "the patterns of strings"
+  "RegexExpression(*spec.pattern, /*json_string=*/true)" "RegexExpression(*spec.pattern, /*json_string=*/false)")
+
+# Schemas are told apart by all that they say: members may have the names of annotations, or quotes in their names.
+mend(json_schema_converter.cc "the annotations in keys of schemas"
+  "if (kSkippedKeys.count(kv.first) == 0) {" "if (true) {")
+mend(json_schema_converter.cc "the names in keys of schemas"
+  [[result += "\"" + key + "\":" + ComputeCacheKey(value);]]
+  [[result += picojson::value(key).serialize() + ":" + ComputeCacheKey(value);]])
 
 # Compiling can be stopped: StopPoint() of grammar.cpp throws.
 set(task "auto add_adaptive_token_mask = [&](const ParserState& state, bool is_root_rule) {\n")

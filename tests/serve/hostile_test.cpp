@@ -19,6 +19,14 @@ std::string chat_body(const std::string& member) {
   return R"({"messages": [{"role": "user", "content": "hi"}])" + (member.empty() ? "" : ", " + member) + "}";
 }
 
+// Schemas each of which leads to the next one twice.
+std::string fan_out(int count) {
+  std::string out;
+  for (int i = 0; i < count; ++i)
+    out += fmt::format(R"("a{0}": {{"allOf": [{{"$ref": "#/$defs/a{1}"}}, {{"$ref": "#/$defs/a{1}"}}]}}, )", i, i + 1);
+  return out;
+}
+
 std::string repeat(const std::string& text, int count) {
   std::string all;
   for (int i = 0; i < count; ++i) all += text;
@@ -162,7 +170,29 @@ TEST(Hostile, ChatNumbersOutOfRangeAreRefusedByName) {
       {R"("json_schema": {"not": {"type": "string"}})", "json_schema"},
       {R"("json_schema": {"properties": {"a": {"anyOf": [{"if": {}}]}}})", "json_schema.properties.a.anyOf[0]"},
       {R"("json_schema": {"type": "array", "uniqueItems": true})", "json_schema"},
-      {R"("json_schema": {"anyOf": [{}], "properties": {}})", "json_schema"},
+      {R"("json_schema": {"anyOf": [{"contains": {}}], "properties": {}})", "json_schema.anyOf[0]"},
+      {R"("json_schema": {"$ref": "#"})", "json_schema"},
+      {R"("json_schema": {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}})",
+       "json_schema.$defs.a"},
+      {R"("json_schema": {"$ref": "#/$defs/%zz", "$defs": {}})", "json_schema.$ref"},
+      {R"("json_schema": {"$ref": "https://example.org/schema"})", "json_schema"},
+      {R"("json_schema": {"anyOf": [)" + repeat(R"({"minLength": 1}, )", 40) + R"({"enum": ["a", "b"]}], "allOf": [
+            {"anyOf": [)" +
+           repeat(R"({"maxLength": 9}, )", 40) + R"({"minimum": 1}]}]})",
+       "json_schema"},
+      {R"("json_schema": {"$ref": "#/$defs/a0", "$defs": {)" + fan_out(30) + R"("a30": {}}})", "json_schema.$defs.a29"},
+      {R"("json_schema": {"type": "string", "const": 1})", "json_schema"},
+      {R"("json_schema": {"type": "integer", "minimum": "1"})", "json_schema.minimum"},
+      {R"("json_schema": {"required": "a"})", "json_schema.required"},
+      {R"("json_schema": {"type": ["string", "strnig"]})", "json_schema.type"},
+      {R"x("json_schema": {"pattern": "(?=a)"})x", "json_schema"},
+      {R"("json_schema": {"pattern": ")" + repeat("(", 300) + R"("})", "json_schema"},
+      {R"("json_schema": {"format": "idn-email"})", "json_schema"},
+      {R"("structural_tag": {"format": {"type": "json_schema", "json_schema": {}, "style": "qwen_xml"}})",
+       "structural_tag.format.style"},
+      {R"("structural_tag": {"format": {"type": "json_schema", "json_schema": {}, "any_order": true}})",
+       "structural_tag.format.any_order"},
+      {R"("response_format": {"type": "json_object", "schema": {"type": "array"}})", "response_format.schema"},
       {R"("guided_json": {})", "guided_json"},
       {R"("tool_choice": "required")", "tool_choice"},
       {R"("tool_choice": "always")", "tool_choice"},

@@ -72,6 +72,21 @@ TEST(Structured, TakesAnyObjectForJsonObject) {
   EXPECT_FALSE(admits(job, R"({"a": })"));
 }
 
+TEST(Structured, HoldsTheSchemaOfAJsonObject) {
+  const Job job = chat(R"(, "response_format": {"type": "json_object", "schema": {"properties": {"team":
+      {"type": "integer", "minimum": 0, "maximum": 9}}, "required": ["team"]}})");
+  EXPECT_TRUE(admits(job, R"({"team": 5})"));
+  for (const char* text : {"{}", R"({"team": 10})", R"({"a": 1})", "5"}) EXPECT_FALSE(admits(job, text)) << text;
+}
+
+TEST(Structured, BoundsWhiteSpaceInPartsOfAStructuralTag) {
+  const std::string schema = R"({"type": "json_schema", "json_schema": {"type": "array"}, "max_whitespace_cnt": 500})";
+  const Job job = chat(R"(, "structural_tag": {"format": {"type": "tag", "begin": "<a>", "content": )" + schema +
+                       R"(, "end": "</a>"}})");
+  EXPECT_TRUE(admits(job, "<a>[\n  1]</a>"));
+  EXPECT_FALSE(admits(job, "<a>[\t\t1]</a>"));
+}
+
 TEST(Structured, BoundsStringsAndKeepsThemJson) {
   const Job job = chat(R"(, "json_schema": {"type": ["string", "null"], "minLength": 2, "maxLength": 4})");
   for (const char* text : {"\"ab\"", "\"日本日本\"", "null"}) EXPECT_TRUE(admits(job, text)) << text;
@@ -146,6 +161,14 @@ TEST(Structured, TakesExpressionsOfAReasonableSize) {
   chat(R"(, "ebnf": "root ::= item{1,200}\nitem ::= \"x\"")");
 }
 
+TEST(Structured, LetsNoDotOfAnExpressionEndALine) {
+  const Job job = chat(R"(, "regex": "a.[.]\\..*")");
+  EXPECT_TRUE(admits(job, "ab..cd"));
+  EXPECT_TRUE(admits(job, "aé.."));
+  EXPECT_FALSE(admits(job, "a\n..x"));
+  EXPECT_FALSE(admits(job, "ab..c\nd"));
+}
+
 TEST(Structured, IsRefusedWhereNoTokenEndsAnAnswer) {
   ServedModel model = fake_model();
   model.compile_grammar = nullptr;
@@ -203,6 +226,29 @@ TEST(ForcedCalls, ToolsNeedNoType) {
   const Job job = chat(R"(, "tools": [{"function": {"name": "f"}}], "tool_choice": "required")");
   EXPECT_TRUE(admits(job, R"([{"name": "f", "parameters": {}}])"));
   EXPECT_NE(prompt_of(job).find(R"({"type":"function","function":{"name":"f"}})"), std::string::npos) << prompt_of(job);
+}
+
+// Nobody demanded that they be held.
+TEST(ForcedCalls, OfToolsThatAreNotStrictTakeAnyObjectWhereTheirParametersCannotBeHeld) {
+  for (const char* parameters : {R"({"type": "object", "properties": {"ids": {"type": "array", "uniqueItems": true}}})",
+                                 R"({"not": {}})", R"({"type": "string"})", R"({"anyOf": []})",
+                                 R"({"$ref": "#/nowhere"})", R"({"properties": {"a": {"pattern": "(?<!x)y"}}})"}) {
+    const std::string tools = fmt::format(R"(, "tool_choice": "required", "tools": [
+        {{"type": "function", "function": {{"name": "free", "parameters": {}}}}},
+        {{"type": "function", "function": {{"name": "held", "parameters": {{"properties": {{"n": {{"type": "integer"}}}},
+          "required": ["n"]}}}}}}])",
+                                          parameters);
+    const Job job = chat(tools);
+    EXPECT_TRUE(admits(job, R"([{"name": "free", "parameters": {"ids": [1, 1]}}])")) << parameters;
+    EXPECT_FALSE(admits(job, R"([{"name": "free", "parameters": 5}])")) << parameters;
+    EXPECT_FALSE(admits(job, R"([{"name": "held", "parameters": {"n": "x"}}])")) << parameters;
+
+    std::string strict = tools;
+    strict.insert(strict.find("\"name\": \"free\""), "\"strict\": true, ");
+    const auto parsed = parse_chat(R"({"messages": [{"role": "user", "content": "hi"}])" + strict + "}", fake_model());
+    ASSERT_TRUE(std::holds_alternative<ApiError>(parsed)) << parameters;
+    EXPECT_EQ(std::get<ApiError>(parsed).status, 400);
+  }
 }
 
 TEST(ForcedCalls, ComeAsToolCallsInTheFormOfTheModelsIds) {
@@ -362,6 +408,59 @@ TEST(StrictCalls, HoldEveryKindOfValue) {
   EXPECT_FALSE(admits(job, call("<parameter=how>\nsideways\n</parameter>\n")));
   EXPECT_FALSE(admits(job, call("<parameter=how>\n up\n</parameter>\n")));  // the space would be part of the value
   EXPECT_FALSE(admits(job, call("<parameter=where>\nhere\n</parameter>\n")));
+}
+
+// A tool f with the one parameter p.
+std::string tool_with(std::string_view schema) {
+  return fmt::format(R"(, "tools": [{{"type": "function", "function": {{"name": "f", "strict": true, "parameters":
+      {{"type": "object", "properties": {{"p": {}}}, "required": ["p"]}}}}}}])",
+                     schema);
+}
+
+TEST(StrictCalls, HoldTextAndJsonInTags) {
+  struct Case {
+    const char* schema;
+    std::vector<const char*> yes, no;
+  };
+  for (const Case& c : {
+           Case{R"({"type": "string", "minLength": 2})", {"ab", "a\nb"}, {"a", "", "ab</parameter>\n<parameter=p>x"}},
+           Case{R"({"type": "string", "pattern": "^[0-9]+$"})", {"123"}, {"12x", "\"1\""}},
+           Case{R"({"enum": ["red", "light blue", 5]})", {"red", "5"}, {"blue", "\"red\""}},
+           Case{R"({"type": ["string", "null"], "maxLength": 3})", {"abc", "null"}, {"a longer one"}},
+           Case{R"({"type": "array", "items": {"type": "integer"}})",
+                {"[1, 2]", "[\n  1\n]"},
+                {"[\t1]", "[\"a\"]", "1"}},
+           Case{R"({"anyOf": [{"type": "integer", "minimum": 3}, {"type": "null"}]})", {"3", "null"}, {"2", "x"}},
+       }) {
+    const Job job = chat(tool_with(c.schema), model_with("qwen3_coder", ""));
+    const auto call = [](std::string_view value) {
+      return fmt::format("<tool_call>\n<function=f>\n<parameter=p>\n{}\n</parameter>\n</function>\n</tool_call>",
+                         value);
+    };
+    for (const char* value : c.yes) EXPECT_TRUE(admits(job, call(value))) << c.schema << value;
+    for (const char* value : c.no) EXPECT_FALSE(admits(job, call(value))) << c.schema << value;
+    EXPECT_FALSE(admits(job, call("").insert(std::string_view("<tool_call>\n<function=f>\n").size(), "\n\t")));
+  }
+}
+
+// Where the types of a parameter decide whether its value is text or JSON, a string may read like another value.
+TEST(StrictCalls, AreRefusedWhereTextCouldPassForAValueThatIsNotHeld) {
+  for (const char* schema : {R"({"type": ["string", "integer"], "minimum": 10})", R"({"enum": ["<b>"]})"}) {
+    const auto parsed = parse_chat(R"({"messages": [{"role": "user", "content": "hi"}])" + tool_with(schema) + "}",
+                                   model_with("qwen3_coder", ""));
+    ASSERT_TRUE(std::holds_alternative<ApiError>(parsed)) << schema;
+    EXPECT_EQ(std::get<ApiError>(parsed).param, "tools[0].function.parameters");
+  }
+  const Job told = chat(tool_with(R"({"type": ["string", "integer"], "minimum": 10})"), model_with("deepseekv32", ""));
+  const auto call = [](std::string_view string, std::string_view value) {
+    return fmt::format(
+        "<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"p\" string=\"{}\">{}"
+        "</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+        string, value);
+  };
+  EXPECT_TRUE(admits(told, call("true", "5")));
+  EXPECT_TRUE(admits(told, call("false", "15")));
+  EXPECT_FALSE(admits(told, call("false", "5")));
 }
 
 TEST(StrictCalls, AreHeldInReasoningToo) {
