@@ -49,7 +49,7 @@ void CpuDevice::attend(const GroupedHeads& g, const Mat<float>& rows, const Page
                         .scale = 1.0f / std::sqrt(static_cast<float>(d)),
                         .pages = mine.at,
                         .page_stride = mine.stride,
-                        .blocks = slice.blocks};
+                        .blocks = batch_->blocks_of(slice)};
   };
   attend_in_spans(
       k_, std::span(head_runs_), kQueriesPerTask, d, scratch_.spans,

@@ -43,7 +43,7 @@ void cut_runs(const Attending& a, int first, int last, int length, std::vector<L
     LatentRun run;
     run.begin = q;
     run.queries = std::min(q + length, last * a.m.heads) - q;
-    run.blocks = a.slice(first).blocks;
+    run.blocks = a.batch.blocks_of(a.slice(first));
     run.picked = a.sparse(first) ? a.picked.row(first) : nullptr;
     run.spans = static_cast<int>(ceil_div(a.visible_keys(a.row_of(run, run.queries - 1)), kKvSpan));
     runs.push_back(run);
@@ -139,7 +139,7 @@ void CpuDevice::attend_latents(const LatentLayer& l, RowRange rows, const Mat<bf
     cut_runs(a, first, last, length, latent_runs_);
     if (last - first > 1 && static_cast<int>(latent_runs_.size()) >= 2 * k_.pool.size()) {
       const int keys = a.position(last - 1) + 1;
-      pack_sequence(a, a.slice(first).blocks, keys);
+      pack_sequence(a, batch_->blocks_of(a.slice(first)), keys);
       for (LatentRun& run : latent_runs_) run.packed = keys;
       attend_runs(a, latent_runs_, scratch_.spans, sums);
     } else {

@@ -26,7 +26,7 @@ struct Expanding {
 
   int position(int row) const { return batch.positions[rows.first + row]; }
   const bf16* page(int position) const {
-    return l.pages.page(batch.slices[batch.slice_of[rows.first]].blocks[position / kKvBlock]);
+    return l.pages.page(batch.blocks_of(batch.slices[batch.slice_of[rows.first]])[position / kKvBlock]);
   }
 };
 

@@ -34,7 +34,7 @@ void CpuDevice::pick(const LatentLayer& l, RowRange rows, const Mat<float>& q, c
     const BatchSlice& slice = batch_->slices[batch_->slice_of[rows.first + piece.row]];
     const Rows queries{.data = q16.row(piece.row), .stride = m.index_dim, .count = m.index_heads};
     for (int page = piece.first; page < piece.last; ++page) {
-      const bf16* keys = l.pages.page(slice.blocks[page]) + m.latent_elements();
+      const bf16* keys = l.pages.page(batch_->blocks_of(slice)[page]) + m.latent_elements();
       const PackedMatrix matrix{.n = kKvBlock, .k = m.index_dim, .data = reinterpret_cast<const std::byte*>(keys)};
       k_.ops.matmul(queries, matrix, 0, matrix.panels(), dots, kKvBlock);
       k_.ops.index_scores(dots, kKvBlock, weights.row(piece.row), m.index_heads, kKvBlock,

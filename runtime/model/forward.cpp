@@ -109,6 +109,7 @@ const float* head(Trunk& t) {
 void make_batch(Trunk& t, const StepPlan& plan) {
   Batch& b = t.batch;
   b.slices.clear(), b.slice_of.clear(), b.positions.clear(), b.places.clear(), b.logit_rows.clear();
+  b.blocks.assign(plan.blocks.begin(), plan.blocks.end());
   for (size_t s = 0; s < plan.slices.size(); ++s) {
     const SeqSlice& slice = plan.slices[s];
     if (slice.first + slice.count > t.limits.context)
@@ -119,7 +120,7 @@ void make_batch(Trunk& t, const StepPlan& plan) {
     b.slices.push_back({.row = row,
                         .count = slice.count,
                         .first = slice.first,
-                        .blocks = blocks,
+                        .block = plan.block_begin[s],
                         .slot = slice.slot,
                         .save = slice.save < 0 ? -1 : t.cache.snapshot_slot(slice.save),
                         .save_after = slice.save_after});

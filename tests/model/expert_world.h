@@ -1,0 +1,75 @@
+#pragma once
+
+// A trunk rank without experts of its own and two expert ranks that hold them, as threads of this process.
+
+#include <thread>
+
+#include "runtime/model/dispatch.h"
+#include "runtime/model/expert_rank.h"
+#include "tests/model/machine.h"
+
+namespace kt {
+
+inline ModelConfig routed_model() {
+  ModelConfig c;
+  c.hidden = 64;
+  c.vocab = 80;
+  c.max_context = 4096;
+  c.layers.assign(2, {.mixer = Mixer::attention, .ffn = Ffn::moe});
+  c.attention = {.heads = 2, .kv_heads = 2, .head_dim = 32};
+  c.attention.rope = {.theta = 1e4, .dims = 32};
+  c.moe = {.experts = 8, .top_k = 3, .inter = 96, .norm_topk = true};
+  return c;
+}
+
+class ExpertWorld {
+ public:
+  ExpertWorld(const ModelConfig& model, const Arch& arch, const TestDevice& on)
+      : config_(model), arch_(arch), on_(on), transports(make_local_transports(3)) {
+    for (int rank : {1, 2}) {
+      ranks_.emplace_back([this, rank] { live(*transports[rank], rank); });
+      lanes_.emplace_back([this, rank] { live(*transports[rank]->lane(), rank); });
+    }
+    lane = transports[0]->lane();
+  }
+  // After dismiss_lanes(), or the end of an ExpertMover, which does the same.
+  ~ExpertWorld() {
+    dismiss(*transports[0]);
+    for (std::thread& t : ranks_) t.join();
+    for (std::thread& t : lanes_) t.join();
+  }
+
+  void dismiss_lanes() { dismiss(*lane); }
+  Topology topology(int rank) const {
+    return plan_topology({.tensor_parallel = 1, .experts_per_node = 2}, rank, transports[0]->nodes());
+  }
+
+ private:
+  static void dismiss(Transport& transport) {
+    std::vector<std::byte> notice;
+    encode_notice(Ask::leave, notice);
+    for (int rank : {1, 2}) transport.send(rank, Tag::rows, notice);
+    transport.finish_sends();
+  }
+  void live(Transport& transport, int rank) const {
+    ThreadPool pool(1);
+    const Topology mine = topology(rank);
+    const std::unique_ptr<Checkpoint> checkpoint = dummy_checkpoint({});
+    const ExpertShare share = expert_shares(config_.moe.inter, mine.group_of)[static_cast<size_t>(mine.expert_index())];
+    const ExpertBank bank = load_experts({.checkpoint = checkpoint.get(), .arch = &arch_}, config_, share, pool, -1);
+    const std::unique_ptr<Device> device = on_.make(pool);
+    device->reserve(bank_shape(config_, share.columns.size(), bank.format, 4096));
+    serve_experts(transport, mine, *device, config_, bank, 4096);
+  }
+
+  const ModelConfig& config_;
+  const Arch& arch_;
+  TestDevice on_;
+  std::vector<std::thread> ranks_, lanes_;
+
+ public:
+  std::vector<std::unique_ptr<Transport>> transports;
+  std::unique_ptr<Transport> lane;  // of the trunk rank
+};
+
+}  // namespace kt
