@@ -15,6 +15,7 @@ ExpertPolicyConfig expert_policy_config(const JobRank& job) {
       .hot = job.hot,
       .spare = job.limits.spare_experts,
       .prefill_threshold = job.run.prefill_threshold(),
+      .update_threshold = job.run.update_threshold(),
       .max_rows = std::min({job.limits.max_rows, job.engine.kv_blocks * kBlockTokens, job.engine.context_length})};
   for (LayerSpec l : job.model().layers) c.moe.push_back(l.ffn == Ffn::moe);
   if (job.run.kt_enable_dynamic_expert_update) c.update = update_rule(job.run.kt_expert_update_rule);

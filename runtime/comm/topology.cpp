@@ -30,14 +30,14 @@ const char* plural(int n) { return n == 1 ? "" : "s"; }
          "  valid: 1 (all roles in one process), {} (every rank is trunk and expert rank) or more (those beyond the "
          "trunk are expert ranks)\n"
          "  try: mpirun -np {}, or a smaller tensor-parallel-size",
-         world, plural(world), t, t, t + 1);
+         world, plural(world), t, t, int64_t{t} + 1);
   }
   std::string valid;
   for (const WorldSize& size : valid_world_sizes(request, nodes))
     valid += fmt::format("\n  valid: {} ({})", size.ranks, size.roles);
   fail(kExitUsage,
        "{} rank{} for tensor-parallel-size {} and kt-threadpool-count {} on {} node{}.{}\n  try: mpirun -np {}", world,
-       plural(world), t, p, nodes, plural(nodes), valid, t + p * nodes);
+       plural(world), t, p, nodes, plural(nodes), valid, t + int64_t{p} * nodes);
 }
 
 // Every node must hold P expert ranks, or the shares of the experts would not match the machines' memories.
@@ -72,7 +72,8 @@ int Topology::trunk_index() const { return index_in(trunk, rank); }
 int Topology::expert_index() const { return index_in(experts, rank); }
 
 std::vector<WorldSize> valid_world_sizes(const TopologyRequest& request, int nodes) {
-  const int t = request.tensor_parallel, experts = request.experts_per_node * nodes;
+  const int t = request.tensor_parallel;
+  const int64_t experts = int64_t{request.experts_per_node} * nodes;
   std::vector<WorldSize> sizes = {{1, "all roles in one process"}};
   if (experts >= t && experts > 1)
     sizes.push_back({experts, fmt::format("the first {} expert ranks hold the trunk", t)});
@@ -101,8 +102,7 @@ Topology plan_topology(const TopologyRequest& request, int rank, std::span<const
                     .experts = {},
                     .group_of = {},
                     .node_of = {node_of.begin(), node_of.end()}};
-  // A p beyond the world fits nothing; testing it first keeps p * nodes from overflowing.
-  const int expert_ranks = p < 0 || p > world ? -1 : p * nodes;
+  const int64_t expert_ranks = p < 0 ? -1 : int64_t{p} * nodes;
   if (world == 1) {  // one process plays the parts of all trunk ranks, so it needs no tensor parallelism
     topology.trunk = topology.experts = {0};
     topology.group_of = {0};
@@ -118,10 +118,10 @@ Topology plan_topology(const TopologyRequest& request, int rank, std::span<const
     topology.experts = ranks_from(0, world);
   } else if (expert_ranks > 0 && world - expert_ranks == t) {
     topology.trunk = ranks_from(0, t);
-    topology.experts = ranks_from(t, expert_ranks);
+    topology.experts = ranks_from(t, world - t);
   } else if (expert_ranks > 0 && world - expert_ranks - 1 == t) {
     topology.trunk = ranks_from(1, t);
-    topology.experts = ranks_from(1 + t, expert_ranks);
+    topology.experts = ranks_from(1 + t, world - t - 1);
   } else {
     refuse_world(request, world, nodes);
   }

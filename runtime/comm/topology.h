@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -39,7 +40,7 @@ struct TopologyRequest {
 //   P*nodes >= T      every rank is an expert rank, the first T are the trunk too
 // With P absent the ranks beyond the trunk are expert ranks; N == T then means that the trunk ranks are both.
 struct WorldSize {
-  int ranks = 1;
+  int64_t ranks = 1;
   std::string roles;  // "all roles in one process"
 };
 std::vector<WorldSize> valid_world_sizes(const TopologyRequest& request, int nodes);  // P present

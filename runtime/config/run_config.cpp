@@ -47,6 +47,15 @@ std::string apply(RunConfig& config, const Setting& setting, Intent intent) {
   return "";
 }
 
+bool insists(const std::string& threshold) { return threshold.ends_with('!'); }
+
+// "512" or "512!"; nothing if it is neither.
+std::optional<int> tokens_of(const std::string& threshold) {
+  const std::string digits = threshold.substr(0, threshold.size() - insists(threshold));
+  if (digits.empty() || digits.size() > 9 || digits.find_first_not_of("0123456789") != digits.npos) return std::nullopt;
+  return std::stoi(digits);
+}
+
 bool is_origin(std::string_view text) {
   const size_t host = text.starts_with("http://") ? 7 : text.starts_with("https://") ? 8 : text.size();
   return host < text.size() && text.find('/', host) == text.npos;
@@ -68,12 +77,11 @@ std::vector<std::string> conflicts(const RunConfig& config) {
       problems.push_back(
           fmt::format("allowed-origins: expected http:// or https:// and a host, without a path, found '{}'", origin));
   const std::string& threshold = config.kt_gpu_prefill_token_threshold;
-  const bool number =
-      !threshold.empty() && threshold.size() < 10 && threshold.find_first_not_of("0123456789") == std::string::npos;
+  const std::optional<int> number = tokens_of(threshold);
   if (threshold != "auto" && !number)
     problems.push_back(
         fmt::format("kt-gpu-prefill-token-threshold: expected a number of tokens, or auto, found '{}'", threshold));
-  if (config.kt_enable_dynamic_expert_update && number && std::stoi(threshold) == 0)
+  if (config.kt_enable_dynamic_expert_update && number == 0)
     problems.push_back(
         "kt-enable-dynamic-expert-update: hot experts are re-chosen during prefills of "
         "kt-gpu-prefill-token-threshold tokens or more, which is not set: set it, for example to 512");
@@ -93,6 +101,11 @@ std::vector<std::string> conflicts(const RunConfig& config) {
 void fill_defaults(RunConfig& config) {
   for (std::string* path : {&config.tokenizer_path, &config.kt_weight_path, &config.served_model_name})
     if (path->empty()) *path = config.model;
+  if (config.update_threshold() > 0 && config.prefill_threshold() < 0)
+    config.warnings.push_back(fmt::format(
+        "kt-gpu-prefill-token-threshold {0}: the trunk is on the CPU, where experts seldom come faster than "
+        "rows go to them: each prompt takes the path that is measured to be faster (auto); {0}! would insist",
+        config.kt_gpu_prefill_token_threshold));
 }
 
 [[noreturn]] void fail_with(const std::vector<std::string>& problems) {
@@ -102,8 +115,13 @@ void fill_defaults(RunConfig& config) {
 }  // namespace
 
 int RunConfig::prefill_threshold() const {
-  return kt_gpu_prefill_token_threshold == "auto" ? -1 : std::stoi(kt_gpu_prefill_token_threshold);
+  if (kt_gpu_prefill_token_threshold == "auto") return -1;
+  const int tokens = update_threshold();
+  const bool literal = tokens == 0 || device == "cuda" || insists(kt_gpu_prefill_token_threshold);
+  return literal ? tokens : -1;
 }
+
+int RunConfig::update_threshold() const { return tokens_of(kt_gpu_prefill_token_threshold).value_or(0); }
 
 RunConfig parse_run_config(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);

@@ -43,6 +43,7 @@ struct RunConfig {
   int tensor_parallel_size = 1;
   std::optional<int> kt_threadpool_count, kt_cpuinfer, trunk_threads;
   std::vector<int> kt_numa_nodes;
+  int threads_per_core = 1;
   std::string transport = "auto";  // auto, local, mpi
   // experts
   std::string kt_weight_path;  // "" becomes model
@@ -54,15 +55,18 @@ struct RunConfig {
   std::string kt_expert_placement_strategy = "uniform", init_expert_location = "trivial", hot_weights = "bank";
   bool kt_enable_dynamic_expert_update = false;
   std::string kt_expert_update_rule = "average", kt_expert_statistics;
-  std::string kt_gpu_prefill_token_threshold = "0";  // a number of tokens, or auto
+  std::string kt_gpu_prefill_token_threshold = "0";  // a number of tokens, with ! to insist, or auto
   int kt_max_deferred_experts_per_token = 0;
   std::string expert_distribution_recorder_mode = "stat";
   int expert_distribution_recorder_buffer_size = 1000;
   bool record_kt_gpu_expert_distribution = false;
   double step_timeout_s = 60.0, drain_timeout_s = 30.0;
 
-  // kt-gpu-prefill-token-threshold as a number: 0 never, -1 as measured.
+  // Prompt tokens from which on cold experts come to the trunk: 0 never, -1 as measured. With a trunk on the CPU, whose
+  // memory they are in already, a number of kt-gpu-prefill-token-threshold is taken for auto unless it insists.
   int prefill_threshold() const;
+  // Prompt tokens from which on a step may re-choose the hot experts; 0: those of steps whose cold experts come.
+  int update_threshold() const;
   // Hot experts are exchanged while steps go on; KTransformers' rule does it at once.
   bool moves_beside_steps() const { return kt_enable_dynamic_expert_update && kt_expert_update_rule != "chunk"; }
 

@@ -72,8 +72,8 @@ class StepEngine final : public Engine {
   std::variant<uint64_t, Rejection> submit(GenerateRequest request, OnEmission on_emission) override {
     if (auto rejection = check(request)) return *rejection;
     const std::lock_guard lock(mutex_);
-    if (draining_) return Rejection{503, "The server is shutting down."};
-    if (config_.max_queued_requests >= 0 && open_ >= config_.max_running_requests + config_.max_queued_requests) {
+    if (draining_) return Rejection{503, why_draining_};
+    if (config_.max_queued_requests >= 0 && open_ - config_.max_running_requests >= config_.max_queued_requests) {
       return Rejection{429, "The request queue is full."};
     }
     if (open_++ == 0) last_progress_ = Clock::now();
@@ -103,9 +103,10 @@ class StepEngine final : public Engine {
     return stats;
   }
 
-  void drain() override {
+  void drain(const std::string& why) override {
     const std::lock_guard lock(mutex_);
     draining_ = true;
+    if (why_draining_.empty()) why_draining_ = why;
   }
 
   bool flush_cache() override {
@@ -118,8 +119,8 @@ class StepEngine final : public Engine {
 
   void run(std::stop_token stop) override {
     const std::stop_callback wake_up(stop, [this] {
+      drain(kShuttingDown);
       const std::lock_guard lock(mutex_);
-      draining_ = true;
       wake_.notify_one();
     });
     try {
@@ -378,6 +379,7 @@ class StepEngine final : public Engine {
     {
       const std::lock_guard lock(mutex_);
       draining_ = true;
+      why_draining_ = reason;
       submitted.swap(inbox_);
     }
     for (Submitted& s : submitted) start(s);
@@ -396,6 +398,7 @@ class StepEngine final : public Engine {
   uint64_t last_id_ = 0;
   int open_ = 0;  // submitted and not ended
   bool draining_ = false;
+  std::string why_draining_;
   bool flush_ = false;                       // the prefix cache, before anything else
   mutable Clock::time_point last_progress_;  // as far as somebody looked
   mutable int64_t progress_seen_ = 0;

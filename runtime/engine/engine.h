@@ -50,6 +50,8 @@ struct EngineStats {
   std::vector<StepTotals> step_totals = {};  // by rank
 };
 
+inline constexpr const char* kShuttingDown = "The server is shutting down.";
+
 // Rank 0's loop over steps: takes requests, asks the scheduler for a batch, runs it on the ranks, samples, emits.
 // submit, abort, stats, drain and flush_cache may be called from any thread; run owns all the rest and stays on its own
 // thread.
@@ -63,8 +65,8 @@ class Engine {
   // ignored.
   virtual void abort(uint64_t id) = 0;
   virtual EngineStats stats() const = 0;
-  // Takes no new requests from now on; those taken go on.
-  virtual void drain() = 0;
+  // Takes no new requests from now on and says why; those taken go on.
+  virtual void drain(const std::string& why = kShuttingDown) = 0;
   // Forgets all cached prefixes before the next request; false, and nothing happens, while requests are open.
   virtual bool flush_cache() = 0;
   // Until stop is requested and then until every request has its last emission.

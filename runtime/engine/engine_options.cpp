@@ -20,8 +20,8 @@ EngineConfig engine_config(const RunConfig& run, const ModelConfig& model) {
   if (run.max_running_requests) e.max_running_requests = *run.max_running_requests;
   if (e.max_running_requests > kMaxLogitRows - kBlockTokens)
     fail(kExitUsage, "max-running-requests {}: at most {}", e.max_running_requests, kMaxLogitRows - kBlockTokens);
-  const int tokens =
-      run.max_total_tokens.value_or(std::min(kDefaultKvTokens, e.context_length * e.max_running_requests));
+  const int64_t all_contexts = int64_t{e.context_length} * e.max_running_requests;
+  const int tokens = run.max_total_tokens.value_or(static_cast<int>(std::min<int64_t>(kDefaultKvTokens, all_contexts)));
   e.kv_blocks = std::max(1, tokens / kBlockTokens);
   if (run.max_queued_requests) e.max_queued_requests = *run.max_queued_requests;
   if (run.chunked_prefill_size) e.chunked_prefill_size = *run.chunked_prefill_size;

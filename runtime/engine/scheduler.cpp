@@ -128,7 +128,7 @@ void Scheduler::plan_prefill(int budget) {
 int Scheduler::chunk_end(const Sequence& sequence, int budget) const {
   const int logit_rows = limits_.logit_rows - planned_.plan.logit_rows();
   const int due = std::max(sequence.logits_due, sequence.computed);
-  int end = std::min({sequence.size(), sequence.computed + budget, due + logit_rows});
+  int end = std::min({sequence.computed + std::min(budget, sequence.size() - sequence.computed), due + logit_rows});
   if (sequence.computed < sequence.fork) end = std::min(end, sequence.fork);
   return end < sequence.size() ? end / kBlockTokens * kBlockTokens : end;
 }
@@ -254,7 +254,7 @@ bool Scheduler::admit(Sequence& sequence, int budget) {
   const int usable = limits_.prefix_cache ? std::min(sequence.logits_due, sequence.size() - 1) / kBlockTokens : 0;
   const PrefixCache::Match match = cache_.match(sequence.salt, sequence.tokens, usable);
   if (free_slots_.empty() || better_after_this_step(sequence, match.blocks * kBlockTokens)) return false;
-  int reserved = expected_growth(sequence);
+  int64_t reserved = expected_growth(sequence);
   for (const Sequence* other : running_) reserved += expected_growth(*other);
   if (running_.empty()) reserved = 0;  // alone it always gets in
   const int needed = blocks_for(sequence.size()) - match.blocks;

@@ -20,7 +20,9 @@ struct Knob {
 
   int steps(const RunConfig& run) const { return static_cast<int>(ceil_div(value(run), step)); }
   std::string shown(const RunConfig& run) const {
-    return option == "kt-gpu-experts-ratio" ? fmt::format("{:.2f}", value(run) / 100.0) : std::to_string(value(run));
+    if (option == "kt-gpu-experts-ratio") return fmt::format("{:.2f}", value(run) / 100.0);
+    if (option == "kt-gpu-prefill-token-threshold") return run.kt_gpu_prefill_token_threshold;
+    return std::to_string(value(run));
   }
 };
 
@@ -50,9 +52,11 @@ std::vector<Knob> knobs(const RunConfig& run, const ModelConfig& model) {
                  [requests](const RunConfig& r) { return r.max_running_requests.value_or(requests); },
                  [](RunConfig& r, int n) { r.max_running_requests = n; }});
   if (run.prefill_threshold() != 0)  // all or nothing
-    all.push_back({"kt-gpu-prefill-token-threshold", run.prefill_threshold(), 0,
-                   [](const RunConfig& r) { return r.prefill_threshold(); },
-                   [](RunConfig& r, int n) { r.kt_gpu_prefill_token_threshold = n < 0 ? "auto" : std::to_string(n); }});
+    all.push_back({"kt-gpu-prefill-token-threshold", 1, 0,
+                   [](const RunConfig& r) { return r.prefill_threshold() != 0; },
+                   [asked = run.kt_gpu_prefill_token_threshold](RunConfig& r, int on) {
+                     r.kt_gpu_prefill_token_threshold = on ? asked : "0";
+                   }});
   return all;
 }
 

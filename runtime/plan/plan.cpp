@@ -8,7 +8,8 @@
 namespace kt {
 namespace {
 
-constexpr int kMostNodes = 64;  // that are tried
+constexpr int kMostNodes = 64;           // that are tried
+constexpr int64_t kMostRanks = 1 << 20;  // of a plan
 
 TopologyRequest request_of(const RunConfig& run, const Hardware& hardware, bool world_given) {
   return {.tensor_parallel = run.tensor_parallel_size,
@@ -20,11 +21,12 @@ TopologyRequest request_of(const RunConfig& run, const Hardware& hardware, bool 
 // them, expert ranks spread evenly.
 std::vector<int> machines_of(int world, const TopologyRequest& request, const Hardware& hardware, bool gpu_trunk) {
   const int t = request.tensor_parallel, nodes = hardware.nodes, p = request.experts_per_node;
-  const bool all_experts = world == 1 || (p < 0 ? world == t : world == p * nodes && world >= t);
-  const int scheduler = !all_experts && p >= 0 && world == t + p * nodes + 1 ? 1 : 0;
+  const int64_t expert_ranks = int64_t{p} * nodes;
+  const bool all_experts = world == 1 || (p < 0 ? world == t : world == expert_ranks && world >= t);
+  const int scheduler = !all_experts && p >= 0 && world == t + expert_ranks + 1 ? 1 : 0;
   const int experts = all_experts ? world : world - t - scheduler;
   const int trunks_here = gpu_trunk ? hardware.gpus : static_cast<int>(ceil_div(t, nodes));
-  if (gpu_trunk && t > nodes * hardware.gpus)
+  if (gpu_trunk && t > int64_t{nodes} * hardware.gpus)
     fail(kExitUsage, "tensor-parallel-size {}: {} machine{} with {} GPU{} each have no room for as many trunk ranks", t,
          nodes, nodes == 1 ? "" : "s", hardware.gpus, hardware.gpus == 1 ? "" : "s");
   std::vector<int> machines(static_cast<size_t>(scheduler), 0);
@@ -51,9 +53,12 @@ int threads_of(const std::optional<int>& asked, int cores, int ranks) {
 
 Topology topology_of(const RunConfig& run, const Hardware& hardware, std::optional<int> world) {
   const TopologyRequest request = request_of(run, hardware, world.has_value());
-  const int ranks = world.value_or(request.tensor_parallel + request.experts_per_node * hardware.nodes);
+  const int64_t ranks = world ? *world : request.tensor_parallel + int64_t{request.experts_per_node} * hardware.nodes;
+  if (ranks > kMostRanks)
+    fail(kExitUsage, "{} ranks ({} machines with kt-threadpool-count {}): at most {} can be planned", ranks,
+         hardware.nodes, request.experts_per_node, kMostRanks);
   const bool gpu_trunk = run.device == "cuda";
-  Topology topology = plan_topology(request, 0, machines_of(ranks, request, hardware, gpu_trunk));
+  Topology topology = plan_topology(request, 0, machines_of(static_cast<int>(ranks), request, hardware, gpu_trunk));
   if (gpu_trunk) require_gpus(topology, hardware);
   return topology;
 }
@@ -66,7 +71,9 @@ Deployment deploy(const RunConfig& run, const LoadedConfig& model, Format expert
   d.gpu_trunk = run.device == "cuda";
   const int experts_here = static_cast<int>(ceil_div(static_cast<int64_t>(topology.experts.size()), hardware.nodes));
   d.expert_threads = threads_of(run.kt_cpuinfer, hardware.cores, experts_here);
-  d.trunk_threads = d.gpu_trunk ? 0 : run.trunk_threads.value_or(threads_of({}, hardware.cores, experts_here + 1));
+  d.trunk_threads = d.gpu_trunk         ? 0
+                    : run.trunk_threads ? threads_of(run.trunk_threads, hardware.cores, 1)
+                                        : threads_of({}, hardware.cores, experts_here + 1);
   return d;
 }
 

@@ -99,7 +99,9 @@ void ExpertPolicy::after(const StepPlan& plan, const StepReport& report) {
   const int prefill = prefill_rows(plan);
   arrived_ = report.arrived;
   if (forced_) return;
-  if (config_.update) update_.observe(report.counts, plan.rows(), choice_.path == Path::layerwise);
+  const bool qualifies =
+      config_.update_threshold > 0 ? prefill >= config_.update_threshold : choice_.path == Path::layerwise;
+  if (config_.update) update_.observe(report.counts, plan.rows(), qualifies);
   if (path_.automatic() && prefill == config_.max_rows && prefill == plan.rows() && plan.slices.size() == 1 &&
       plan.slices[0].first == 0)
     path_.measured(choice_.path, prefill, seconds);

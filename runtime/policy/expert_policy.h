@@ -18,6 +18,7 @@ struct ExpertPolicyConfig {
   HotSets hot;                       // at start
   int64_t spare = 0;                 // hot experts that may come beside steps; 0: they come between two, all at once
   int prefill_threshold = 0;         // see PrefillPath
+  int update_threshold = 0;          // prompt tokens of steps that re-choose the hot experts; 0: layerwise steps do
   int max_rows = 0;                  // of a step
   std::optional<UpdateRule> update;  // null: the hot experts stay
 };

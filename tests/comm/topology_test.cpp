@@ -86,6 +86,8 @@ INSTANTIATE_TEST_SUITE_P(
                       InvalidWorld{"negative trunk", -1, 2, {0, 0}, "tensor-parallel-size"},
                       InvalidWorld{"no experts", 1, 0, {0, 0}, "kt-threadpool-count"},
                       InvalidWorld{"huge P", 1, 2'000'000'000, {0, 0}, "kt-threadpool-count"},
+                      InvalidWorld{"huge P on two nodes", 1, 2'000'000'000, {0, 1}, "valid: 4000000001 (trunk"},
+                      InvalidWorld{"huge T", 2'147'483'647, -1, {0, 1}, "try: mpirun -np 2147483648"},
                       InvalidWorld{"experts spread unevenly", 1, 2, {0, 0, 1, 1, 1}, "node 0 has 1 expert rank;"}));
 
 TEST(Topology, NamesTheRolesOfARank) {

@@ -189,7 +189,35 @@ TEST(Experts, WhatCannotTakeEffectIsAnError) {
   EXPECT_TRUE(parse({"--model", "m", "--kt-gpu-experts-ratio", "0", "--kt-enable-dynamic-expert-update",
                      "--kt-gpu-prefill-token-threshold", "512"})
                   .kt_enable_dynamic_expert_update);
-  EXPECT_EQ(parse({"--model", "m", "--kt-gpu-prefill-token-threshold", "512"}).prefill_threshold(), 512);
+}
+
+TEST(PrefillThreshold, OnACpuTrunkANumberMeansAutoUnlessItInsists) {
+  const RunConfig number = parse({"--model", "m", "--kt-gpu-prefill-token-threshold", "512"});
+  const RunConfig insisting = parse({"--model", "m", "--kt-gpu-prefill-token-threshold", "512!"});
+  const RunConfig automatic = parse({"--model", "m", "--kt-gpu-prefill-token-threshold", "auto"});
+  const RunConfig never = parse({"--model", "m", "--kt-gpu-prefill-token-threshold", "0"});
+  RunConfig gpu = number;
+  gpu.device = "cuda";
+
+  EXPECT_EQ(number.prefill_threshold(), -1);
+  EXPECT_EQ(number.update_threshold(), 512) << "which prefills re-choose the hot experts stays";
+  EXPECT_THAT(number.warnings, ElementsAre(AllOf(HasSubstr("kt-gpu-prefill-token-threshold 512"), HasSubstr("auto"),
+                                                 HasSubstr("512!"))));
+  EXPECT_EQ(insisting.prefill_threshold(), 512);
+  EXPECT_EQ(insisting.update_threshold(), 512);
+  EXPECT_EQ(automatic.prefill_threshold(), -1);
+  EXPECT_EQ(automatic.update_threshold(), 0);
+  EXPECT_EQ(never.prefill_threshold(), 0);
+  EXPECT_EQ(gpu.prefill_threshold(), 512);
+  for (const RunConfig& quiet : {insisting, automatic, never}) EXPECT_TRUE(quiet.warnings.empty());
+  for (const char* wrong : {"!", "5!!", "1000000000", "-5", "auto!"})
+    EXPECT_THAT(error_of({"--model", "m", "--kt-gpu-prefill-token-threshold", wrong}), HasSubstr("or auto")) << wrong;
+}
+
+TEST(Numbers, BeyondWhatAnyMachineHasAreRefused) {
+  for (const char* option : {"--tensor-parallel-size", "--kt-threadpool-count", "--chunked-prefill-size"})
+    for (const char* value : {"2147483647", "2147483648", "-2147483648", "99999999999999999999"})
+      EXPECT_THAT(error_of({"--model", "m", option, value}), HasSubstr("a whole number from")) << option << value;
 }
 
 TEST(NotBuilt, AcceptsAValueThatAsksForNothing) {

@@ -125,7 +125,7 @@ def serve_everywhere(program, model, prompts, worlds, options):
 def check_hot_weights(program, model, prompts, options, native, cold):
     """Hot experts of the checkpoint's own format beside a converted bank: all of them, then some."""
     own, tp2 = [*options, "--hot-weights", "model", "--kt-gpu-experts-ratio"], ["--tensor-parallel-size", "2"]
-    streamed = ["--kt-gpu-prefill-token-threshold", "64"]
+    streamed = ["--kt-gpu-prefill-token-threshold", "64!"]
     few = {n: p for n, p in prompts.items() if n.startswith("batch")}
     run_layouts(program, model, few, [(1, [*own, "1"], {}), (4, [*own, "1", *tp2, *streamed], {})], native)
     some = run_layouts(program, model, few, [(1, [*own, "0.4"], {}), (3, [*own, "0.4", *streamed], {}),

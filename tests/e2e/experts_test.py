@@ -25,7 +25,7 @@ def check_metrics(server, options):
         "ktmpi_hot_expert_pairs_total": hot,
         "ktmpi_hot_expert_exchanges_total": "shuffle" in options,
         "ktmpi_deferred_expert_pairs_total": "--kt-max-deferred-experts-per-token" in options,
-        "ktmpi_layerwise_streamed_bytes_total": options[-2:] == ["--kt-gpu-prefill-token-threshold", "1"] and not hot,
+        "ktmpi_layerwise_streamed_bytes_total": options[-2:] == ["--kt-gpu-prefill-token-threshold", "1!"] and not hot,
     }
     for name, wanted in expected.items():
         if wanted:
@@ -62,16 +62,16 @@ def main():
     layouts = [
         (1, [], {}),
         (1, [*ratio, "--kt-expert-placement-strategy", "random"], {}),
-        (3, [*ratio, *update("shuffle", "100000")], {}),
-        (4, [*ratio, *tp2, *update("average", "64")], {}),
-        (2, [*ratio, *tp2, "--kt-threadpool-count", "2", *update("chunk", "1")], {}),
-        (3, ["--kt-gpu-prefill-token-threshold", "1"], {}),
+        (3, [*ratio, *update("shuffle", "100000!")], {}),
+        (4, [*ratio, *tp2, *update("average", "64!")], {}),
+        (2, [*ratio, *tp2, "--kt-threadpool-count", "2", *update("chunk", "1!")], {}),
+        (3, ["--kt-gpu-prefill-token-threshold", "1!"], {}),
         (3, ["--kt-num-gpu-experts", "1", *tp2, "--kt-threadpool-count", "3", *update("shuffle", "auto")], {}),
         (4, [*whole, *ratio], {}),
         (3, ["--expert-layout", "auto"], {}),
         (3, [*whole, *copies, "2"], {}),
         (4, [*whole, *copies, "5", *tp2, "--kt-threadpool-count", "4"], {}),
-        (5, [*whole, *copies, "3", *tp2, *update("shuffle", "64"), "--kt-gpu-experts-ratio", "0.1"], {}),
+        (5, [*whole, *copies, "3", *tp2, *update("shuffle", "64!"), "--kt-gpu-experts-ratio", "0.1"], {}),
     ]
     exact = run_layouts(program, fixture, prompts, layouts, then=check_metrics)
     late = ["--kt-max-deferred-experts-per-token", "2"]

@@ -84,7 +84,7 @@ def main():
         check(program, folder, fixture, vocab, 1, [])
         check(program, folder, fixture, vocab, 2, ["--kt-max-deferred-experts-per-token", "2"])
         check(program, folder, fixture, vocab, 2, ["--kt-gpu-experts-ratio", "0.1", "--kt-enable-dynamic-expert-update",
-                                                   "--kt-gpu-prefill-token-threshold", "128"])
+                                                   "--kt-gpu-prefill-token-threshold", "128!"])
         check(program, folder, fixture, vocab, 3, ["--expert-layout", "expert", "--ep-num-redundant-experts", "100"])
 
 

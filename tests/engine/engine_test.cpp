@@ -256,6 +256,26 @@ TEST(Engine, RejectsWhenTheQueueIsFullOrDraining) {
   EXPECT_EQ(b.await_end().text(), expected_text("b", 2));
 }
 
+TEST(Engine, TheLongestQueueTakesRequests) {
+  EngineConfig config = Running::defaults();
+  config.max_queued_requests = std::numeric_limits<int>::max();
+  Running run(letter_after, config);
+  Client client;
+  run.submit(ask("a", 2), client);
+
+  run.start();
+
+  EXPECT_EQ(client.await_end().text(), expected_text("a", 2));
+}
+
+TEST(Engine, SaysWhyItTakesNoMoreRequests) {
+  Running run;
+  run.engine().drain("rank 2 (expert, host n2) was lost.");
+  run.engine().drain();
+
+  EXPECT_EQ(rejection(run.engine(), ask("c", 2)).message, "rank 2 (expert, host n2) was lost.");
+}
+
 TEST(Engine, FinishesOpenRequestsWhenStopped) {
   Running run;
   Client client;

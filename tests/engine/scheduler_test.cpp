@@ -78,6 +78,19 @@ TEST(Scheduler, EndsChunksAtMultiplesOfABlockOrAtTheEnd) {
   EXPECT_EQ(chunks, (std::vector<std::pair<int, int>>{{0, 192}, {192, 384}, {384, 500}}));
 }
 
+TEST(Scheduler, TheLargestChunkTakesAllThatIsLeftOfAPrompt) {
+  Scheduler scheduler({.slots = 2, .blocks = 16, .chunk_tokens = std::numeric_limits<int>::max()});
+  scheduler.add({.id = 1, .prompt = prompt_of(128)});
+  step(scheduler);
+  scheduler.remove(1);
+  scheduler.add({.id = 2, .prompt = prompt_of(300)});
+
+  const SeqSlice slice = step(scheduler).plan.slices.at(0);
+
+  EXPECT_EQ(slice.first, 128) << "the cache has the beginning";
+  EXPECT_EQ(slice.count, 172);
+}
+
 TEST(Scheduler, FillsTheBudgetWithTheNextPrompts) {
   Scheduler scheduler({.slots = 4, .blocks = 64, .chunk_tokens = 256});
   scheduler.add({.id = 1, .prompt = prompt_of(100)});

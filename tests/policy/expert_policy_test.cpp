@@ -100,5 +100,23 @@ TEST(ExpertPolicy, APromptAtTheThresholdIsLayerwiseAndAnswersDoNotCount) {
   EXPECT_FALSE(orders.layerwise);
 }
 
+TEST(ExpertPolicy, PrefillsOfTheUpdateThresholdReChooseWhateverPathTheyTake) {
+  ExpertPolicy p({.moe = {false, true},
+                  .experts = kExperts,
+                  .hot = kStart,
+                  .prefill_threshold = 0,
+                  .update_threshold = 40,
+                  .max_rows = 100,
+                  .update = UpdateRule::chunk});
+  step(p, 50, false);
+
+  const StepOrders after_long = step(p, 39, false);
+  const StepOrders after_short = step(p, 39, false);
+
+  EXPECT_FALSE(after_long.moves.empty());
+  EXPECT_FALSE(after_long.layerwise);
+  EXPECT_TRUE(after_short.moves.empty());
+}
+
 }  // namespace
 }  // namespace kt

@@ -132,7 +132,7 @@ class FakeEngine : public Engine {
     stats.step_totals = options_.step_totals;
     return stats;
   }
-  void drain() override {
+  void drain(const std::string&) override {
     const std::lock_guard lock(mutex_);
     draining_ = true;
   }
