@@ -17,6 +17,7 @@
 #include "launcher/layer_output.h"
 #include "launcher/machine_limits.h"
 #include "runtime/base/error.h"
+#include "runtime/comm/machine.h"
 #include "runtime/model/shares.h"
 
 namespace kt {
@@ -57,8 +58,9 @@ Options parse(int argc, char** argv, bool* help) {
       "experts", po::value(&o.experts)->default_value(512), "experts of the layer")(
       "topk", po::value(&o.top_k)->default_value(10), "experts of a token")(
       "tokens", po::value(&tokens)->default_value("1,4,32,256,1024"), "batch sizes, comma-separated")(
-      "threads", po::value(&o.threads)->default_value(static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN))), "threads")(
-      "seconds", po::value(&o.seconds)->default_value(1.0), "time for each batch size")(
+      "threads", po::value(&o.threads)->default_value(core_count(read_machine(), allowed_cpus())),
+      "threads (default: one for each core)")("seconds", po::value(&o.seconds)->default_value(1.0),
+                                              "time for each batch size")(
       "memory-gb", po::value(&o.memory_gb)->default_value(0.0), "memory for experts; 0: 60 % of what is available")(
       "layer", po::value(&o.layer), "instead of timing: a file with one expert and rows in bf16")(
       "layer-output", po::value(&o.layer_output), "the rows that come out of --layer, in float32")("help,h",
@@ -83,6 +85,9 @@ Options parse(int argc, char** argv, bool* help) {
     if (n < 1 || n > 65536) fail(kExitUsage, "tokens: expected numbers from 1 to 65536, found \"{}\"", t);
     o.tokens.push_back(n);
   }
+  constexpr int kMost = 1 << 20;
+  if (o.hidden > kMost || o.inter > kMost || o.experts > kMost || o.top_k > kMost || o.threads > kMost)
+    fail(kExitUsage, "bench kernels: hidden, inter, experts, topk and threads are at most {}", kMost);
   if (o.tokens.empty() || o.hidden < 32 || o.inter < 32 || o.hidden % 32 || o.inter % 32 || o.top_k < 1 ||
       o.experts < o.top_k || o.threads < 1)
     fail(kExitUsage, "bench kernels: hidden and inter must be multiples of 32, 1 <= topk <= experts, threads >= 1");
@@ -181,9 +186,8 @@ int bench_kernels_command(int argc, char** argv) {
   if (help) return kExitOk;
   const Format format = format_by_name(o.method);
   const Ops& ops = choose_ops();
-  std::vector<int> cores;
-  for (int i = 0; i < o.threads && o.threads <= static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)); ++i)
-    cores.push_back(i);
+  std::vector<int> cores = one_per_core_first(read_machine(), allowed_cpus());
+  cores.resize(o.threads <= static_cast<int>(cores.size()) ? static_cast<size_t>(o.threads) : 0);
   ThreadPool pool(o.threads, cores);
   const std::unique_ptr<Device> device = make_cpu_device(ops, pool, -1);
   if (!o.layer.empty()) {

@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <optional>
-#include <thread>
 
 #include "launcher/commands.h"
 #include "launcher/replay.h"
 #include "runtime/arch/load_config.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
+#include "runtime/comm/machine.h"
 #include "runtime/model/convert.h"
 
 namespace kt {
@@ -67,7 +67,7 @@ void refuse_bad(const Options& o) {
 }
 
 int thread_count(int asked) {
-  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int cores = std::max(1, core_count(read_machine(), allowed_cpus()));
   if (asked < 0) fail(kExitUsage, "cpuinfer-threads: expected a number from 1, found {}", asked);
   if (asked > cores) log("cpuinfer-threads {}: this machine has {} cores, which are used", asked, cores);
   return asked == 0 ? cores : std::min(asked, cores);

@@ -202,8 +202,12 @@ void place(JobRank& job) {
   require_one_table(job.transport, *job.ops);
   if (job.topology.expert_index() >= 0)
     job.expert_share = bank_share(job.model(), job.topology, job.copies, job.topology.expert_index());
-  job.cores =
-      plan_cores(job.transport, job.topology, {job.run.trunk_threads, job.run.kt_cpuinfer, job.run.kt_numa_nodes});
+  const std::vector<int> idle = ranks_without_experts(job.model(), job.topology);
+  job.cores = plan_cores(job.transport, job.topology, idle,
+                         {.trunk_threads = job.run.trunk_threads,
+                          .kt_cpuinfer = job.run.kt_cpuinfer,
+                          .kt_numa_nodes = job.run.kt_numa_nodes,
+                          .threads_per_core = job.run.threads_per_core});
   for (const std::string& w : job.cores.warnings) log("{}", w);
   size_kv_cache(job);
   job.limits = trunk_limits(job.run, job.engine, job.model(), job.experts->source.format);

@@ -6,9 +6,9 @@
 #include <chrono>
 #include <map>
 #include <sstream>
-#include <thread>
 
 #include "launcher/machine_limits.h"
+#include "runtime/comm/machine.h"
 
 namespace kt {
 namespace {
@@ -51,7 +51,8 @@ Network measure_network(Transport& transport, int other) {
 Hardware measure_rates(Transport& transport, const Ops& ops) {
   const std::vector<int> nodes = transport.nodes();
   const auto here = std::count(nodes.begin(), nodes.end(), transport.node());
-  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  const Machine machine = read_machine();
+  const int cores = std::min(machine.cores(), static_cast<int>(here) * core_count(machine, allowed_cpus()));
   ThreadPool pool(std::max(1, cores / static_cast<int>(here)), {});
   const Buffer memory(kBytesOfMachine / static_cast<size_t>(here), -1, pool);
   transport.barrier();

@@ -45,6 +45,7 @@ LIBRARIES = {
     "immintrin.h": ["kernels/cpu"],
     "x86intrin.h": ["kernels"],
     "numa": ["kernels", "runtime/comm"],
+    "hwloc": ["runtime/comm/machine.cpp"],
     "cuda": ["kernels/cuda"],
     "mpi.h": ["runtime/comm/mpi.cpp", "launcher/version.cpp"],
     "ucp/": ["runtime/comm/ucx.cpp"],

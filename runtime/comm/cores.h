@@ -1,18 +1,20 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "runtime/comm/machine.h"
 #include "runtime/comm/topology.h"
 #include "runtime/comm/transport.h"
 
 namespace kt {
 
-// Where this rank computes.
+// Where a rank computes.
 struct CorePlan {
   int threads = 1;
-  std::vector<int> cores;  // one per thread; empty: not pinned, because the ranks have more threads than cores
+  std::vector<int> cores;  // logical processors, one per thread; empty: not pinned, there are more threads than room
   int numa_node = -1;      // of its memory; -1: any
   std::vector<std::string> warnings;
 };
@@ -21,13 +23,28 @@ struct CoreRequest {
   std::optional<int> trunk_threads;  // of each trunk rank
   std::optional<int> kt_cpuinfer;    // of all expert ranks of one machine together
   std::vector<int> kt_numa_nodes;    // NUMA node of each expert rank of a machine, in order; empty: spread evenly
+  int threads_per_core = 1;          // hardware threads that are used of each core
 };
 
-// Shares the cores that the launcher left to this machine's ranks among those that compute. Expert ranks are spread
-// over the NUMA nodes; without a request a rank gets an equal part of its node's cores. All ranks call it at the same
-// point. Throws Error(kExitUsage) when kt-numa-nodes does not fit.
-CorePlan plan_cores(Transport& transport, const Topology& topology, const CoreRequest& request);
+// A rank of one machine.
+struct CoreUser {
+  int rank = 0;
+  bool trunk = false, expert = false;
+  bool idle = false;      // an expert rank that holds no part of any expert
+  std::vector<int> cpus;  // that its launcher left to it, ascending
+};
 
-int numa_node_count();  // that the launcher left to this process
+// Shares a machine's cores among all of its ranks: `users` in order of rank, the plans in the same order.
+//   where   Expert ranks are spread over the NUMA nodes, or put as kt-numa-nodes says, and so are ranks that are only
+//           trunk ranks; each within what its launcher left to it.
+//   how     A rank gets an equal part of its node's cores, or as many threads as were asked for; of each core one
+//   many    hardware thread, further ones only with threads_per_core. A rank with both roles takes the larger number
+//           of the two that were asked for. Ranks with nothing to compute get none.
+// Throws Error(kExitUsage) when kt-numa-nodes does not fit.
+std::vector<CorePlan> share_cores(const Machine& machine, std::span<const CoreUser> users, const CoreRequest& request);
+
+// This rank's part of its machine. All ranks call it at the same point; `idle_ranks` as in CoreUser.
+CorePlan plan_cores(Transport& transport, const Topology& topology, std::span<const int> idle_ranks,
+                    const CoreRequest& request);
 
 }  // namespace kt

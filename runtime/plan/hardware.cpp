@@ -6,12 +6,11 @@
 #include <cmath>
 #include <set>
 #include <string_view>
-#include <thread>
 #include <variant>
 #include <vector>
 
 #include "runtime/base/error.h"
-#include "runtime/comm/cores.h"
+#include "runtime/comm/machine.h"
 #include "runtime/config/words.h"
 #include "runtime/model/memory_plan.h"
 
@@ -105,9 +104,10 @@ Hardware read_hardware(const std::filesystem::path& file) {
 }
 
 Hardware this_machine() {
+  const Machine machine = read_machine();
   return {.name = "this machine",
-          .numa_nodes = numa_node_count(),
-          .cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency())),
+          .numa_nodes = machine.numa_nodes(),
+          .cores = machine.cores(),
           .memory_gb = static_cast<double>(available_memory()) / 1e9};
 }
 

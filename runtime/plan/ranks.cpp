@@ -72,6 +72,27 @@ ExpertShare bank_share(const ModelConfig& config, const Topology& topology, std:
   return share;
 }
 
+std::vector<int> ranks_without_experts(const ModelConfig& config, const Topology& topology) {
+  const std::vector<ExpertShare> shares = expert_shares(config.moe.inter, topology.group_of);
+  std::vector<int> ranks;
+  for (size_t i = 0; i < shares.size(); ++i)
+    if (shares[i].count(config.moe.experts) == 0) ranks.push_back(topology.experts[i]);
+  std::sort(ranks.begin(), ranks.end());
+  return ranks;
+}
+
+std::string idle_ranks_line(const ModelConfig& config, const Topology& topology) {
+  const std::vector<int> ranks = ranks_without_experts(config, topology);
+  if (ranks.empty()) return "";
+  const std::string who = fmt::format("{} {} {} no part of any expert", ranks.size() == 1 ? "rank" : "ranks",
+                                      fmt::join(ranks, ", "), ranks.size() == 1 ? "holds" : "hold");
+  if (!config.moe.experts) return who + ": the model has no routed experts";
+  return who + fmt::format(
+                   ": of each of {} experts there are {} slices of {} columns; start {} ranks fewer, or lower "
+                   "kt-threadpool-count",
+                   config.moe.experts, slice_count(config.moe.inter), slice_width(config.moe.inter), ranks.size());
+}
+
 TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const ModelConfig& config, Format bank) {
   TrunkLimits limits{.max_rows = max_step_rows(engine),
                      .max_logit_rows = engine.max_logit_rows,

@@ -48,6 +48,11 @@ void check_deferral(const RunConfig& run, const Topology& topology);
 ExpertShare bank_share(const ModelConfig& config, const Topology& topology, std::span<const ExpertSets> copies,
                        int expert_index);
 
+// Expert ranks that hold no part of any expert: an expert's columns are cut into slices, which may be fewer than the
+// ranks, as may the experts themselves. And what to say of them, "" if there are none.
+std::vector<int> ranks_without_experts(const ModelConfig& config, const Topology& topology);
+std::string idle_ranks_line(const ModelConfig& config, const Topology& topology);
+
 // What the options ask of the ranks' steps and of the experts on the trunk. `bank`: format of the banks.
 TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const ModelConfig& config, Format bank);
 

@@ -168,6 +168,8 @@ std::string to_text(const ClusterPlan& plan) {
   const std::vector<Column> columns = columns_of(plan.ranks);
   for (size_t i = 0; i < columns.size(); i += kColumns)
     text += rank_table(plan, std::span(columns).subspan(i, std::min(kColumns, columns.size() - i)));
+  if (const std::string idle = idle_ranks_line(plan.deployment.model.config, plan.deployment.topology); !idle.empty())
+    text += "\n" + idle + "\n";
   return text + totals(plan) + rate_table(plan.limits) + verdict(plan);
 }
 
@@ -195,6 +197,7 @@ nlohmann::ordered_json to_json(const ClusterPlan& plan) {
           {"valid_worlds", worlds},
           {"fits", plan.shortages.empty()},
           {"ranks", ranks},
+          {"ranks_without_experts", ranks_without_experts(d.model.config, d.topology)},
           {"machine_ram_bytes", machine_memory(plan)},
           {"layer_slot_bytes", layer_slot(plan)},
           {"files_bytes", {{"trunk", d.trunk_files}, {"experts", d.expert_files}}},

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/error.h"
@@ -11,8 +12,10 @@
 namespace kt {
 namespace {
 
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 std::vector<int> sizes(const ClusterPlan& plan) {
   std::vector<int> ranks;
@@ -49,6 +52,51 @@ TEST(ClusterPlan, EveryValidWorldSizeCanBePlanned) {
     EXPECT_NEAR(static_cast<double>(experts), 77.6e9, 0.8e9) << world;  // each expert is held once
   }
   EXPECT_THAT(refusal(run, model, hardware, 5), HasSubstr("valid: 6"));
+}
+
+TEST(ClusterPlan, NamesRanksThatHoldNoExperts) {
+  const LoadedConfig model = loaded(qwen3_coder_next(true));  // 512 columns: 4 slices of 128
+  const Hardware hardware{.nodes = 1, .numa_nodes = 1, .cores = 8, .memory_gb = 500};
+  RunConfig run;
+
+  const ClusterPlan enough = plan_cluster(run, model, Format::FP8, hardware, 5);
+  const ClusterPlan too_many = plan_cluster(run, model, Format::FP8, hardware, 7);
+
+  EXPECT_THAT(to_text(enough), Not(HasSubstr("no part of any expert")));
+  EXPECT_THAT(to_text(too_many), AllOf(HasSubstr("hold no part of any expert"), HasSubstr("4 slices of 128 columns"),
+                                       HasSubstr("start 2 ranks fewer")));
+  const std::vector<int> idle = to_json(too_many)["ranks_without_experts"];
+  EXPECT_EQ(idle.size(), 2u);
+  for (const RankPlan& r : too_many.ranks)
+    EXPECT_EQ(r.memory.experts == 0, r.rank == 0 || std::count(idle.begin(), idle.end(), r.rank) > 0) << r.rank;
+}
+
+TEST(ClusterPlan, NumbersThatNoClusterHasAreRefused) {
+  const LoadedConfig model = loaded(qwen3_coder_next(true));
+  const Hardware hardware{.nodes = 1'000'000, .numa_nodes = 1, .cores = 8, .memory_gb = 500};
+  RunConfig run;
+  run.kt_threadpool_count = 4096;
+  run.tensor_parallel_size = 2;
+
+  EXPECT_THAT(refusal(run, model, hardware, std::nullopt), HasSubstr("4096000002 ranks"));
+  EXPECT_THAT(refusal(run, model, hardware, 2'000'000'000), HasSubstr("2000000000 ranks"));
+}
+
+TEST(ClusterPlan, TheLargestOptionsAreCountedInFull) {
+  const LoadedConfig model = loaded(qwen3_coder_next(true));
+  const Hardware hardware{.nodes = 1, .numa_nodes = 1, .cores = 8, .memory_gb = 500};
+  RunConfig run;
+  run.max_total_tokens = 2'147'483'647;
+  run.chunked_prefill_size = 1 << 20;
+  run.trunk_threads = run.kt_cpuinfer = 2'147'483'647;
+  run.max_running_requests = 192;
+
+  const ClusterPlan plan = plan_cluster(run, model, Format::FP8, hardware, std::nullopt);
+
+  EXPECT_GT(plan.ranks[0].memory.kv_cache, 50'000'000'000'000u) << "12 layers of 2 heads of 256: 24 KiB a token";
+  EXPECT_FALSE(plan.shortages.empty());
+  EXPECT_FALSE(plan.remedies.options.empty());
+  for (const Remedy& r : plan.remedies.options) EXPECT_THAT(r.value, Not(HasSubstr("-"))) << r.option;
 }
 
 TEST(ClusterPlan, TrunkRanksNeedGpus) {
