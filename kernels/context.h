@@ -12,9 +12,10 @@ struct KernelContext {
   const Ops& ops;
   ThreadPool& pool;
 
-  // Of parts of [0, n), about four per thread, each a multiple of `unit` but the last.
+  // Of parts of [0, n), about four per thread, each a multiple of `unit` but the last. A single thread gets 16: who
+  // watches it sees it go on with each.
   int64_t step(int64_t n, int64_t unit) const {
-    const int64_t wanted = pool.size() == 1 ? 1 : 4 * pool.size();
+    const int64_t wanted = pool.size() == 1 ? 16 : 4 * pool.size();
     return round_up(std::max<int64_t>(ceil_div(n, wanted), 1), unit);
   }
   // Calls part(begin, end) on each.

@@ -55,7 +55,10 @@ void ThreadPool::run_erased(int64_t parts, Call call, const void* part) {
   const unsigned mode = _mm_getcsr();
   _mm_setcsr(mode | kFlushDenormals);
   if (workers_.empty() || parts <= 1) {
-    for (int64_t i = 0; i < parts; ++i) call(part, i);
+    for (int64_t i = 0; i < parts; ++i) {
+      next_.fetch_add(1, std::memory_order_relaxed);
+      call(part, i);
+    }
   } else {
     call_ = call;
     part_ = part;

@@ -28,6 +28,11 @@ class ThreadPool {
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
+  // Changes with every part that is begun, so that a long job is not taken for one that hangs. Any thread may ask.
+  // Parts that share out work of their own say so themselves.
+  int64_t pulse() const { return (int64_t{job_.load()} << 31) + next_.load() + beats_.load(); }
+  void beat() { beats_.fetch_add(1, std::memory_order_relaxed); }
+
   // Calls part(i) once for each i in [0, parts), on any worker, and returns when all are done. part must not throw.
   template <class Part>
   void run(int64_t parts, const Part& part) {
@@ -49,6 +54,7 @@ class ThreadPool {
   alignas(64) std::atomic<int64_t> next_{0};
   alignas(64) std::atomic<uint32_t> job_{0};      // counts jobs; workers wait for it to change
   alignas(64) std::atomic<uint32_t> working_{0};  // workers that have not left the current job
+  alignas(64) std::atomic<int64_t> beats_{0};
   std::atomic<bool> stop_{false};
 };
 

@@ -65,6 +65,7 @@ po::options_description describe(Settings& s) {
                         "only so many routed experts of a layer, likewise");
   options.add_options()("no-indexer", po::bool_switch(&s.no_indexer),
                         "let a model with sparse attention attend to all keys");
+  options.add_options()("help,h", "print this text");
   return options;
 }
 
@@ -86,23 +87,31 @@ void check(Settings& s) {
   if (s.prompts.empty() && s.contexts.empty()) s.prompts = {64, 2048};
   for (int prompt : s.prompts)
     if (prompt < 2) fail(kExitUsage, "prompt 1: one token is a decode step; expected at least 2");
-  const auto at_least = [](const char* name, int value, int least) {
-    if (value < least) fail(kExitUsage, "{}: expected at least {}, found {}", name, least, value);
+  static constexpr int kMost = 1 << 20;
+  const auto within = [](const char* name, int value, int least) {
+    if (value < least || value > kMost)
+      fail(kExitUsage, "{}: expected at least {}, at most {}, found {}", name, least, kMost, value);
   };
-  at_least("decode", s.decode, 1);
-  at_least("batch", s.batch, 1);
-  at_least("rounds", s.rounds, 1);
-  at_least("layers", s.layers, 0);
-  at_least("experts", s.experts, 0);
+  within("decode", s.decode, 1);
+  within("batch", s.batch, 1);
+  within("rounds", s.rounds, 1);
+  within("layers", s.layers, 0);
+  within("experts", s.experts, 0);
   if (!s.compare.empty() && s.compare != "paths" && s.compare != "recorder")
     fail(kExitUsage, "compare: expected paths or recorder, found '{}'", s.compare);
 }
 
-// Nothing when help was asked for, which is then printed. What is no option of its own is one of serve's.
-std::optional<Settings> read_settings(int argc, char** argv) {
-  std::optional<Settings> settings(std::in_place);
-  po::options_description options = describe(*settings);
-  options.add_options()("help,h", "print this text");
+void print_help() {
+  Settings defaults;
+  std::ostringstream help;
+  help << describe(defaults);
+  fmt::print("{}\n\nOptions:\n{}\nktmpi serve --help lists the others.\n", kSummary, help.str());
+}
+
+// What is no option of its own is one of serve's.
+Settings read_settings(int argc, char** argv) {
+  Settings settings;
+  const po::options_description options = describe(settings);
   po::variables_map values;
   try {
     const auto style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
@@ -110,17 +119,11 @@ std::optional<Settings> read_settings(int argc, char** argv) {
         po::command_line_parser(argc, argv).options(options).style(style).allow_unregistered().run();
     po::store(parsed, values);
     po::notify(values);
-    settings->rest = po::collect_unrecognized(parsed.options, po::include_positional);
+    settings.rest = po::collect_unrecognized(parsed.options, po::include_positional);
   } catch (const po::error& error) {
     fail(kExitUsage, "bench step: {}; ktmpi bench step --help lists the options", error.what());
   }
-  if (values.count("help")) {
-    std::ostringstream help;
-    help << options;
-    fmt::print("{}\n\nOptions:\n{}\nktmpi serve --help lists the others.\n", kSummary, help.str());
-    return std::nullopt;
-  }
-  check(*settings);
+  check(settings);
   return settings;
 }
 
@@ -164,7 +167,7 @@ void check_fits(const Settings& s, const JobRank& job) {
   if (needed > there || s.longest() + s.decode + 1 > job.engine.context_length)
     fail(kExitUsage, "batch {} of {} + {} tokens: the cache has room for {}, the model for {} each", s.batch,
          s.longest(), s.decode + 1, there, job.engine.context_length);
-  if (s.compare == "paths" && s.batch * s.longest() > max_step_rows(job.engine))
+  if (s.compare == "paths" && int64_t{s.batch} * s.longest() > max_step_rows(job.engine))
     fail(kExitUsage, "compare paths: batch {} of {} tokens is more than a step of {}", s.batch, s.longest(),
          max_step_rows(job.engine));
 }
@@ -271,12 +274,20 @@ int bench_step(const Settings& settings, JobRank& job) {
 }  // namespace
 
 int bench_step_command(int argc, char** argv) {
-  const std::optional<Settings> settings = read_settings(argc, argv);
-  if (!settings) return kExitOk;
-  const RunConfig run = run_config(*settings);
-  const std::unique_ptr<Transport> transport = make_transport(run, &argc, &argv);
-  JobRank job{run, *transport};
-  return live(*transport, [&] { return bench_step(*settings, job); });
+  const std::vector<std::string_view> arguments(argv, argv + argc);
+  for (const std::string_view help : {"--help", "-h"})
+    if (std::find(arguments.begin(), arguments.end(), help) != arguments.end()) {
+      print_help();
+      return kExitOk;
+    }
+  Settings settings;
+  return run_job(
+      argc, argv,
+      [&] {
+        settings = read_settings(argc, argv);
+        return run_config(settings);
+      },
+      [&](JobRank& job) { return bench_step(settings, job); });
 }
 
 }  // namespace kt

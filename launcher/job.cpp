@@ -120,17 +120,45 @@ void require_one_table(Transport& transport, const Ops& ops) {
 }
 
 // What it throws ends all ranks with its exit code.
-void end_all_on_error(Transport& transport, const std::function<void()>& work) {
+void end_all_on_error(JobRank& job, const std::function<void()>& work) {
   try {
     work();
   } catch (const std::exception& e) {
     log("{}", e.what());
     const auto* error = dynamic_cast<const Error*>(&e);
-    transport.abort(error ? error->exit_code() : kExitPeerLost);
+    job.end_all(error ? error->exit_code() : kExitPeerLost);
   }
 }
 
+// Elsewhere than on rank 0: rank 0 is gone, or ends the job and has said why.
+[[noreturn]] void follow_rank_0(JobRank& job, const Loss& loss) {
+  if (!loss.exit_code) log("{} was lost: leaving", job.lifeline->name(loss.rank));
+  std::_Exit(loss.exit_code.value_or(kExitPeerLost));
+}
+
+[[noreturn]] void end_for(JobRank& job, const Loss& loss) {
+  const std::string who = job.lifeline->name(loss.rank);
+  log("{}", loss.exit_code ? who + " ends the job" : who + " was lost: ending the job");
+  {
+    const std::lock_guard lock(job.front_mutex);
+    if (job.on_end) job.on_end(who + (loss.exit_code ? " has failed." : " was lost."));
+  }
+  job.end_all(loss.exit_code.value_or(kExitPeerLost));
+}
+
 // ---- the phases ----------------------------------------------------------------------------------------------------
+
+void open_lifeline(JobRank& job) {
+  set_log_name(fmt::format("r{}", job.rank()));  // of the lifeline's thread too
+  const auto on_loss = [&job](const Loss& loss) { job.rank() == 0 ? end_for(job, loss) : follow_rank_0(job, loss); };
+  job.lifeline = std::make_unique<Lifeline>(job.transport, on_loss);
+}
+
+std::vector<std::string> roles_of(Topology topology) {
+  std::vector<std::string> roles;
+  for (topology.rank = 0; topology.rank < topology.world; ++topology.rank) roles.push_back(topology.role_name());
+  return roles;
+}
 
 void choose_kernels(JobRank& job) {
   try {
@@ -161,6 +189,7 @@ void read_set_up(JobRank& job, const std::optional<Hardware>& rates, const std::
   job.layout.layout = rates ? "hybrid" : run.expert_layout;
   job.topology = topology_with(job, job.layout.layout);
   set_log_name(fmt::format("r{} {}", job.rank(), job.topology.role_name()));
+  job.lifeline->set_roles(roles_of(job.topology));
   job.loaded.emplace(load_model_config(run.model));
   if (edit) edit(*job.loaded);
   const ModelConfig& model = job.model();
@@ -246,6 +275,7 @@ void load(JobRank& job) {
   const int numa_node = job.cores.numa_node;
   job.pool = std::make_unique<ThreadPool>(job.cores.threads, job.cores.cores);
   job.device = make_cpu_device(*job.ops, *job.pool, numa_node);
+  job.lifeline->set_pulse([&pool = *job.pool] { return pool.pulse(); });
   const bool is_trunk = job.topology.trunk_index() >= 0;
   if (is_trunk)
     job.trunk_weights.emplace(
@@ -266,21 +296,46 @@ void load(JobRank& job) {
   if (job.lane) job.trunk->mover = std::make_unique<ExpertMover>(*job.trunk, *job.lane);
 }
 
-}  // namespace
-
+// What the options ask for, with MPI under a launcher.
 std::unique_ptr<Transport> make_transport(const RunConfig& run, int* argc, char*** argv) {
   const bool launched = std::getenv("OMPI_COMM_WORLD_SIZE") || std::getenv("PMIX_RANK") || std::getenv("PMI_RANK");
   if (run.transport == "mpi" || (run.transport == "auto" && launched)) return make_mpi_transport(argc, argv);
   return std::move(make_local_transports(1).front());
 }
 
-int live(Transport& transport, const std::function<int()>& life) {
-  int code = kExitOk;
-  end_all_on_error(transport, [&] {
-    code = life();
-    transport.barrier();
+}  // namespace
+
+void JobRank::tell_before_end(std::function<void(const std::string& why)> tell) {
+  const std::lock_guard lock(front_mutex);
+  on_end = std::move(tell);
+}
+
+void JobRank::end_all(int exit_code) {
+  if (lifeline) lifeline->end_job(exit_code);
+  transport.abort(exit_code);
+  std::_Exit(exit_code);  // g++ does not see that a virtual function never returns
+}
+
+int run_job(int argc, char** argv, const std::function<RunConfig()>& read, const std::function<int(JobRank&)>& life) {
+  RunConfig run;
+  std::optional<Error> wrong;
+  try {
+    run = read();
+  } catch (const Error& e) {
+    wrong = e;
+  }
+  const std::unique_ptr<Transport> transport = make_transport(run, &argc, &argv);
+  JobRank job{run, *transport};
+  const auto all_have_options = [&] {
+    return Phases{job.transport, job.exit_code}.run([&] {
+      if (wrong) throw *wrong;
+    });
+  };
+  end_all_on_error(job, [&] {
+    if (all_have_options()) job.exit_code = life(job);
+    transport->barrier();
   });
-  return code;
+  return job.exit_code;
 }
 
 bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& edit) {
@@ -289,7 +344,7 @@ bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& 
   const auto measure = [&] {
     if (job.run.expert_layout == "auto") rates = measure_rates(job.transport, *job.ops);
   };
-  if (!phases.run([&] { choose_kernels(job); }) || !phases.run(measure) ||
+  if (!phases.run([&] { open_lifeline(job); }) || !phases.run([&] { choose_kernels(job); }) || !phases.run(measure) ||
       !phases.run([&] { read_set_up(job, rates, front, edit); }) || !phases.run([&] { place(job); }) ||
       !phases.run([&] { open_lane(job); }) || !phases.run([&] { plan(job); }) || !phases.run([&] { load(job); }))
     return false;
@@ -323,7 +378,7 @@ void follow(JobRank& job) {
   if (job.lane && job.bank->share.count(job.model().moe.experts))
     beside = std::jthread([&] {
       job.pool->unpin_caller();
-      end_all_on_error(*job.lane, [&] { serve(*job.lane, 0); });
+      end_all_on_error(job, [&] { serve(*job.lane, 0); });
     });
   serve(job.transport, job.limits.max_rows);
 }

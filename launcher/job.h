@@ -2,12 +2,14 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 
 #include "launcher/expert_source.h"
 #include "runtime/arch/load_config.h"
 #include "runtime/base/error.h"
 #include "runtime/comm/cores.h"
+#include "runtime/comm/lifeline.h"
 #include "runtime/comm/topology.h"
 #include "runtime/comm/transport.h"
 #include "runtime/config/run_config.h"
@@ -18,13 +20,6 @@
 #include "runtime/plan/layout.h"
 
 namespace kt {
-
-// What the options ask for, with MPI under a launcher.
-std::unique_ptr<Transport> make_transport(const RunConfig& run, int* argc, char*** argv);
-
-// A rank's whole life, its exit code; then all ranks wait for each other. What it throws, past the set-up, ends all of
-// them: the others wait in a step and cannot be asked. The JobRank must outlive it: its threads may wait, too.
-int live(Transport& transport, const std::function<int()>& life);
 
 // One rank of a job that runs the model: what set_up makes of the options, in the order in which it is made.
 struct JobRank {
@@ -57,9 +52,24 @@ struct JobRank {
   std::optional<StateCache> cache = {};
   std::optional<Trunk> trunk = {};  // on trunk ranks
 
+  std::mutex front_mutex = {};
+  std::function<void(const std::string& why)> on_end = {};  // on rank 0: tells clients that the job ends now
+  std::unique_ptr<Lifeline> lifeline = {};                  // ends before what it watches
+
   int rank() const { return transport.rank(); }
   const ModelConfig& model() const { return loaded->config; }
+
+  // Another rank's end is all ranks' end. From here on clients are told before; null: nobody is left to be told.
+  void tell_before_end(std::function<void(const std::string& why)> on_end);
+  // Ends all ranks at once with that exit code; why is in the log.
+  [[noreturn]] void end_all(int exit_code);
 };
+
+// A job's main function. Reads the options, on all ranks: what one of them finds wrong is said once and ends all with
+// its exit code, whoever leaves first. Then this rank's life, its exit code, and all ranks wait for each other. What a
+// life throws, past the set-up, ends all ranks: the others wait in a step and cannot be asked. Under a launcher with
+// MPI.
+int run_job(int argc, char** argv, const std::function<RunConfig()>& read, const std::function<int(JobRank&)>& life);
 
 // Changes to what a checkpoint's config.json says, before anything follows from it; none by default.
 using EditConfig = std::function<void(LoadedConfig& loaded)>;

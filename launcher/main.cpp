@@ -100,8 +100,9 @@ int main(int argc, char** argv) {
     const std::string block = fmt::format("ktmpi: {}\n", error.what());
     if (error.exit_code() != kt::kExitUsage || kt::speaks_for_node())
       fmt::print(stderr, "{}", block);
-    else  // a launcher ends all ranks at the first exit, which has to be that of the one that speaks
-      std::this_thread::sleep_for(std::chrono::seconds(1));
+    else  // a launcher ends all ranks at the first exit, which has to be that of the one that speaks, even if it is
+          // late
+      std::this_thread::sleep_for(std::chrono::seconds(30));
     return error.exit_code();
   }
 }

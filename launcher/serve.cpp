@@ -53,52 +53,63 @@ bool is_killed_soon() { return std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr; }
 // answered with an error at once. Either ends the engine's loop. A step that takes too long ends the job.
 class Watch {
  public:
-  Watch(const sigset_t& signals, bool hasty, Engine& engine, HttpServer& http, Transport& transport,
-        const RunConfig& run)
+  Watch(const sigset_t& signals, bool hasty, Engine& engine, HttpServer& http, JobRank& job)
       : signals_(signals),
         hasty_(hasty),
         engine_(engine),
         http_(http),
-        transport_(transport),
-        run_(run),
+        job_(job),
         thread_([this, name = log_name()](auto done) {
           set_log_name(name);
           while (!done.stop_requested()) look();
-        }) {}
+        }) {
+    job_.tell_before_end([this](const std::string& why) { end_requests(why, "rank_lost"); });
+  }
+  ~Watch() { job_.tell_before_end(nullptr); }
   std::stop_token stop_token() const { return stop_.get_token(); }
 
  private:
   using Clock = std::chrono::steady_clock;
+  // mpirun sends SIGTERM also when a rank has died. Then the lifeline has known it for as long, or will in a moment.
+  static constexpr std::chrono::milliseconds kNews{100};
+  static constexpr double kSilent = 2.0;  // seconds
 
   void look() {
     const timespec nap{0, 200'000'000};
     const int s = sigtimedwait(&signals_, nullptr, &nap);
     const bool ends = s == SIGINT || s == SIGTERM;
-    if (ends && (hasty_ || drain_start_)) leave(fmt::format("signal {}", s));
+    if (ends && hasty_) std::this_thread::sleep_for(kNews);
+    if (ends && (hasty_ || drain_start_) && !job_.lifeline->lost()) leave(fmt::format("signal {}", s));
     if (s == SIGUSR1 || ends) engine_.drain();
     const EngineStats stats = engine_.stats();
     const Clock::time_point now = Clock::now();
     if (stats.draining && !drain_start_ && !stop_.stop_requested()) {
       drain_start_ = now;
-      log("draining: {} requests are open, {:.0f} s for them", stats.running + stats.waiting, run_.drain_timeout_s);
+      log("draining: {} requests are open, {:.0f} s for them", stats.running + stats.waiting, job_.run.drain_timeout_s);
     }
     if (drain_start_ && stats.running + stats.waiting == 0) leave("drained");
-    if (drain_start_ && std::chrono::duration<double>(now - *drain_start_).count() > run_.drain_timeout_s)
+    if (drain_start_ && std::chrono::duration<double>(now - *drain_start_).count() > job_.run.drain_timeout_s)
       leave("drain-timeout-s is over");
-    if (run_.step_timeout_s > 0 && stats.step_age_s > run_.step_timeout_s) {
-      log("no step has finished for {:.0f} s (step-timeout-s {:.0f}): ending the job", stats.step_age_s,
-          run_.step_timeout_s);
-      http_.end_requests({503, "The engine hangs.", "", "engine_hangs"});
-      std::this_thread::sleep_for(std::chrono::milliseconds(300));  // for the answers to leave
-      transport_.abort(kExitWatchdog);
+    if (job_.run.step_timeout_s > 0 && stats.step_age_s > job_.run.step_timeout_s) {
+      log("no rank has gone on with the step for {:.0f} s (step-timeout-s {:.0f}): ending the job", stats.step_age_s,
+          job_.run.step_timeout_s);
+      for (const std::string& rank : job_.lifeline->silent(kSilent)) log("{} has not been heard of meanwhile", rank);
+      end_requests("The engine hangs.", "engine_hangs");
+      job_.end_all(kExitWatchdog);
     }
+  }
+
+  void end_requests(const std::string& why, std::string code) {
+    engine_.drain(why);
+    http_.end_requests({503, why, "", std::move(code)});
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));  // for the answers to leave
   }
 
   void leave(std::string_view why) {
     if (stop_.stop_requested()) return;
     log("{}: leaving", why);
     engine_.drain();
-    http_.end_requests({503, "The server is shutting down.", "", "shutting_down"});
+    http_.end_requests({503, kShuttingDown, "", "shutting_down"});
     stop_.request_stop();
   }
 
@@ -106,8 +117,7 @@ class Watch {
   const bool hasty_;
   Engine& engine_;
   HttpServer& http_;
-  Transport& transport_;
-  const RunConfig& run_;
+  JobRank& job_;
   std::optional<Clock::time_point> drain_start_;
   std::stop_source stop_;
   std::jthread thread_;
@@ -275,10 +285,11 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
   ExpertLoad expert_load(expert_workers(job), &policy.hot_now());
   std::vector<StepObserver*> observers = {&policy, &step_recorder};
   if (model.moe.experts) observers.push_back(&expert_load);
-  ClusterRunner runner(transport, job.topology, model, job.trunk ? &*job.trunk : nullptr, observers);
+  ClusterRunner runner(transport, job.topology, model, job.trunk ? &*job.trunk : nullptr, observers,
+                       [&job] { return job.lifeline->pulse(); });
   policy.prepare(runner);
   const std::unique_ptr<Engine> engine = make_engine(job.engine, runner, *tokenizer);
-  Watch watch(signals, hasty, *engine, *http, transport, run);
+  Watch watch(signals, hasty, *engine, *http, job);
   http->serve(*engine, {.name = run.served_model_name,
                         .model_path = run.model,
                         .tokenizer_path = run.tokenizer_path,
@@ -315,12 +326,11 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
 }  // namespace
 
 int serve_command(int argc, char** argv) {
-  const RunConfig run = parse_run_config(argc, argv);
   const sigset_t signals = block_signals();  // before MPI starts threads of its own
   const bool hasty = is_killed_soon();       // before MPI sets variables of its own
-  const std::unique_ptr<Transport> transport = make_transport(run, &argc, &argv);
-  JobRank job{run, *transport};
-  return live(*transport, [&] { return serve(job, signals, hasty); });
+  return run_job(
+      argc, argv, [&] { return parse_run_config(argc, argv); },
+      [&](JobRank& job) { return serve(job, signals, hasty); });
 }
 
 }  // namespace kt

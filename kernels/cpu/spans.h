@@ -15,7 +15,10 @@ template <class Part>
 void run_slots(ThreadPool& pool, int64_t n, const Part& part) {
   std::atomic<int64_t> next{0};
   pool.run(std::min<int64_t>(n, pool.size()), [&](int64_t slot) {
-    for (int64_t i = next++; i < n; i = next++) part(i, slot);
+    for (int64_t i = next++; i < n; i = next++) {
+      pool.beat();
+      part(i, slot);
+    }
   });
 }
 

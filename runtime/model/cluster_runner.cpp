@@ -36,12 +36,13 @@ void leave(Trunk& t) {
 }  // namespace
 
 ClusterRunner::ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk,
-                             std::vector<StepObserver*> observers)
+                             std::vector<StepObserver*> observers, std::function<int64_t()> pulse)
     : transport_(transport),
       topology_(topology),
       config_(config),
       trunk_(trunk),
       observers_(std::move(observers)),
+      pulse_(std::move(pulse)),
       readings_(static_cast<size_t>(topology.world)),
       heard_(static_cast<size_t>(topology.world), Clock::now()) {}
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <mutex>
 #include <vector>
 
@@ -12,15 +13,15 @@ namespace kt {
 // logits of all parts of the vocabulary together.
 class ClusterRunner final : public StepRunner {
  public:
-  // `trunk` is null on a rank 0 that only schedules. The observers take part in every step, in this order.
+  // `trunk` is null on a rank 0 that only schedules. The observers take part in every step, in this order. `pulse`: see
+  // progress(); null: nobody counts.
   ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk,
-                std::vector<StepObserver*> observers = {});
+                std::vector<StepObserver*> observers = {}, std::function<int64_t()> pulse = nullptr);
 
   int vocab() const override { return config_.vocab; }
   std::span<const float> run(const StepPlan& plan) override;
   void idle() override { ask_clocks(); }
-  // Of this rank's part of a step; that of a rank 0 that only schedules is not seen.
-  int64_t progress() const override { return trunk_ ? trunk_->clock.laps() : 0; }
+  int64_t progress() const override { return pulse_ ? pulse_() : 0; }
   // Own ones up to the last step, those of others at most two seconds older.
   std::vector<StepTotals> totals() const override;
   std::vector<ClockReading> readings() const;  // likewise, with the layers
@@ -41,6 +42,7 @@ class ClusterRunner final : public StepRunner {
 
   Trunk* trunk_;
   std::vector<StepObserver*> observers_;
+  std::function<int64_t()> pulse_;
   std::vector<float> logits_;
   std::vector<std::byte> room_;
   std::vector<ClockReading> readings_;                        // by rank

@@ -56,8 +56,8 @@ class StepRunner {
   virtual std::span<const float> run(const StepPlan& plan) = 0;
   // Called every two seconds, on the thread that runs steps, while there are none to run.
   virtual void idle() {}
-  // Grows while a step goes on, so that a long one is not taken for one that hangs; stays the same if nobody counts.
-  // Any thread may ask.
+  // Changes while any rank goes on with a step, so that a long one is not taken for one that hangs; stays the same if
+  // nobody counts. Any thread may ask.
   virtual int64_t progress() const { return 0; }
   // What every rank's time went into, by rank; empty if nobody counts. Any thread may ask.
   virtual std::vector<StepTotals> totals() const { return {}; }

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -96,7 +95,6 @@ class StepClock {
     const Clock::time_point time = Clock::now();
     const double seconds = std::chrono::duration<double>(time - last_).count();
     last_ = time;
-    std::atomic_ref(laps_).fetch_add(1, std::memory_order_relaxed);
     PartTotal& total = reading_.parts[index()][part];
     total.seconds += seconds;
     total.bytes += bytes;
@@ -106,8 +104,6 @@ class StepClock {
     (part == StepPart::wait || part == StepPart::reduce ? layer.wait_s : layer.work.seconds) += seconds;
   }
   void sent(size_t bytes) { reading_.parts[index()].sent_bytes += static_cast<int64_t>(bytes); }
-  // Grows while a step goes on; any thread may ask.
-  int64_t laps() const { return std::atomic_ref(laps_).load(std::memory_order_relaxed); }
   Phase phase() const { return phase_; }
   const StepTotals& totals() const { return reading_.parts; }
   const ClockReading& reading() const { return reading_; }
@@ -118,7 +114,6 @@ class StepClock {
   size_t index() const { return static_cast<size_t>(phase_); }
 
   ClockReading reading_;
-  mutable int64_t laps_ = 0;
   int layer_ = -1;
   Phase phase_ = Phase::prefill;
   Clock::time_point last_;

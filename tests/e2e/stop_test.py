@@ -1,4 +1,4 @@
-"""How a server ends: by drain, by signals, and when a rank hangs. Nobody is left without an answer.
+"""How a server ends: by drain, by signals, when a rank hangs and when one is lost. Nobody is left without an answer.
 
     stop_test.py --program KTMPI FIXTURE [--world 3]
 """
@@ -98,6 +98,97 @@ def hangs(server, world):
     assert server.process.wait(20) == 71, server.log()
 
 
+def await_log(server, text, within_s=10):
+    deadline = time.monotonic() + within_s
+    while text not in server.log():
+        assert time.monotonic() < deadline, f"'{text}' is not in\n{server.log()}"
+        time.sleep(0.02)
+
+
+def is_all_gone(server, within_s):
+    """mpirun has left, with the exit code of a killed rank (or that of rank 0, 70), and no rank has stayed."""
+    start, ranks = time.monotonic(), server.ranks()
+    assert server.process.wait(within_s) in (70, 128 + signal.SIGKILL), (server.process.returncode, server.log())
+    assert "errorcode 70" in server.log() or server.process.returncode == 70, server.log()
+    while any(os.path.exists(f"/proc/{pid}") for pid in ranks):
+        assert time.monotonic() - start < within_s, "ranks have stayed"
+        time.sleep(0.05)
+
+
+def loses_idle(server, victim, role):
+    """A rank is killed while nobody asks: the log names it."""
+    os.kill(server.ranks()[victim], signal.SIGKILL)
+    await_log(server, f"rank {victim} ({role}, host {os.uname().nodename}) was lost")
+    is_all_gone(server, 20)
+
+
+def loses(server, victim, role, within_s=2.0):
+    """A rank is killed while answers are written: every dialect's client learns which."""
+    stream = Stream(server, 100000)
+    whole = {}
+
+    def ask(path, body):
+        whole[path] = server.post(path, body)
+
+    bodies = {"/generate": {**LONG, "stream": False},
+              "/v1/completions": {"model": "m", "prompt": "abc", "max_tokens": 30000, "ignore_eos": True},
+              "/v1/messages": {"model": "m", "messages": [{"role": "user", "content": "abc"}], "max_tokens": 30000,
+                               "ignore_eos": True}}
+    threads = [threading.Thread(target=ask, args=entry, daemon=True) for entry in bodies.items()]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 20
+    while server.load()[0] < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    start = time.monotonic()
+    os.kill(server.ranks()[victim], signal.SIGKILL)
+    name = f"rank {victim} ({role}, host {os.uname().nodename}) was lost"
+    last = stream.finish()[-1]
+    assert name in last["error"]["message"] and last["error"]["code"] == "rank_lost", last
+    assert stream.end - start < within_s, stream.end - start
+    for thread in threads:
+        thread.join(10)
+    for path in bodies:
+        status, answer = whole[path]
+        assert status == (529 if path == "/v1/messages" else 503), (path, status, answer)  # Anthropic's own word for it
+        assert name in answer["error"]["message"], (path, answer)
+    await_log(server, name)
+    is_all_gone(server, 20)
+
+
+def is_alone_without_rank_0(server):
+    """Rank 0 is killed: the others do not stay."""
+    ranks = server.ranks()
+    os.kill(ranks[0], signal.SIGKILL)
+    assert server.process.wait(20) == 128 + signal.SIGKILL, server.log()
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in ranks), "ranks have stayed"
+
+
+def long_step(program, fixture, world, options, timeout_s):
+    """A prompt whose one step takes several times as long as step-timeout-s is answered: the ranks tell that they go on,
+    whatever rank 0 does itself."""
+    options = ["--max-total-tokens", 40960, "--chunked-prefill-size", 32768, "--disable-radix-cache", *options]
+    slow = {"KTMPI_ISA": "ref"}
+
+    def seconds(server, tokens):
+        body = {"input_ids": [5 + i % 500 for i in range(tokens)],
+                "sampling_params": {"temperature": 0, "max_new_tokens": 1, "ignore_eos": True}}
+        start = time.monotonic()
+        status, answer = server.request("POST", "/generate", body, timeout=600)
+        assert status == 200, (status, answer, server.log())
+        return time.monotonic() - start
+
+    tokens = 1024
+    with Server(program, fixture, world, [*options, "--step-timeout-s", 600], slow) as server:
+        while seconds(server, tokens) < 4 * timeout_s and tokens < 32768:
+            tokens *= 2
+    with Server(program, fixture, world, [*options, "--step-timeout-s", timeout_s], slow) as server:
+        taken = seconds(server, tokens)
+        assert taken > 1.5 * timeout_s, f"a step of {tokens} tokens took {taken:.1f} s only"
+        assert server.get("/health")[0] == 200
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("fixture", help="a name under fixtures/models, or a folder")
@@ -127,6 +218,17 @@ def main():
     passes("SIGTERM twice", lambda s: ends_at_once(s, lambda: twice(s)), world=0)
     if a.world > 1:
         passes("a rank that hangs", lambda s: hangs(s, a.world), options=["--step-timeout-s", 3])
+        passes("a rank that hangs, rank 0 only schedules", lambda s: hangs(s, 4), world=4,
+               options=["--step-timeout-s", 3, "--kt-threadpool-count", 2])
+        passes("an idle expert rank that is killed", lambda s: loses_idle(s, 2, "expert"))
+        passes("an idle trunk rank that is killed", lambda s: loses_idle(s, 1, "trunk"), world=4,
+               options=["--kt-threadpool-count", 2])
+        passes("an expert rank that is killed", lambda s: loses(s, 2, "expert"))
+        passes("a trunk rank that is killed", lambda s: loses(s, 1, "trunk"), world=4,
+               options=["--kt-threadpool-count", 2])
+        passes("rank 0 is killed", is_alone_without_rank_0)
+        long_step(program, fixture, 4, ["--kt-threadpool-count", 2], 2)
+        print("passed a long step of which rank 0 computes nothing", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,171 @@
+#include "runtime/comm/lifeline.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+
+#include "runtime/base/log.h"
+#include "runtime/comm/rendezvous.h"
+
+namespace kt {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kInterval = std::chrono::milliseconds(250);
+constexpr auto kFarewell = std::chrono::seconds(2);  // for the other side to leave too
+
+// Messages are numbers of 8 bytes: a pulse, which is not negative, or -1 - c from who leaves with exit code c.
+constexpr int64_t said_of(int exit_code) { return -1 - exit_code; }
+
+std::string host_name() {
+  char name[256] = {};
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+}  // namespace
+
+struct Lifeline::Line {
+  int rank = 0;
+  Socket socket;
+  std::string in, out;  // bytes of messages that are not whole yet
+  int64_t heard = 0;
+  Clock::time_point when = Clock::now();
+  bool open = true, left = false;  // left: what comes after is no loss
+};
+
+Lifeline::Lifeline(Transport& transport, OnLoss on_loss) : rank_(transport.rank()), on_loss_(std::move(on_loss)) {
+  hosts_ = all_gather(transport, host_name());
+  std::vector<Socket> sockets = meet_at_rank_0(transport);
+  for (size_t r = 0; r < sockets.size(); ++r) {
+    if (sockets[r].fd() < 0) continue;
+    lines_.push_back(std::make_unique<Line>());
+    lines_.back()->rank = static_cast<int>(r);
+    lines_.back()->socket = std::move(sockets[r]);
+  }
+  if (lines_.empty()) return;
+  thread_ = std::jthread([this, name = log_name()] {
+    set_log_name(name);
+    run();
+  });
+}
+
+Lifeline::~Lifeline() {
+  leaving_ = true;
+  if (thread_.joinable()) thread_.join();
+  // A socket that is closed with unread bytes resets the connection, and the other side would not see the farewell.
+  for (const auto& line : lines_) {
+    tell(*line, said_of(0));
+    shutdown(line->socket.fd(), SHUT_WR);
+  }
+  const Clock::time_point end = Clock::now() + kFarewell;
+  for (const auto& line : lines_)
+    while (line->open && Clock::now() < end) {
+      pollfd waiting{line->socket.fd(), POLLIN, 0};
+      poll(&waiting, 1, 50);
+      line->open = look(*line);
+    }
+}
+
+void Lifeline::set_pulse(std::function<int64_t()> pulse) {
+  const std::lock_guard lock(mutex_);
+  pulse_ = std::move(pulse);
+}
+
+int64_t Lifeline::pulse() const {
+  const std::lock_guard lock(mutex_);
+  int64_t sum = pulse_ ? pulse_() : 0;
+  for (const auto& line : lines_) sum += line->heard;
+  return sum;
+}
+
+void Lifeline::set_roles(std::vector<std::string> roles) {
+  const std::lock_guard lock(mutex_);
+  roles_ = std::move(roles);
+}
+
+std::string Lifeline::name(int rank) const {
+  const size_t r = static_cast<size_t>(rank);
+  const std::lock_guard lock(mutex_);
+  return fmt::format("rank {} ({}host {})", rank, r < roles_.size() ? roles_[r] + ", " : "", hosts_.at(r));
+}
+
+std::vector<std::string> Lifeline::silent(double seconds) const {
+  std::vector<int> ranks;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& line : lines_)
+      if (std::chrono::duration<double>(Clock::now() - line->when).count() > seconds) ranks.push_back(line->rank);
+  }
+  std::vector<std::string> names;
+  for (const int rank : ranks) names.push_back(name(rank));
+  return names;
+}
+
+void Lifeline::end_job(int exit_code) {
+  leaving_ = true;
+  for (const auto& line : lines_) tell(*line, said_of(exit_code));
+}
+
+void Lifeline::run() {
+  std::vector<pollfd> waiting;
+  while (!leaving_ && !lost_) {
+    waiting.clear();
+    for (const auto& line : lines_)
+      if (line->open) waiting.push_back({line->socket.fd(), POLLIN, 0});
+    poll(waiting.data(), waiting.size(), static_cast<int>(kInterval.count()));
+    for (const auto& line : lines_)
+      if (line->open && !leaving_ && !look(*line)) {
+        line->open = false;
+        if (!line->left) lose({line->rank, std::nullopt});
+      }
+    int64_t pulse = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      if (pulse_) pulse = pulse_();
+    }
+    for (const auto& line : lines_)
+      if (line->open && !leaving_) tell(*line, pulse);
+  }
+}
+
+bool Lifeline::look(Line& line) {
+  char bytes[512];
+  for (;;) {
+    const ssize_t n = recv(line.socket.fd(), bytes, sizeof bytes, MSG_DONTWAIT);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return true;
+    if (n <= 0) return false;
+    line.in.append(bytes, static_cast<size_t>(n));
+    int64_t number = 0;
+    for (; line.in.size() >= sizeof number; line.in.erase(0, sizeof number)) {
+      std::memcpy(&number, line.in.data(), sizeof number);
+      if (number < 0) line.left = true;
+      if (number < said_of(0)) lose({line.rank, static_cast<int>(said_of(0) - number)});
+      const std::lock_guard lock(mutex_);
+      line.when = Clock::now();
+      if (number >= 0) line.heard = number;
+    }
+  }
+}
+
+// What the kernel does not take at once goes with a later message; of pulses the last one is enough.
+void Lifeline::tell(Line& line, int64_t number) {
+  const std::lock_guard lock(mutex_);
+  if (line.out.empty() || number < 0) line.out.append(reinterpret_cast<const char*>(&number), sizeof number);
+  const ssize_t n = send(line.socket.fd(), line.out.data(), line.out.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (n > 0) line.out.erase(0, static_cast<size_t>(n));
+}
+
+void Lifeline::lose(const Loss& loss) {
+  if (leaving_ || lost_.exchange(true)) return;
+  on_loss_(loss);
+}
+
+}  // namespace kt
