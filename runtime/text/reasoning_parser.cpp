@@ -97,17 +97,22 @@ bool ReasoningParser::reasoning(Split& out) {
     state_ = State::kBehind;
     return true;
   }
-  const ToolFormat::Start& call = calls_[static_cast<size_t>(mark.which) - 1];
-  const std::array second = {call.second};
-  const Ahead next = look_ahead(text.substr(call.first.size()), second);
-  if (call.second.empty() || next.yes()) {
-    ended_by_call_ = true;
-    state_ = State::kRest;
-    return true;
+  const std::string_view first = markers_[static_cast<size_t>(mark.which)];
+  bool may_start = false;
+  for (const ToolFormat::Start& call : calls_) {
+    if (call.first != first) continue;
+    const std::array second = {call.second};
+    const Ahead next = look_ahead(text.substr(first.size()), second);
+    if (call.second.empty() || next.yes()) {
+      ended_by_call_ = true;
+      state_ = State::kRest;
+      return true;
+    }
+    may_start = may_start || next.text_ends();
   }
-  if (next.text_ends() && !final_) return false;
-  add_reasoning(call.first, out);
-  unread_.drop(call.first.size());
+  if (may_start && !final_) return false;
+  add_reasoning(first, out);
+  unread_.drop(first.size());
   return true;
 }
 

@@ -49,6 +49,9 @@ class ReasoningParser {
   Split push(std::string_view text);
   Split flush();
 
+  // Bytes at the end of the text so far that may be either yet.
+  size_t undecided() const { return white_space_.size() + unread_.text().size(); }
+
   // A call ended the reasoning, so a closing tag may still come, outside calls.
   bool ended_by_call() const { return ended_by_call_; }
 

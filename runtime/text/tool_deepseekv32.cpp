@@ -36,6 +36,8 @@ constexpr TagDialect kDialect = {
     .param_open = "<｜DSML｜parameter name=\"",
     .param_close = "</｜DSML｜parameter>",
     .values_on_own_lines = false,
+    .object_in_block = false,
+    .never_text = true,
     .read_call = read_call,
     .read_parameter = read_parameter,
 };

@@ -20,11 +20,14 @@ class HermesParser : public ToolParser {
   bool text() {
     const std::string_view rest = unread_.text();
     const MarkerPlace mark = find_marker(rest, kTags, final_);
-    if (mark.at > 0) return literal(mark.at), true;
+    if (mark.at > 0) {
+      behind_call_ = behind_call_ && trimmed(rest.substr(0, mark.at)).empty();
+      return literal(mark.at), true;
+    }
     if (!mark.found()) return false;
     const size_t length = kTags[static_cast<size_t>(mark.which)].size();
     if (mark.which == 1) {
-      if (!in_block_) return literal(length), true;
+      if (!in_block_ && !behind_call_) return literal(length), true;
       in_block_ = false;
       out_.inside_markup();
       return unread_.drop(length), true;
@@ -43,13 +46,14 @@ class HermesParser : public ToolParser {
       if (final_ && !out_.in_call()) cut_off_ = true;
       return false;
     }
-    in_block_ = object_->is_call();
+    in_block_ = behind_call_ = object_->is_call();
     object_.reset();
     return true;
   }
 
   std::optional<CallObject> object_;
-  bool in_block_ = false;  // a call came, and its closing tag did not
+  bool in_block_ = false;     // a call came, and its closing tag did not
+  bool behind_call_ = false;  // nothing but tags and white space came since
 };
 
 }  // namespace

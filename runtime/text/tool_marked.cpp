@@ -36,11 +36,14 @@ class MarkedParser : public ToolParser {
   bool text() {
     const std::string_view rest = unread_.text();
     const MarkerPlace mark = find_marker(rest, markers_, final_);
-    if (mark.at > 0) return literal(mark.at), true;
+    if (mark.at > 0) {
+      behind_call_ = behind_call_ && trimmed(rest.substr(0, mark.at)).empty();
+      return literal(mark.at), true;
+    }
     if (!mark.found()) return false;
     if (mark.which == kCallBegin) return go(State::kHead);
     const size_t length = marker(mark).size();
-    bool is_markup = in_section_;
+    bool is_markup = in_section_ || behind_call_;
     if (mark.which == kSectionBegin) {
       const std::array inside = {d_.call_begin, d_.section_end};
       const Ahead next = look_ahead(rest.substr(length), inside);
@@ -130,6 +133,7 @@ class MarkedParser : public ToolParser {
 
   bool end_arguments() {
     out_.end_call();
+    behind_call_ = true;
     return go(d_.name_in_fence ? State::kFenceEnd : State::kText);
   }
 
@@ -141,6 +145,7 @@ class MarkedParser : public ToolParser {
 
   State state_ = State::kText;
   bool in_section_ = false;
+  bool behind_call_ = false;  // nothing but markers and white space came since
   JsonNesting nesting_;
 };
 

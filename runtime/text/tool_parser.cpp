@@ -73,7 +73,7 @@ std::span<const ToolFormat> tool_formats() {
   static const Starts hermes = {{"<tool_call>", "{"}};
   static const Starts deepseek = {{"<｜tool▁calls▁begin｜>", ""}, {"<｜tool▁call▁begin｜>", ""}};
   static const ToolFormat formats[] = {
-      {"qwen3_coder", make_qwen3_coder_parser, {{"<tool_call>", "<function="}}},
+      {"qwen3_coder", make_qwen3_coder_parser, {{"<tool_call>", "<function="}, {"<tool_call>", "{"}}},
       {"kimi_k2",
        make_kimi_k2_parser,
        {{"<|tool_calls_section_begin|>", ""}, {"<|tool_call_begin|>", ""}},

@@ -1,6 +1,7 @@
 // Qwen3-Coder, Qwen3-Coder-Next, Qwen3.5, as their chat templates write calls:
 //   <tool_call>\n<function=NAME>\n<parameter=KEY>\nVALUE\n</parameter>\n</function>\n</tool_call>
-// The values carry no type; the tools' schemas give it.
+// or, as the models before them did and as some prompts ask for, <tool_call>{"name": NAME, "arguments":
+// {...}}</tool_call>. The values carry no type; the tools' schemas give it.
 
 #include "runtime/text/tool_tagged.h"
 
@@ -25,6 +26,8 @@ constexpr TagDialect kDialect = {
     .param_open = "<parameter=",
     .param_close = "</parameter>",
     .values_on_own_lines = true,
+    .object_in_block = true,
+    .never_text = false,
     .read_call = read_call,
     .read_parameter = read_parameter,
 };

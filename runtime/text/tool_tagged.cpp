@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <set>
 
+#include "runtime/text/tool_call_object.h"
 #include "runtime/text/tool_schema.h"
 #include "runtime/text/tool_value_writer.h"
 
@@ -36,12 +38,13 @@ class TaggedParser : public ToolParser {
                                             d_.call_close, d_.param_open, d_.param_close} {}
 
  private:
-  enum class State { kText, kBody, kValue, kDoubt, kObject };
+  enum class State { kText, kCallObject, kBody, kValue, kDoubt, kObject };
   enum Tag { kBlockOpen, kCallOpen, kBlockClose, kCallClose, kParamOpen, kParamClose };
 
   bool step() override {
     switch (state_) {
       case State::kText: return text();
+      case State::kCallObject: return call_object();
       case State::kBody: return body();
       case State::kValue: return value();
       case State::kDoubt: return doubt();
@@ -54,23 +57,59 @@ class TaggedParser : public ToolParser {
 
   bool text() {
     const std::string_view rest = unread_.text();
-    const std::array markers = {d_.block_open, d_.call_open, d_.block_close};
+    const std::array markers = {d_.block_open, d_.call_open, d_.block_close, d_.call_close, d_.param_close};
     const MarkerPlace mark = find_marker(rest, markers, final_);
-    if (mark.at > 0) return literal(mark.at), true;
+    if (mark.at > 0) return shown(mark.at);
     if (!mark.found()) return false;
-    if (mark.which == kBlockClose) {
-      if (!in_block_) return literal(d_.block_close.size()), true;
-      in_block_ = false;
-      out_.inside_markup();
-      return unread_.drop(d_.block_close.size()), true;
-    }
+    if (mark.which == kBlockOpen) return block_head();
     if (mark.which == kCallOpen) return call_head(0);
+    const bool ends_block = mark.which == kBlockClose && in_block_;
+    if (!ends_block && !behind_call_ && !(d_.never_text && !tag_shown_))
+      return shown(markers[static_cast<size_t>(mark.which)].size());
+    if (ends_block || behind_call_) out_.inside_markup();
+    if (ends_block) {
+      in_block_ = false;
+      behind_call_ = true;
+    }
+    return unread_.drop(markers[static_cast<size_t>(mark.which)].size()), true;
+  }
 
-    const std::array call = {d_.call_open};
-    const Ahead next = look_ahead(rest.substr(d_.block_open.size()), call);
-    if (next.text_ends() && !final_) return false;
-    if (!next.yes()) return literal(d_.block_open.size()), true;
-    return call_head(d_.block_open.size() + next.at);
+  bool shown(size_t bytes) {
+    behind_call_ = behind_call_ && trimmed(unread_.text().substr(0, bytes)).empty();
+    tag_shown_ = tag_shown_ || unread_.text().starts_with(d_.block_open) || unread_.text().starts_with(d_.call_open);
+    return literal(bytes), true;
+  }
+
+  // The unread text is block_open ...
+  bool block_head() {
+    const std::string_view inside = unread_.text().substr(d_.block_open.size());
+    const std::array next = {d_.call_open, std::string_view(d_.object_in_block ? "{" : d_.call_open),
+                             d_.never_text ? d_.block_close : d_.call_open};
+    const Ahead ahead = look_ahead(inside, next);
+    if (ahead.text_ends() && !final_) return false;
+    if (ahead.text_ends() && d_.never_text) return drop_cut_off_head(), false;
+    if (!ahead.yes()) return shown(d_.block_open.size());
+    const size_t at = d_.block_open.size() + ahead.at;
+    const std::string_view begin = unread_.text().substr(at);
+    if (begin.starts_with('{')) {
+      call_object_.emplace(unread_.text().substr(0, at));
+      unread_.drop(at);
+      return go(State::kCallObject);
+    }
+    if (begin.starts_with(d_.block_close)) return unread_.drop(at + d_.block_close.size()), true;
+    return call_head(at);
+  }
+
+  bool call_object() {
+    unread_.drop(call_object_->read(unread_.text(), out_));
+    if (call_object_->reading()) {
+      if (final_ && !out_.in_call()) cut_off_ = true;
+      return false;
+    }
+    in_block_ = behind_call_ = call_object_->is_call();
+    tag_shown_ = tag_shown_ || !call_object_->is_call();
+    call_object_.reset();
+    return go(State::kText);
   }
 
   // The opening tag of a call, `at` bytes into the unread text, behind the block's opening tag if at > 0.
@@ -80,7 +119,7 @@ class TaggedParser : public ToolParser {
     const Answer answer = whole_call_head(rest.substr(at), "{", end);
     if (answer == Answer::kTextEnds && !final_) return false;
     if (answer == Answer::kTextEnds && (at > 0 || in_block_)) return drop_cut_off_head(), false;
-    if (answer != Answer::kYes) return literal(at > 0 ? d_.block_open.size() : d_.call_open.size()), true;
+    if (answer != Answer::kYes) return shown(at > 0 ? d_.block_open.size() : d_.call_open.size());
 
     function_ = *d_.read_call(read_head(rest.substr(at + d_.call_open.size())).text);
     if (in_block_) out_.inside_markup();
@@ -159,6 +198,7 @@ class TaggedParser : public ToolParser {
   void end_call() {
     if (arguments_ != Arguments::kObject) out_.arguments(arguments_ == Arguments::kNone ? "{}" : "}");
     out_.end_call();
+    behind_call_ = true;
   }
 
   // Inside a value. The newline before a tag stays unread with it, since it may belong to the markup.
@@ -350,7 +390,10 @@ class TaggedParser : public ToolParser {
   const std::array<std::string_view, 6> tags_;  // in Tag's order
 
   State state_ = State::kText;
-  bool in_block_ = false;  // a call came, and the block's closing tag did not
+  bool in_block_ = false;     // a call came, and the block's closing tag did not
+  bool behind_call_ = false;  // nothing but tags and white space came since
+  bool tag_shown_ = false;    // as text: the answer speaks of tags
+  std::optional<CallObject> call_object_;
 
   bool amid_text_ = false;  // in a call: the last that came was text, not a tag
 

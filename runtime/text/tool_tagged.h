@@ -22,6 +22,8 @@ struct TagDialect {
   std::string_view call_open, call_close;
   std::string_view param_open, param_close;
   bool values_on_own_lines;  // a newline before and after each value belongs to the markup
+  bool object_in_block;      // a block may hold a call as one JSON object, as Hermes has it
+  bool never_text;           // no answer speaks of the tags: blocks without a call and closing tags alone are dropped
 
   // What stands between the opening of a tag and its '>'; nothing when it is not such a head.
   std::optional<std::string> (*read_call)(std::string_view head);
@@ -33,6 +35,7 @@ struct TagDialect {
 // - A value ends at a closing tag that is followed by another tag of the call; at one amid text only if no other comes.
 // - A closing tag that the model forgot is understood where a line starts another parameter that the tool has, and
 //   where the call ends without the value's closing tag ever coming.
+// - A closing tag behind a call belongs to it, however many came before.
 // - A whole call inside a value (a file about calls, say) is part of the value.
 std::unique_ptr<ToolParser> make_tagged_parser(const TagDialect& dialect, const nlohmann::ordered_json& tools);
 

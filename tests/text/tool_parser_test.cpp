@@ -63,6 +63,18 @@ TEST(Qwen3CoderParser, TakesProseAboutTagsForText) {
     EXPECT_EQ(read("qwen3_coder", text), (ParsedAnswer{"", text}));
 }
 
+TEST(Qwen3CoderParser, ReadsCallsThatAreOneObject) {
+  const std::string object = R"({"name": "search", "arguments": {"query": "a", "n": 2}})";
+  const Calls one = {{"search", R"({"query": "a", "n": 2})"}};
+
+  EXPECT_EQ(read("qwen3_coder", "Sure.\n<tool_call>\n" + object + "\n</tool_call>"), (ParsedAnswer{"", "Sure.", one}));
+  EXPECT_EQ(read("qwen3_coder", "<tool_call>" + object + "</tool_call>\n" + call("search", param("query", "b"))).calls,
+            (Calls{one[0], {"search", R"({"query": "b"})"}}));
+  EXPECT_EQ(read("qwen3_coder", "<tool_call>" + object), (ParsedAnswer{"", "", one}));
+  for (const char* text : {"<tool_call>{\"foo\": 1}</tool_call>", "<tool_call>\n{what}\n</tool_call>"})
+    EXPECT_EQ(read("qwen3_coder", text), (ParsedAnswer{"", text}));
+}
+
 TEST(Qwen3CoderParser, ReadsCallsWithoutTheTagsAroundThem) {
   const Calls one = {{"search", R"({"query": "a"})"}};
   const std::string bare = function("search", param("query", "a"));
@@ -251,6 +263,30 @@ TEST(DsmlParser, KeepsCallsInsideValues) {
             (ParsedAnswer{"", "", {{"write", written(inner)}}}));
 }
 
+TEST(DsmlParser, DropsTagsThatMakeNoCall) {
+  const std::string open = "<｜DSML｜function_calls>", close = "</｜DSML｜function_calls>";
+
+  EXPECT_EQ(read("deepseekv32", "Before " + open + close + " after."), (ParsedAnswer{"", "Before  after."}));
+  EXPECT_EQ(read("deepseekv32", "Before " + open + " \n\n" + close), (ParsedAnswer{"", "Before "}));
+  for (const char* tag : {"</｜DSML｜function_calls>", "</｜DSML｜invoke>", "</｜DSML｜parameter>"})
+    EXPECT_EQ(read("deepseekv32", "Before " + std::string(tag) + "after."), (ParsedAnswer{"", "Before after."}));
+  EXPECT_EQ(parse(format("deepseekv32"), {"Cut off. " + open}).content, "Cut off. ");
+}
+
+TEST(ToolParsers, ShowNoClosingTagsBehindCalls) {
+  const std::pair<const char*, std::string> kAnswers[] = {
+      {"qwen3_coder", call("f", "") + "\n</tool_call>\n</function>\n</parameter>\n</tool_call>"},
+      {"qwen3_coder", "<tool_call>{\"name\": \"f\"}</tool_call>\n</tool_call>"},
+      {"hermes", "<tool_call>{\"name\": \"f\"}</tool_call>\n</tool_call>"},
+      {"kimi_k2", section(kimi("functions.f:0", "{}")) + "<|tool_calls_section_end|><|tool_call_end|>"},
+      {"deepseekv32", dsml_section(dsml("f", "")) + "\n</｜DSML｜invoke>\n</｜DSML｜function_calls>"},
+  };
+  for (const auto& [name, text] : kAnswers) {
+    EXPECT_EQ(read(name, "Now. " + text), (ParsedAnswer{"", "Now.", {{"f", "{}"}}})) << text;
+    EXPECT_EQ(read(name, text + " Done.").content, " Done.") << text;
+  }
+}
+
 TEST(DeepSeekV3Parser, ReadsFencedArguments) {
   const std::string begin = "<｜tool▁calls▁begin｜>", end = "<｜tool▁calls▁end｜>";
   const std::string head = "<｜tool▁call▁begin｜>function<｜tool▁sep｜>";
@@ -377,7 +413,8 @@ TEST(ToolParsers, ReadShuffledMarkupTheSameHoweverItIsCut) {
         return count;
       };
       // A call that is one object may have members besides its name and arguments, which are dropped.
-      const bool one_object = f.make == make_hermes_parser || f.make == make_json_array_parser;
+      const bool one_object =
+          f.make == make_hermes_parser || f.make == make_json_array_parser || f.make == make_qwen3_coder_parser;
       EXPECT_TRUE(answer.cut_off || one_object || words(shown) == words(text)) << f.name << ": " << text;
     }
     if (testing::Test::HasFailure()) break;
