@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "runtime/text/reasoning_parser.h"
 #include "runtime/text/stop_automaton.h"
 #include "runtime/text/tokenizer.h"
 
@@ -14,7 +15,8 @@ namespace kt {
 // several the one that is complete first counts, and of those complete at the same byte the longest.
 class AnswerText {
  public:
-  AnswerText(StopAutomaton stops, bool keep_stop);
+  // reasoning: tells what the text begins with, in which nothing ends it; null: there is none
+  AnswerText(StopAutomaton stops, bool keep_stop, const ReasoningParser* reasoning = nullptr);
 
   // Returns what became certain. Nothing more comes after a match.
   std::string push(std::string_view token_bytes);
@@ -25,9 +27,12 @@ class AnswerText {
 
  private:
   std::string advance(std::string_view text);
+  std::string pass_reasoning(const ReasoningParser::Split& split);
+  std::string release(size_t bytes);
 
   StopWalk stops_;
   bool keep_stop_;
+  std::optional<ReasoningParser> reasoning_;  // until the answer begins
   Utf8Stream utf8_;
   std::string held_;
   std::optional<std::string> matched_;

@@ -20,7 +20,7 @@ Generation::Generation(const GenerateRequest& request, OnEmission on_emission, c
       sampler_(make_sampler_state(request, eos, fresh_seed)),
       on_emission_(std::move(on_emission)),
       tokenizer_(tokenizer),
-      text_(text_stops(request.sampling), request.sampling.no_stop_trim),
+      text_(text_stops(request.sampling), request.sampling.no_stop_trim, request.sampling.reasoning.get()),
       return_logprob_(request.return_logprob),
       top_logprobs_(request.top_logprobs),
       max_new_tokens_(max_new_tokens),
@@ -33,18 +33,18 @@ Generation::Generation(const GenerateRequest& request, OnEmission on_emission, c
 }
 
 bool Generation::add_token(TokenLogprob token) {
+  const int32_t id = token.id;
   ++made_;
-  count_output(sampler_, sampling_, token.id);
-  if (grammar_) grammar_->accept(token.id);
-  const bool hidden = (stops(token.id) && !sampling_.no_stop_trim) ||
-                      (sampling_.skip_special_tokens && tokenizer_.is_special(token.id));
-  std::string text = hidden ? "" : text_.push(tokenizer_.bytes(token.id));
-  std::optional<Finish> finish = finish_after(token.id);
-  const bool last = finish.has_value();
+  count_output(sampler_, sampling_, id);
+  if (grammar_) grammar_->accept(id);
+  const bool hidden =
+      (stops(id) && !sampling_.no_stop_trim) || (sampling_.skip_special_tokens && tokenizer_.is_special(id));
+  std::string text = hidden ? "" : text_.push(tokenizer_.bytes(id));
+  const bool last = complete() || stops(id) || text_.matched();
   if (last) text += text_.flush();
   std::vector<TokenLogprob> tokens;
   tokens.push_back(std::move(token));
-  emit(std::move(text), std::move(tokens), std::move(finish));
+  emit(std::move(text), std::move(tokens), last ? std::optional(finish_after(id)) : std::nullopt);
   return last;
 }
 
@@ -52,11 +52,10 @@ void Generation::end(Finish finish) { emit(text_.flush(), {}, std::move(finish))
 
 bool Generation::stops(int32_t token) const { return std::binary_search(stop_ids_.begin(), stop_ids_.end(), token); }
 
-std::optional<Finish> Generation::finish_after(int32_t token) const {
-  if (complete()) return Finish{.kind = Finish::Kind::length, .matched = {}, .message = {}};
-  if (stops(token)) return Finish{.kind = Finish::Kind::stop, .matched = token, .message = {}};
-  if (text_.matched()) return Finish{.kind = Finish::Kind::stop, .matched = *text_.matched(), .message = {}};
-  return std::nullopt;
+Finish Generation::finish_after(int32_t token) const {
+  if (stops(token)) return {.kind = Finish::Kind::stop, .matched = token, .message = {}};
+  if (text_.matched()) return {.kind = Finish::Kind::stop, .matched = *text_.matched(), .message = {}};
+  return {.kind = Finish::Kind::length, .matched = {}, .message = {}};
 }
 
 void Generation::emit(std::string text, std::vector<TokenLogprob> tokens, std::optional<Finish> finish) {

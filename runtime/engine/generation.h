@@ -32,15 +32,15 @@ class Generation {
   void set_cached_tokens(int tokens) { cached_tokens_ = tokens; }
   void set_queue_time(double seconds) { queue_s_ = seconds; }
   void add_prompt_logprob(TokenLogprob token) { prompt_.push_back(std::move(token)); }
-  // Emits the token; true if it was the last. Length comes before a stop token, that before a stop string, as SGLang
-  // has it; the text of what stopped it is cut in any case.
+  // Emits the token; true if it was the last. What is complete with the last token that may come has ended by itself:
+  // a stop token comes before a stop string, that before length.
   bool add_token(TokenLogprob token);
   // The last emission, with the text held back so far.
   void end(Finish finish);
 
  private:
   bool stops(int32_t token) const;
-  std::optional<Finish> finish_after(int32_t token) const;
+  Finish finish_after(int32_t token) const;
   void emit(std::string text, std::vector<TokenLogprob> tokens, std::optional<Finish> finish);
 
   SamplingParams sampling_;

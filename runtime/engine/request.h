@@ -11,8 +11,9 @@
 
 namespace kt {
 
-class Grammar;        // runtime/text/grammar.h
-class StopAutomaton;  // runtime/text/stop_automaton.h
+class Grammar;          // runtime/text/grammar.h
+class ReasoningParser;  // runtime/text/reasoning_parser.h
+class StopAutomaton;    // runtime/text/stop_automaton.h
 
 // How the next token is chosen. Ranges are checked where a request enters (serve/); the sampler trusts them.
 // Order on the logits of one step, as SGLang does it: penalties, min_new_tokens, grammar, logit_bias, temperature,
@@ -30,7 +31,8 @@ struct SamplingParams {
   int max_new_tokens = -1;  // -1: as many as the context holds; the engine clamps to what fits
   int min_new_tokens = 0;
   std::vector<std::string> stop;
-  std::shared_ptr<const StopAutomaton> stop_regex;  // null: none
+  std::shared_ptr<const StopAutomaton> stop_regex;   // null: none
+  std::shared_ptr<const ReasoningParser> reasoning;  // with what the text begins, where stops do not count; null: none
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;  // also ignores stop_token_ids; the end of a grammar's text is no matter of choice
   bool skip_special_tokens = true;

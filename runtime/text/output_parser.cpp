@@ -12,9 +12,9 @@ using Kind = OutputPiece::Kind;
 
 ReasoningParser::Start start_of(const OutputParserOptions& options) {
   using enum ReasoningParser::Start;
-  if (options.continued) {
+  if (options.continued) {  // without a tag, it is text of the answer
     if (options.continued->find(ReasoningParser::kClose) != std::string::npos) return kClosed;
-    if (options.continued->find(ReasoningParser::kOpen) != std::string::npos) return kOpen;
+    return options.continued->find(ReasoningParser::kOpen) != std::string::npos ? kOpen : kClosed;
   }
   const bool always = options.reasoning->starts == ReasoningFormat::Starts::kAlways;
   return always || options.in_reasoning ? kOpen : kPerhaps;
@@ -38,10 +38,13 @@ OutputParserOptions formats_named(std::string_view tool_call_parser, std::string
               format_named("--tool-call-parser", tool_call_parser, find_tool_format(tool_call_parser), tool_formats())};
 }
 
+ReasoningParser make_reasoning_parser(const OutputParserOptions& options) {
+  return {start_of(options), options.tools ? options.tools->starts : std::vector<ToolFormat::Start>()};
+}
+
 OutputParser::OutputParser(const OutputParserOptions& options) : stream_reasoning_(options.stream_reasoning) {
   if (options.tools) tools_ = options.tools->make(options.tool_list);
-  if (options.reasoning)
-    reasoning_.emplace(start_of(options), options.tools ? options.tools->starts : std::vector<ToolFormat::Start>());
+  if (options.reasoning) reasoning_.emplace(make_reasoning_parser(options));
 }
 
 OutputPieces OutputParser::push(std::string_view text) {

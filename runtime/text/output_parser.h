@@ -25,6 +25,9 @@ struct OutputParserOptions {
 // Error(kExitUsage) that lists the known names.
 OutputParserOptions formats_named(std::string_view tool_call_parser, std::string_view reasoning_parser);
 
+// Of options with reasoning: tells it from the rest of the answer.
+ReasoningParser make_reasoning_parser(const OutputParserOptions& options);
+
 // Reads one answer while it comes: reasoning, content, tool calls. Text is UTF-8, in whole characters; what else comes
 // passes through. The pieces joined do not depend on how the text was cut. One thread at a time.
 class OutputParser {

@@ -21,8 +21,9 @@ StopAutomaton at(const std::vector<std::string>& texts, const std::vector<std::s
 }
 
 // Feeds the text in pieces of the given sizes (the last is repeated).
-Told feed(std::string_view text, std::vector<size_t> sizes, const StopAutomaton& stops, bool keep = false) {
-  AnswerText answer(stops, keep);
+Told feed(std::string_view text, std::vector<size_t> sizes, const StopAutomaton& stops, bool keep = false,
+          const ReasoningParser* reasoning = nullptr) {
+  AnswerText answer(stops, keep, reasoning);
   std::string out;
   for (size_t i = 0; !text.empty(); ++i) {
     const size_t size = std::min(text.size(), sizes[std::min(i, sizes.size() - 1)]);
@@ -96,6 +97,35 @@ TEST(AnswerText, IgnoresAnEmptyStopString) { EXPECT_EQ(feed("abc", {1}, at({""})
 
 TEST(AnswerText, FindsAStopStringInAFlushedTail) {
   EXPECT_EQ(feed("a\xe4", {1}, at({"\ufffd"})), (Told{"a", "\ufffd"}));
+}
+
+TEST(AnswerText, StopsBehindTheReasoningOnly) {
+  using Start = ReasoningParser::Start;
+  const std::vector<ToolFormat::Start> calls = {{"<call>", "{"}};
+  const auto told = [&](Start start, std::string_view text, size_t bytes) {
+    const ReasoningParser reasoning(start, calls);
+    return feed(text, {bytes}, at({"END", "<call>"}), false, &reasoning);
+  };
+  for (const size_t bytes : {1, 2, 5, 100}) {
+    EXPECT_EQ(told(Start::kOpen, "an END </think>\n\nxEND", bytes), (Told{"an END </think>\n\nx", "END"}));
+    EXPECT_EQ(told(Start::kPerhaps, " <think>END</think>xENDy", bytes), (Told{" <think>END</think>x", "END"}));
+    EXPECT_EQ(told(Start::kPerhaps, " <thin END", bytes), (Told{" <thin ", "END"}));
+    EXPECT_EQ(told(Start::kClosed, "xEND</think>", bytes), (Told{"x", "END"}));
+    EXPECT_EQ(told(Start::kOpen, "an END </thi", bytes), (Told{"an END </thi", std::nullopt}));
+    EXPECT_EQ(told(Start::kOpen, "END<call> <call>{", bytes), (Told{"END<call> ", "<call>"}))
+        << "a call ends reasoning";
+    EXPECT_EQ(told(Start::kOpen, "END</think>", bytes), (Told{"END</think>", std::nullopt}));
+  }
+}
+
+TEST(AnswerText, PassesReasoningOnAtOnce) {
+  const ReasoningParser reasoning(ReasoningParser::Start::kOpen, {});
+  AnswerText answer(at({"END"}), false, &reasoning);
+
+  EXPECT_EQ(answer.push("I thinkE"), "I thinkE");
+  EXPECT_EQ(answer.push("</th"), "");
+  EXPECT_EQ(answer.push("ink>E"), "</think>");
+  EXPECT_EQ(answer.flush(), "E");
 }
 
 TEST(AnswerText, DoesNotDependOnHowTokensSplitTheBytes) {

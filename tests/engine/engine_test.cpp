@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "runtime/base/error.h"
+#include "runtime/text/reasoning_parser.h"
 #include "runtime/text/stop_automaton.h"
 #include "tests/engine/running.h"
 
@@ -66,14 +67,42 @@ TEST(Engine, StopsAtEosWithoutItsText) {
   EXPECT_EQ(std::get<int32_t>(client.finish().matched), kEos);
 }
 
-TEST(Engine, ReportsLengthWhenEosIsTheLastAllowedToken) {
-  Running run(says(3, bytes("fine")));
+TEST(Engine, HasEndedByItselfWhenItsEndIsTheLastAllowedToken) {
+  const auto end_of = [](int tokens, const std::string& stop) {
+    Running run(says(3, bytes("fine")));
+    Client client;
+    GenerateRequest request = ask("how", tokens);
+    if (!stop.empty()) request.sampling.stop = {stop};
+    run.answer(std::move(request), client);
+    EXPECT_EQ(client.tokens().size(), static_cast<size_t>(tokens));
+    return std::pair(client.text(), client.finish());
+  };
+
+  const auto [all, eos] = end_of(5, "");
+  EXPECT_EQ(all, "fine");
+  EXPECT_EQ(eos.kind, Finish::Kind::stop);
+  EXPECT_EQ(std::get<int32_t>(eos.matched), kEos);
+  const auto [cut, stop] = end_of(3, "n");
+  EXPECT_EQ(cut, "fi");
+  EXPECT_EQ(stop.kind, Finish::Kind::stop);
+  EXPECT_EQ(std::get<std::string>(stop.matched), "n");
+  const auto [open, length] = end_of(3, "ne");
+  EXPECT_EQ(open, "fin");
+  EXPECT_EQ(length.kind, Finish::Kind::length);
+}
+
+TEST(Engine, StopsInTheAnswerButNotInTheReasoning) {
+  Running run(says(3, bytes("a. b.</think>c. d")));
   Client client;
+  GenerateRequest request = ask("how", 30);
+  request.sampling.stop = {"."};
+  request.sampling.reasoning =
+      std::make_shared<const ReasoningParser>(ReasoningParser::Start::kOpen, std::vector<ToolFormat::Start>());
 
-  run.answer(ask("how", 5), client);
+  run.answer(std::move(request), client);
 
-  EXPECT_EQ(client.text(), "fine");
-  EXPECT_EQ(client.finish().kind, Finish::Kind::length);
+  EXPECT_EQ(client.text(), "a. b.</think>c");
+  EXPECT_EQ(std::get<std::string>(client.finish().matched), ".");
 }
 
 TEST(Engine, GoesOnPastEosWhenAsked) {

@@ -34,6 +34,26 @@ TEST(ReasoningParser, LosesNothingThatOnlyBeginsATag) {
   EXPECT_EQ(read("  <", false), (ParsedAnswer{"", "  <"}));
 }
 
+TEST(ReasoningParser, EndsAtACallInAnyFormOfTheModels) {
+  const std::string xml = "<tool_call>\n<function=f>\n</function>\n</tool_call>";
+  const std::string object = "<tool_call>{\"name\": \"f\"}</tool_call>";
+  for (const std::string& call : {xml, object}) {
+    const ParsedAnswer answer = read("I call <tool_call> so: " + call, true, "qwen3_coder");
+    EXPECT_EQ(answer.reasoning, "I call <tool_call> so: ");
+    ASSERT_EQ(answer.calls.size(), 1u) << call;
+    EXPECT_EQ(answer.calls[0].name, "f");
+  }
+}
+
+TEST(ReasoningParser, TakesWhatContinuesATextForTextToo) {
+  OutputParserOptions options = formats_named("", "deepseek-r1");
+  options.in_reasoning = true;
+  options.continued = "The list: ";
+  EXPECT_EQ(parse_any_cut(options, "1, 2"), (ParsedAnswer{"", "1, 2"}));
+  options.continued = "<think>I";
+  EXPECT_EQ(parse_any_cut(options, " think</think>1"), (ParsedAnswer{" think", "1"}));
+}
+
 TEST(ReasoningParser, TakesABlockOfWhiteSpaceForNone) {
   EXPECT_EQ(read("\n\n</think>\n\nAnswer", true), (ParsedAnswer{"", "Answer"}));
 }
