@@ -18,7 +18,7 @@ using Json = nlohmann::ordered_json;
 using Ids = std::vector<int32_t>;
 
 constexpr std::string_view kSummary =
-    "Usage: ktmpi tokenize --tokenizer-path DIR [--special-as-text] < records > answers\n\n"
+    "Usage: ktmpi tokenize --tokenizer-path DIR [--special-as-text] [--add-special-tokens] < records > answers\n\n"
     "Turns text into token ids and back, one JSON record a line:\n"
     "  {\"text\": ...}  ->  {\"ids\", \"decoded\", \"stream\"}\n"
     "  {\"ids\": [...]} ->  {\"decoded\", \"stream\"}\n"
@@ -73,6 +73,8 @@ int tokenize_command(int argc, char** argv) {
                         "folder of the tokenizer.json");
   options.add_options()("special-as-text", po::bool_switch(&encode_options.special_as_text),
                         "do not recognise the vocabulary's special tokens in the text");
+  options.add_options()("add-special-tokens", po::bool_switch(&encode_options.add_special_tokens),
+                        "with the tokens around a text that Hugging Face adds, a BOS say");
   if (!read_options(argc, argv, kSummary, options)) return kExitOk;
 
   const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(folder);

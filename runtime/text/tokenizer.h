@@ -13,11 +13,12 @@ namespace kt {
 
 struct EncodeOptions {
   bool special_as_text = false;  // tokens marked special in the vocabulary are not recognised in the text
+  bool add_special_tokens =
+      false;  // those around a text that is no rendered chat, as Hugging Face adds them: a BOS, say
 };
 
 // Byte-level BPE of a model folder: its tokenizer.json (Hugging Face tokenizers), or where there is none its
 // tiktoken.model (Kimi). Immutable; any thread may use it.
-// Encoding adds no BOS or EOS.
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;

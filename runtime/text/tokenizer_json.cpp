@@ -174,7 +174,7 @@ AddedToken read_added_token(const JsonField& token) {
 
 class JsonTokenizer : public VocabularyTokenizer {
  public:
-  JsonTokenizer(const JsonField& file, bool nfc)
+  JsonTokenizer(const JsonField& file, const std::filesystem::path& folder, bool nfc)
       : nfc_(nfc ? nfc_normalizer() : nullptr),
         bpe_(read_model(file.at("model"), vocabulary_)),
         pre_tokenizer_(file.at("pre_tokenizer")) {
@@ -189,6 +189,8 @@ class JsonTokenizer : public VocabularyTokenizer {
       }
     in_raw_text_ = AddedTokens(std::move(raw));
     in_normalized_text_ = AddedTokens(std::move(normalized));
+    if (const auto processor = file.find("post_processor")) around_ = read_post_processor(*processor);
+    add_configured_tokens(folder, *this, around_);
   }
 
  private:
@@ -244,7 +246,7 @@ std::unique_ptr<Tokenizer> load_tokenizer_json(const std::filesystem::path& path
   const JsonField decoder = file.at("decoder").at("type");
   if (decoder.text() != "ByteLevel") decoder.refuse("only the ByteLevel decoder is known");
   const auto normalizer = file.find("normalizer");
-  return std::make_unique<JsonTokenizer>(file, normalizer && read_nfc(*normalizer));
+  return std::make_unique<JsonTokenizer>(file, path.parent_path(), normalizer && read_nfc(*normalizer));
 }
 
 }  // namespace kt

@@ -19,11 +19,18 @@ void Vocabulary::set(int32_t id, std::string token_bytes) {
 std::vector<int32_t> VocabularyTokenizer::encode(std::string_view text, EncodeOptions options) const {
   constexpr size_t kMaxBytes = size_t{1} << 30;  // ICU counts in 32 bits, and NFC may lengthen the text
   if (text.size() > kMaxBytes) throw std::length_error("a text of more than 1 GiB cannot be encoded");
-  if (simdjson::validate_utf8(text)) return encode_valid(text, options);
-  Utf8Stream stream;
-  std::string valid = stream.push(text);
-  valid += stream.flush();
-  return encode_valid(valid, options);
+  std::string valid;
+  if (!simdjson::validate_utf8(text)) {
+    Utf8Stream stream;
+    valid = stream.push(text);
+    valid += stream.flush();
+    text = valid;
+  }
+  std::vector<int32_t> ids = encode_valid(text, options);
+  if (!options.add_special_tokens) return ids;
+  ids.insert(ids.begin(), around_.before.begin(), around_.before.end());
+  ids.insert(ids.end(), around_.after.begin(), around_.after.end());
+  return ids;
 }
 
 std::string_view VocabularyTokenizer::bytes(int32_t id) const {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runtime/text/bpe.h"
+#include "runtime/text/post_processor.h"
 #include "runtime/text/tokenizer.h"
 
 namespace kt {
@@ -33,6 +34,7 @@ class VocabularyTokenizer : public Tokenizer {
   virtual std::vector<int32_t> encode_valid(std::string_view text, EncodeOptions options) const = 0;
 
   Vocabulary vocabulary_;
+  SpecialTokens around_;
 
  private:
   bool is_known(int32_t id) const { return id >= 0 && id < size(); }

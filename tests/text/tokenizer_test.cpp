@@ -208,6 +208,51 @@ TEST(Tokenizer, TextThatIsNotUtf8IsEncodedWithReplacementCharacters) {
   EXPECT_EQ(tokenizer->encode("a\xE4\xB8"), Ids({'a', 0xEF, 0xBF, 0xBD}));
 }
 
+TEST(Tokenizer, AddsTheTokensAroundATextThatHuggingFaceAdds) {
+  const Json bos_template = {
+      {"type", "TemplateProcessing"},
+      {"single", {{{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}}, {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}}},
+      {"pair", Json::array()},
+      {"special_tokens", {{"<s>", {{"id", "<s>"}, {"ids", {256}}, {"tokens", {"<s>"}}}}}}};
+  const Json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", false}};
+  const auto around_a = [](const Json& processor, const std::string& config) {
+    Json file = byte_level_file({});
+    file["added_tokens"] = {added("<s>", 256, true), added("</s>", 257, true)};
+    file["post_processor"] = processor;
+    const TempFolder folder;
+    folder.write("tokenizer.json", file.dump());
+    if (!config.empty()) folder.write("tokenizer_config.json", config);
+    const auto tokenizer = load_tokenizer(folder.path());
+    EXPECT_EQ(tokenizer->encode("a"), Ids({'a'})) << "only where asked for";
+    return tokenizer->encode("a", {.add_special_tokens = true});
+  };
+  const Json pair = {{"cls", {"<s>", 256}}, {"sep", {"</s>", 257}}};
+  Json bert = {{"type", "BertProcessing"}}, roberta = {{"type", "RobertaProcessing"}, {"trim_offsets", true}};
+  bert.update(pair);
+  roberta.update(pair);
+
+  EXPECT_EQ(around_a(nullptr, ""), Ids({'a'}));
+  EXPECT_EQ(around_a(byte_level, "{}"), Ids({'a'}));
+  EXPECT_EQ(around_a(bos_template, ""), Ids({256, 'a'}));
+  EXPECT_EQ(around_a({{"type", "Sequence"}, {"processors", {byte_level, bos_template}}}, ""), Ids({256, 'a'}));
+  EXPECT_EQ(around_a(bert, ""), Ids({256, 'a', 257}));
+  EXPECT_EQ(around_a(roberta, ""), Ids({256, 'a', 257}));
+  const std::string names = R"("bos_token": "<s>", "eos_token": {"content": "</s>"}, )";
+  EXPECT_EQ(around_a(byte_level, "{" + names + R"("add_bos_token": true})"), Ids({256, 'a'}));
+  EXPECT_EQ(around_a(byte_level, "{" + names + R"("add_bos_token": false, "add_eos_token": true})"), Ids({'a', 257}));
+  EXPECT_EQ(around_a(bos_template, "{" + names + R"("add_bos_token": true})"), Ids({256, 'a'})) << "not twice";
+  EXPECT_NE(refusal_of([&] { around_a(nullptr, R"({"add_bos_token": true, "bos_token": "<x>"})"); }, kExitModel)
+                .find("bos_token"),
+            std::string::npos);
+  EXPECT_NE(refusal_of(
+                [&] {
+                  around_a({{"type", "Other"}}, "");
+                },
+                kExitModel)
+                .find("post_processor.type"),
+            std::string::npos);
+}
+
 TEST(Tokenizer, UnknownIdsHaveNoBytes) {
   const auto tokenizer = load(byte_level_file({}));
 
