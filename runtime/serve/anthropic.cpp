@@ -4,23 +4,16 @@
 
 #include "runtime/serve/answer_reader.h"
 #include "runtime/serve/anthropic_request.h"
+#include "runtime/serve/history.h"
 #include "runtime/serve/messages.h"
 #include "runtime/serve/params.h"
 #include "runtime/serve/unsupported.h"
-#include "runtime/text/json_exact.h"
 
 namespace kt {
 namespace {
 
 // A call's input must be an object to clients; what a model wrote instead stays readable.
-Json input_of(const ToolCall& call) {
-  try {
-    Json input = parse_exact(call.arguments);
-    if (input.is_object()) return input;
-  } catch (const std::exception&) {
-  }
-  return {{"raw_arguments", call.arguments}};
-}
+Json input_of(const ToolCall& call) { return arguments_object(call.arguments); }
 
 // An answer as content blocks: thinking, text and tool_use, one open at a time.
 class MessageAnswer : public Answer {
@@ -159,8 +152,7 @@ class MessageAnswer : public Answer {
 };
 
 Chat render(const Fields& request, const ServedModel& model) {
-  const Json chat = to_chat_request(request);
-  return render_chat(Fields(chat), model);
+  return render_chat(read_messages_request(request), model);
 }
 
 SamplingParams read_message_sampling(const Fields& fields, const ServedModel& model, const Chat& chat) {
@@ -171,7 +163,7 @@ SamplingParams read_message_sampling(const Fields& fields, const ServedModel& mo
   if (sampling.top_k == 0) sampling.top_k = -1;
   if (const Json* stop = fields.find("stop_sequences")) sampling.stop = read_stop(*stop, "stop_sequences");
   if (!fields.read("max_tokens", sampling.max_new_tokens, 1)) throw BadRequest("max_tokens", "max_tokens: is required");
-  if (needs_special_tokens(chat, model)) sampling.skip_special_tokens = false;
+  adapt_sampling(chat, model, sampling);
   return sampling;
 }
 

@@ -3,8 +3,7 @@
 #include <fmt/format.h>
 
 #include "runtime/serve/errors.h"
-#include "runtime/serve/messages.h"
-#include "runtime/text/json_exact.h"
+#include "runtime/serve/history.h"
 
 namespace kt {
 namespace {
@@ -28,125 +27,13 @@ const Json& require_list(const Fields& fields, std::string_view name) {
   return list;
 }
 
-[[noreturn]] void refuse_block(const Fields& block, std::string_view type) {
-  throw BadRequest(block.path("type"),
-                   fmt::format("{}: this server does not read blocks of type \"{}\" here", block.path("type"), type));
-}
-
-void append_line(std::string& text, std::string_view more, bool first) {
-  if (!first) text += '\n';
-  text += more;
-}
-
-// A text, or a list of text blocks, one below the other.
-std::string read_text(const Json& content, const std::string& path) {
-  if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array())
-    throw BadRequest(path, fmt::format("{}: expected a string or a list of blocks, found {}", path, kind_of(content)));
-  std::string text;
-  for (size_t i = 0; i < content.size(); ++i) {
-    const Fields block(content[i], at(path, i));
-    const std::string& type = require_string(block, "type");
-    if (type != "text") refuse_block(block, type);
-    append_line(text, require_string(block, "text"), i == 0);
-  }
-  return text;
-}
-
-std::string read_system(const Json& system) {
-  if (!system.is_array()) return without_billing(read_text(system, "system"));
-  std::string text;
-  bool first = true;
-  for (size_t i = 0; i < system.size(); ++i) {
-    const std::string block = without_billing(read_text(Json::array({system[i]}), "system"));
-    if (block.empty()) continue;
-    append_line(text, block, first);
-    first = false;
-  }
-  return text;
-}
-
-void read_user(const Json& content, const std::string& path, Json& messages) {
-  if (!content.is_array()) {
-    messages.push_back({{"role", "user"}, {"content", read_text(content, path)}});
-    return;
-  }
-  std::string text;
-  bool has_text = false;
-  for (size_t i = 0; i < content.size(); ++i) {
-    const Fields block(content[i], at(path, i));
-    const std::string& type = require_string(block, "type");
-    if (type == "tool_result") {
-      const Json* result = block.find("content");
-      messages.push_back({{"role", "tool"},
-                          {"tool_call_id", require_string(block, "tool_use_id")},
-                          {"content", result ? read_text(*result, block.path("content")) : ""}});
-    } else if (type == "text") {
-      append_line(text, require_string(block, "text"), !has_text);
-      has_text = true;
-    } else {
-      refuse_block(block, type);
-    }
-  }
-  if (has_text || content.empty()) messages.push_back({{"role", "user"}, {"content", std::move(text)}});
-}
-
-Json read_tool_use(const Fields& block) {
-  const Json* input = block.find("input");
-  if (input) Fields(*input, block.path("input"));
-  return {{"id", require_string(block, "id")},
-          {"type", "function"},
-          {"function", {{"name", require_string(block, "name")}, {"arguments", input ? *input : Json::object()}}}};
-}
-
-void read_assistant(const Json& content, const std::string& path, Json& messages) {
-  Json message = {{"role", "assistant"}, {"content", ""}};
-  if (content.is_array()) {
-    std::string text, thinking;
-    Json calls;
-    for (size_t i = 0; i < content.size(); ++i) {
-      const Fields block(content[i], at(path, i));
-      const std::string& type = require_string(block, "type");
-      if (type == "text") {
-        text += require_string(block, "text");
-      } else if (type == "thinking") {
-        thinking += require_string(block, "thinking");
-      } else if (type == "tool_use") {
-        calls.push_back(read_tool_use(block));
-      } else if (type != "redacted_thinking") {  // encrypted by another server: nobody here can read it
-        refuse_block(block, type);
-      }
-    }
-    message["content"] = std::move(text);
-    if (!thinking.empty()) message["reasoning_content"] = std::move(thinking);
-    if (!calls.empty()) message["tool_calls"] = std::move(calls);
-  } else {
-    message["content"] = read_text(content, path);
-  }
-  messages.push_back(std::move(message));
-}
-
 Json read_messages(const Fields& request) {
   const Json& given = require_list(request, "messages");
-  Json messages = Json::array();
-  if (const Json* system = request.find("system")) {
-    std::string text = read_system(*system);
-    if (!text.empty()) messages.push_back({{"role", "system"}, {"content", std::move(text)}});
-  }
   if (given.empty()) throw BadRequest("messages", "messages: at least one message is required");
-  for (size_t i = 0; i < given.size(); ++i) {
-    const Fields message(given[i], at("messages", i));
-    const std::string& role = require_string(message, "role");
-    const Json& content = require(message, "content");
-    if (role == "user") {
-      read_user(content, message.path("content"), messages);
-    } else if (role == "assistant") {
-      read_assistant(content, message.path("content"), messages);
-    } else {
-      throw BadRequest(message.path("role"),
-                       fmt::format("{}: \"{}\" is none of user, assistant", message.path("role"), role));
-    }
-  }
+  Json messages = read_history(given, Dialect::anthropic);
+  const Json* system = request.find("system");
+  const std::string text = system ? read_system(*system) : "";
+  if (!text.empty()) messages.insert(messages.begin(), Json{{"role", "system"}, {"content", text}});
   return messages;
 }
 
@@ -171,11 +58,13 @@ Json read_tools(const Json& given) {
   return tools;
 }
 
-Json read_tool_choice(const Fields& choice) {
+ToolChoice read_tool_choice(const Fields& choice) {
+  using enum ToolChoice::Kind;
   const std::string& type = require_string(choice, "type");
-  if (type == "auto" || type == "none") return type;
-  if (type == "any") return "required";
-  if (type == "tool") return {{"type", "function"}, {"function", {{"name", require_string(choice, "name")}}}};
+  if (type == "auto") return {};
+  if (type == "none") return {none, "", std::nullopt};
+  if (type == "any") return {required, "", std::nullopt};
+  if (type == "tool") return {required, require_string(choice, "name"), std::nullopt};
   throw BadRequest(choice.path("type"),
                    fmt::format("{}: \"{}\" is none of auto, any, tool, none", choice.path("type"), type));
 }
@@ -189,23 +78,32 @@ const Json* read_output_format(const Fields& request) {
 
 }  // namespace
 
-Json to_chat_request(const Fields& request) {
-  Json chat = {{"messages", read_messages(request)}};
-  const Json& last = chat["messages"].back();
-  if (last["role"] == "assistant" && !last.contains("tool_calls")) chat["continue_final_message"] = true;
-  if (request.find("tools")) chat["tools"] = read_tools(require_list(request, "tools"));
-  if (const Json* choice = request.find("tool_choice"))
-    chat["tool_choice"] = read_tool_choice(Fields(*choice, "tool_choice"));
-  bool one_call = false;
-  if (const Json* choice = request.find("tool_choice"))
-    Fields(*choice, "tool_choice").read("disable_parallel_tool_use", one_call);
-  if (one_call) chat["parallel_tool_calls"] = false;
-  if (const Json* format = read_output_format(request))
-    chat["response_format"] = {{"type", require_string(Fields(*format, "output_format"), "type")},
-                               {"schema", require(Fields(*format, "output_format"), "schema")}};
+ChatRequest read_messages_request(const Fields& request) {
+  ChatRequest chat;
+  chat.messages = read_messages(request);
+  if (!chat.messages.empty()) {
+    const Json& last = chat.messages.back();
+    chat.continue_last = last["role"] == "assistant" && !last.contains("tool_calls");
+  }
+  if (request.find("tools")) {
+    const Json tools = {{"tools", read_tools(require_list(request, "tools"))}};
+    check_tools(Fields(tools));
+    chat.tools = tools["tools"];
+  }
+  if (const Json* choice = request.find("tool_choice")) {
+    const Fields fields(*choice, "tool_choice");
+    chat.tool_choice = read_tool_choice(fields);
+    fields.read("disable_parallel_tool_use", chat.one_call);
+  }
+  if (const Json* given = read_output_format(request)) {
+    const Fields format(*given, "output_format");
+    const Json openai = {
+        {"response_format", {{"type", require_string(format, "type")}, {"schema", require(format, "schema")}}}};
+    chat.format = read_answer_format(Fields(openai));
+  }
   if (const Json* thinking = request.find("thinking")) {
     const std::string& type = require_string(Fields(*thinking, "thinking"), "type");
-    if (type == "enabled" || type == "disabled") chat["reasoning"] = {{"enabled", type == "enabled"}};
+    if (type == "enabled" || type == "disabled") set_thinking(chat.kwargs, type == "enabled");
   }
   return chat;
 }

@@ -24,6 +24,7 @@ class Fields {
  public:
   explicit Fields(const Json& object, std::string path = "");  // throws BadRequest when it is not an object
 
+  const Json& json() const { return object_; }
   const Json* find(std::string_view name) const;  // null: absent or null
   std::string path(std::string_view name) const {
     return path_.empty() ? std::string(name) : path_ + "." + std::string(name);

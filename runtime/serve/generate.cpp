@@ -216,8 +216,8 @@ std::vector<std::vector<int32_t>> read_inputs(const Fields& fields, const Served
   const Json& value = text ? *text : *ids;
   list = text ? value.is_array() : value.is_array() && !value.empty() && value.front().is_array();
   const auto read_one = [&](const Json& item, const std::string& path) {
-    std::vector<int32_t> prompt =
-        text ? model.tokenizer->encode(to_string(item, path)) : read_token_ids(item, path, model.vocab);
+    std::vector<int32_t> prompt = text ? model.tokenizer->encode(to_string(item, path), {.add_special_tokens = true})
+                                       : read_token_ids(item, path, model.vocab);
     if (prompt.empty()) throw BadRequest(path, path + ": the prompt is empty");
     return prompt;
   };

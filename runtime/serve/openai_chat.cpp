@@ -190,7 +190,7 @@ SamplingParams read_chat_sampling(const Fields& fields, const ServedModel& model
   read_max_tokens(fields, "max_completion_tokens", 1, sampling.max_new_tokens);
   fields.read("min_tokens", sampling.min_new_tokens, 0);
   check_token_limits(fields, "min_tokens", sampling);
-  if (needs_special_tokens(chat, model)) sampling.skip_special_tokens = false;
+  adapt_sampling(chat, model, sampling);
   return sampling;
 }
 

@@ -18,6 +18,7 @@ struct Prompt {
 
 struct CompletionRequest : OpenAiRequest {
   bool echo = false;
+  bool add_special_tokens = true;  // around prompts that are texts
   std::vector<Prompt> prompts;
 };
 
@@ -167,7 +168,7 @@ Prompt read_prompt(const Fields& fields, const Json& value, const std::string& p
     prompt.ids = read_token_ids(value, path, model.vocab);
   } else {
     prompt.text = to_string(value, path);
-    prompt.ids = model.tokenizer->encode(prompt.text);
+    prompt.ids = model.tokenizer->encode(prompt.text, {.add_special_tokens = request.add_special_tokens});
   }
   if (prompt.ids.empty()) throw BadRequest(path, "prompt cannot be empty");
   const bool cut = truncate_prompt(fields, model.max_context, sampling, prompt.ids);
@@ -207,6 +208,7 @@ Job read_completions(const Json& body, const ServedModel& model) {
   CompletionRequest request;
   static_cast<OpenAiRequest&>(request) = read_openai_request(fields);
   fields.read("echo", request.echo);
+  fields.read("add_special_tokens", request.add_special_tokens);
   request.logprobs = fields.read("logprobs", request.top_logprobs, 0, kMaxTopLogprobs);
   std::string suffix;
   if (fields.read("suffix", suffix) && !suffix.empty())

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "runtime/serve/history.h"
 #include "runtime/serve/messages.h"
 #include "runtime/serve/openai.h"
 #include "runtime/serve/params.h"
@@ -180,7 +181,7 @@ SamplingParams read_response_sampling(const Fields& fields, const ServedModel& m
   fields.read("max_output_tokens", sampling.max_new_tokens, 1);
   fields.read("min_tokens", sampling.min_new_tokens, 0);
   check_token_limits(fields, "min_tokens", sampling);
-  if (needs_special_tokens(chat, model)) sampling.skip_special_tokens = false;
+  adapt_sampling(chat, model, sampling);
   return sampling;
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "runtime/serve/content_blocks.h"
 #include "runtime/serve/errors.h"
 #include "runtime/serve/responses_tools.h"
 #include "runtime/serve/service.h"
@@ -71,35 +72,10 @@ void spell_out(Json& message) {
   message["content"] = Json::array({std::move(part)});
 }
 
-// A text, or a list of parts in a chat's words.
-Json read_content(const Json& content, const std::string& path) {
-  if (content.is_string()) return content;
-  if (!content.is_array())
-    throw BadRequest(path, fmt::format("{}: expected a string or a list of parts, found {}", path, kind_of(content)));
-  Json parts = Json::array();
-  for (size_t i = 0; i < content.size(); ++i) {
-    const Fields part(content[i], at(path, i));
-    const std::string type = require_string(part, "type");
-    std::string text;
-    if (type == "refusal") {
-      text = require_string(part, "refusal");
-    } else if (type == "text" || type.ends_with("_text")) {
-      text = require_string(part, "text");
-    } else {
-      text = fmt::format("[{}: cannot be read by this model]", type);
-    }
-    parts.push_back({{"type", "text"}, {"text", std::move(text)}});
-  }
-  return parts;
-}
+// A text, or a list of parts, as a chat has it.
+Json read_parts(const Json& content, const std::string& path) { return content_of(read_content(content, path).texts); }
 
-std::string joined(const Json& content, const std::string& path) {
-  const Json read = read_content(content, path);
-  if (read.is_string()) return read.get<std::string>();
-  std::string text;
-  for (const Json& part : read) text += part["text"].get_ref<const std::string&>();
-  return text;
-}
+std::string joined(const Json& content, const std::string& path) { return text_of(read_parts(content, path), ""); }
 
 // The reasoning itself, what it was sealed as, or else its summary.
 std::string reasoning_text(const Fields& item) {
@@ -132,7 +108,7 @@ class MessageWriter {
     } else if (type == "function_call_output" || type == "custom_tool_call_output") {
       const Json* output = item.find("output");
       if (!output) throw BadRequest(item.path("output"), item.path("output") + ": is required");
-      add_result(item, read_content(*output, item.path("output")));
+      add_result(item, read_parts(*output, item.path("output")));
     } else if (type == "tool_search_output") {
       const Json* tools = item.find("tools");
       add_result(item, dump(tools ? *tools : Json::array()));
@@ -152,7 +128,7 @@ class MessageWriter {
       append("content", content ? joined(*content, item.path("content")) : "");
     } else if (role == "user" || role == "system" || role == "developer") {
       if (!content) throw BadRequest(item.path("content"), item.path("content") + ": is required");
-      messages.push_back({{"role", role}, {"content", read_content(*content, item.path("content"))}});
+      messages.push_back({{"role", role}, {"content", read_parts(*content, item.path("content"))}});
     } else {
       throw BadRequest(item.path("role"), fmt::format("{}: \"{}\" is none of user, assistant, system, developer",
                                                       item.path("role"), role));

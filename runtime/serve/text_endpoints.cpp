@@ -23,12 +23,14 @@ std::string tokenize_one(const std::vector<int32_t>& ids, bool with_strings, con
   return dump(answer);
 }
 
-std::string tokenize_list(const Json& prompts, const std::string& name, bool with_strings, const ServedModel& model) {
+std::string tokenize_list(const Json& prompts, const std::string& name, EncodeOptions options, bool with_strings,
+                          const ServedModel& model) {
   if (prompts.size() > kMaxPrompts)
     throw BadRequest(name, fmt::format("{}: at most {} prompts, found {}", name, kMaxPrompts, prompts.size()));
   Json tokens = Json::array(), counts = Json::array(), strings = Json::array();
   for (size_t i = 0; i < prompts.size(); ++i) {
-    const std::vector<int32_t> ids = model.tokenizer->encode(to_string(prompts[i], fmt::format("{}[{}]", name, i)));
+    const std::vector<int32_t> ids =
+        model.tokenizer->encode(to_string(prompts[i], fmt::format("{}[{}]", name, i)), options);
     counts.push_back(ids.size());
     if (with_strings) strings.push_back(token_strings(ids, *model.tokenizer));
     tokens.push_back(ids);
@@ -42,14 +44,17 @@ std::string read_tokenize(const Json& body, const ServedModel& model) {
   const Fields fields(body);
   bool with_strings = false;
   fields.read("return_token_strs", with_strings);
-  if (fields.find("messages"))
-    return tokenize_one(model.tokenizer->encode(render_chat(fields, model).prompt), with_strings, model);
+  const bool is_chat = fields.find("messages") != nullptr;
+  EncodeOptions options{.add_special_tokens = !is_chat};  // a template prints its own
+  fields.read("add_special_tokens", options.add_special_tokens);
+  if (is_chat)
+    return tokenize_one(model.tokenizer->encode(render_chat(fields, model).prompt, options), with_strings, model);
 
   const std::string name = fields.find("content") ? "content" : "prompt";
   const Json* prompt = fields.find(name);
   if (!prompt) throw BadRequest("prompt", "give one of prompt, content or messages");
-  if (prompt->is_array()) return tokenize_list(*prompt, name, with_strings, model);
-  return tokenize_one(model.tokenizer->encode(to_string(*prompt, name)), with_strings, model);
+  if (prompt->is_array()) return tokenize_list(*prompt, name, options, with_strings, model);
+  return tokenize_one(model.tokenizer->encode(to_string(*prompt, name), options), with_strings, model);
 }
 
 std::string read_detokenize(const Json& body, const ServedModel& model) {

@@ -16,84 +16,13 @@
 #include <utility>
 
 #include "runtime/base/error.h"
+#include "runtime/text/chat_template_python.h"
 #include "runtime/text/deepseek_template.h"
 
 namespace kt {
 namespace {
 
 namespace fs = std::filesystem;
-
-// The environment of transformers' chat templates, and the two ways to fill one in. Texts are parsed here, so that
-// numbers are what Python makes of them.
-constexpr const char* kHelpers = R"python(
-import json
-from datetime import datetime
-
-from jinja2 import TemplateError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-
-class Generation(Extension):
-    """{% generation %} marks what training learns from; here it prints its body."""
-    tags = {"generation"}
-
-    def parse(self, parser):
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
-        return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
-
-    def _body(self, caller):
-        return caller()
-
-
-def raise_exception(message):
-    raise TemplateError(message)
-
-
-def strftime_now(format):
-    return datetime.now().strftime(format)
-
-
-def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-environment = ImmutableSandboxedEnvironment(
-    trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-environment.filters["tojson"] = tojson
-environment.globals["raise_exception"] = raise_exception
-environment.globals["strftime_now"] = strftime_now
-
-
-def compile_template(text):
-    return environment.from_string(text)
-
-
-def loads(text, absent):
-    return json.loads(text) if text.strip() not in ("", "null") else absent
-
-
-def with_sorted_keys(value):
-    if isinstance(value, dict):
-        return {key: with_sorted_keys(value[key]) for key in sorted(value)}
-    if isinstance(value, list):
-        return [with_sorted_keys(element) for element in value]
-    return value
-
-
-def render(template, variables, messages, tools, kwargs, sort_tools):
-    tools = loads(tools, None)
-    context = {"documents": None, "add_generation_prompt": False, **json.loads(variables), **loads(kwargs, {})}
-    context["messages"] = loads(messages, [])
-    context["tools"] = with_sorted_keys(tools) if sort_tools else tools
-    return template.render(context).encode()
-
-
-def render_once(text, context):
-    defaults = {"messages": [], "tools": None, "documents": None, "add_generation_prompt": False}
-    return compile_template(text).render({**defaults, **loads(context, {})}).encode()
-)python";
 
 // An owned reference; made and dropped with the GIL held.
 struct Drop {
@@ -143,6 +72,7 @@ class Python {
   PyObject* compile_template = nullptr;
   PyObject* render = nullptr;
   PyObject* render_once = nullptr;
+  PyObject* traits = nullptr;
 
  private:
   Python() {
@@ -158,6 +88,7 @@ class Python {
     compile_template = take(globals, "compile_template");
     render = take(globals, "render");
     render_once = take(globals, "render_once");
+    traits = take(globals, "traits");
   }
 
   // Isolated: no environment variables, no user packages, no signal handlers. The program's name leads Python to its
@@ -217,6 +148,16 @@ class Compiled {
   PyObject* template_ = nullptr;
 };
 
+TemplateTraits traits_of(const Compiled& compiled, const std::string& variables) {
+  const Gil gil;
+  const Object found(
+      PyObject_CallFunction(Python::get().traits, "Os#", compiled.get(), data(variables), length(variables)));
+  int system = 0, needs_user = 0, parts = 0;
+  if (!found || !PyArg_ParseTuple(found.get(), "ipp", &system, &needs_user, &parts)) throw TemplateError(take_error());
+  return {
+      .system = static_cast<TemplateTraits::System>(system), .needs_user = needs_user != 0, .text_parts = parts != 0};
+}
+
 struct TemplateTexts {
   std::string where;                    // for messages
   std::string text;                     // the template
@@ -232,7 +173,10 @@ class JinjaTemplate : public ChatTemplate {
         // role tool_declare; no other family has that word, and it is there with or without a model's folder.
         sorts_tools_(texts.text.find("tool_declare") != std::string::npos) {
     if (texts.tool_use) tool_use_.emplace(*texts.tool_use);
+    traits_ = traits_of(default_, variables_);
   }
+
+  TemplateTraits traits() const override { return traits_; }
 
   std::string render(std::string_view messages, std::string_view tools, std::string_view kwargs) const override {
     const bool has_tools = !tools.empty() && tools != "null";
@@ -249,6 +193,7 @@ class JinjaTemplate : public ChatTemplate {
   std::optional<Compiled> tool_use_;
   std::string variables_;  // JSON object: the special tokens
   bool sorts_tools_;
+  TemplateTraits traits_;
 };
 
 std::string read_text(const fs::path& file, ExitCode code) {

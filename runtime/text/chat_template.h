@@ -13,6 +13,15 @@ struct TemplateError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// What a template takes that not all of them take: a history is fitted to it before it is rendered.
+struct TemplateTraits {
+  enum class System : uint8_t { anywhere, first, none } system = System::anywhere;  // where a system message may stand
+  bool needs_user = false;       // refuses a conversation in which no user said anything
+  bool needs_reasoning = false;  // an assistant's message needs reasoning_content, be it empty
+  bool text_parts = false;       // content may be a list of text parts, which the template joins its own way
+  bool argument_text = false;    // the arguments of tool calls as OpenAI's JSON strings; otherwise as objects
+};
+
 // Renders chats into prompts with the checkpoint's own template. Any thread may call render; calls take turns.
 class ChatTemplate {
  public:
@@ -21,8 +30,7 @@ class ChatTemplate {
   // variables next to messages, tools, documents and the special tokens; add_generation_prompt is one of them.
   // Numbers reach the template as written (integers of any size). Throws TemplateError.
   virtual std::string render(std::string_view messages, std::string_view tools, std::string_view kwargs) const = 0;
-  // Whether the arguments of tool calls must reach render as OpenAI's JSON strings; otherwise as objects.
-  virtual bool takes_argument_text() const { return false; }
+  virtual TemplateTraits traits() const { return {}; }
 };
 
 // The template of a model folder: chat_template.jinja, or chat_template in tokenizer_config.json, or what DeepSeek V3.2

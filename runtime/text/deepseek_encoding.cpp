@@ -153,7 +153,7 @@ class Encoder {
     const Json &reasoning = get(message, "reasoning_content"), &calls = get(message, "tool_calls");
     std::string out;
     if (options_.thinking && index > last_user_) {
-      if (!is_true(reasoning) && !is_true(calls))
+      if (reasoning.is_null() && !is_true(calls))
         refuse(
             "ThinkingMode: thinking, invalid message without reasoning_content/tool_calls `{}` after last user message",
             repr(message));

@@ -96,7 +96,14 @@ class DeepseekTemplate : public ChatTemplate {
   // own: the checkpoint's text.
   DeepseekTemplate(std::optional<ToolsText> own, bool has_tools) : own_(std::move(own)), has_tools_(has_tools) {}
 
-  bool takes_argument_text() const override { return true; }
+  // The first message is the system's and a user's the first after it: only a user's turn opens the assistant's.
+  TemplateTraits traits() const override {
+    return {.system = TemplateTraits::System::first,
+            .needs_user = true,
+            .needs_reasoning = true,
+            .text_parts = false,
+            .argument_text = true};
+  }
 
   std::string render(std::string_view messages, std::string_view tools, std::string_view kwargs) const override {
     const Json given = parse(messages, "messages", Json::array());

@@ -162,12 +162,13 @@ TEST(ToolCalls, OfTheHistoryGetKimisIds) {
   const Json rendered = Json::parse(prompt_of(kimi));
   EXPECT_EQ(rendered[1]["tool_calls"][0]["id"], "functions.f:0");
   EXPECT_EQ(rendered[1]["tool_calls"][1]["id"], "functions.g:1");
-  EXPECT_EQ(rendered[2]["tool_call_id"], "functions.g:1");
-  EXPECT_EQ(rendered[3]["tool_call_id"], "functions.f:0");
+  EXPECT_EQ(rendered[2]["tool_call_id"], "functions.f:0");
+  EXPECT_EQ(rendered[2]["content"], "one");
+  EXPECT_EQ(rendered[3]["tool_call_id"], "functions.g:1");
   const Json answered = Json::parse(play(kimi, kKimiCalls, 5));
   EXPECT_EQ(answered["choices"][0]["message"]["tool_calls"][0]["id"], "functions.f:2");
   EXPECT_EQ(answered["choices"][0]["message"]["tool_calls"][1]["id"], "functions.g-h:3");
-  EXPECT_EQ(Json::parse(prompt_of(history(model_with("qwen3_coder", ""))))[2]["tool_call_id"], "call_2");
+  EXPECT_EQ(Json::parse(prompt_of(history(model_with("qwen3_coder", ""))))[2]["tool_call_id"], "call_1");
 }
 
 TEST(ToolCalls, ReachATemplateThatTakesTextAsText) {
@@ -175,7 +176,7 @@ TEST(ToolCalls, ReachATemplateThatTakesTextAsText) {
     std::string render(std::string_view messages, std::string_view, std::string_view) const override {
       return std::string(messages);
     }
-    bool takes_argument_text() const override { return true; }
+    TemplateTraits traits() const override { return {.argument_text = true}; }
   } seen;
   ServedModel model = model_with("deepseekv32", "");
   model.chat_template = &seen;

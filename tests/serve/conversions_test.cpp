@@ -228,7 +228,7 @@ TEST(Chat, NormalisesMessagesBeforeRendering) {
         "function": {"name": "f", "arguments": "{\"n\": 123456789012345678901234567890}"}}]},
       {"role": "tool", "content": "r", "tool_call_id": "1"}], "parallel_tool_calls": true, "store": false})",
                                     fake_model()));
-  EXPECT_TRUE(prompt_of(job).starts_with("system:be brief;user:ab;assistant:;[{")) << prompt_of(job);
+  EXPECT_TRUE(prompt_of(job).starts_with("system:be brief;user:a b;assistant:;[{")) << prompt_of(job);
   EXPECT_NE(prompt_of(job).find("tool:r;assistant:"), std::string::npos);
 }
 

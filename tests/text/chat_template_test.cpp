@@ -74,6 +74,54 @@ TEST(ChatTemplate, TakesTheTemplateOfTheConfigAndTheOneForTools) {
   EXPECT_EQ(chat->render("[]", "[{},{}]", "{}"), "2 tools");
 }
 
+TEST(ChatTemplate, TraitsSayWhatItTakes) {
+  using System = TemplateTraits::System;
+  const auto traits = [](const std::string& text) {
+    ModelFolder model;
+    return load_chat_template(model.with("chat_template.jinja", text).path(), "")->traits();
+  };
+  const std::string print = "{% for m in messages %}{{ m.role }}:{{ m.content }}{% endfor %}";
+
+  EXPECT_EQ(traits(print).system, System::anywhere);
+  EXPECT_FALSE(traits(print).needs_user);
+  EXPECT_FALSE(traits(print).text_parts) << "prints a list as Python does";
+  EXPECT_EQ(traits("{% for m in messages %}{% if m.role == 'system' and not loop.first %}{{ raise_exception('no') }}"
+                   "{% endif %}{{ m.content }}{% endfor %}")
+                .system,
+            System::first);
+  EXPECT_EQ(
+      traits("{{ messages[0].content }}{% for m in messages[1:] if m.role != 'system' %}{{ m.content }}{% endfor %}")
+          .system,
+      System::first)
+      << "leaves others out without a word";
+  EXPECT_EQ(traits("{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+                   "{{ m.content }}{% endfor %}")
+                .system,
+            System::none);
+  EXPECT_TRUE(traits("{% if messages | selectattr('role', 'equalto', 'user') | list | length == 0 %}"
+                     "{{ raise_exception('no') }}{% endif %}" +
+                     print)
+                  .needs_user);
+  EXPECT_TRUE(traits("{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}"
+                     "{% for part in m.content %}{{ part.text }}{% endfor %}{% endif %}{% endfor %}")
+                  .text_parts);
+  EXPECT_EQ(traits("{{ raise_exception('no') }}").system, System::anywhere) << "says nothing about itself";
+}
+
+TEST(ChatTemplate, TraitsOfTheFamilies) {
+  SKIP_WITHOUT_SHARED_FOLDER();
+  using System = TemplateTraits::System;
+  const auto traits = [](const std::string& name) {
+    return load_chat_template({}, (shared_folder() / "fixtures/templates/templates" / (name + ".jinja")).string())
+        ->traits();
+  };
+  const TemplateTraits qwen = traits("qwen3.5"), coder = traits("qwen3-coder-next"), kimi = traits("kimi-k2-thinking");
+
+  EXPECT_TRUE(qwen.system == System::first && qwen.needs_user && qwen.text_parts);
+  EXPECT_TRUE(coder.system == System::anywhere && !coder.needs_user && !coder.text_parts);
+  EXPECT_TRUE(kimi.system == System::anywhere && !kimi.needs_user && kimi.text_parts);
+}
+
 TEST(ChatTemplate, NumbersArriveAsWritten) {
   ModelFolder model;
   model.with("chat_template.jinja", "{{ messages | tojson }} {{ tools | tojson }} {{ big }}");

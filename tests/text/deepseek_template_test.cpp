@@ -57,6 +57,17 @@ std::string load_error(const fs::path& model) {
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 // The reference's renderings. Its own errors must come in its words, others (Python's) in any.
+TEST(DeepseekTemplate, TakesAnEmptyReasoningThatIsSaid) {
+  const auto chat = load_chat_template({}, kDeepseekTemplate);
+  const auto prompt = [&](const std::string& reasoning) {
+    return chat->render(R"([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a")" + reasoning + "}]",
+                        "", R"({"thinking": true})");
+  };
+  EXPECT_THROW(prompt(""), TemplateError);
+  EXPECT_TRUE(prompt(R"(, "reasoning_content": "")")
+                  .ends_with("<｜User｜>q<｜Assistant｜><think></think>a<｜end▁of▁sentence｜>"));
+}
+
 TEST(DeepseekTemplate, EncodesAsTheReference) {
   SKIP_WITHOUT_SHARED_FOLDER();
   const auto chat = load_chat_template({}, kDeepseekTemplate);
