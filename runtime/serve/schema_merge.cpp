@@ -14,7 +14,7 @@ namespace kt {
 namespace {
 
 constexpr size_t kMaxBranches = 256;  // of oneOf, each of which is compared with each
-constexpr size_t kMaxPairs = 1024;    // of branches of two schemas that both hold
+constexpr size_t kMaxPairs = 1024;    // of branches of two unions that both hold
 
 bool above(const std::optional<NumberBound>& least, long double value) {
   return !least || (least->out ? value > least->value : value >= least->value);
@@ -30,7 +30,22 @@ void tighten(std::optional<NumberBound>& least, const std::optional<NumberBound>
   if (tighter) least = other;
 }
 
-bool no_numbers(const Values& v) {
+bool requires_member(const Values& v, const std::string& name) {
+  return std::find(v.required.begin(), v.required.end(), name) != v.required.end();
+}
+
+void forbid_member(Values& v, const std::string& name) {
+  static const Json kNever = false;
+  if (v.members.empty() && v.pattern_members.empty() && !v.others) v.others = SchemaPlaces();  // still of any name
+  const SchemaPlaces never = v.said_of(name) + SchemaPlaces{{&kNever, "#(never)"}};
+  std::erase_if(v.members, [&](const auto& member) { return member.first == name; });
+  v.members.emplace_back(name, never);
+}
+
+}  // namespace
+
+bool SchemaReader::is_empty(const Values& v) {
+  if (v.min_count > v.max_count) return true;
   if (!v.least || !v.most) return false;
   if (v.integer) {
     const long double low = std::floor(v.least->value) + (v.least->out || v.least->value > std::floor(v.least->value));
@@ -38,25 +53,6 @@ bool no_numbers(const Values& v) {
   }
   return !below(v.most, v.least->value) || !above(v.least, v.most->value);
 }
-
-bool is_never(const std::optional<SchemaPlaces>& places) {
-  return places && std::any_of(places->begin(), places->end(), [](const SchemaPlace& p) { return *p.schema == false; });
-}
-
-// Of an object that is written: only what its schema names, unless that says otherwise.
-bool may_have(const Values& v, const std::string& name) {
-  if (v.member(name) || std::find(v.required.begin(), v.required.end(), name) != v.required.end()) return true;
-  if (std::any_of(v.pattern_members.begin(), v.pattern_members.end(),
-                  [&](const auto& member) { return member.first.contains(name); }))
-    return true;
-  return v.others ? !is_never(v.others) : v.members.empty() && v.pattern_members.empty();
-}
-
-bool requires_member(const Values& v, const std::string& name) {
-  return std::find(v.required.begin(), v.required.end(), name) != v.required.end();
-}
-
-}  // namespace
 
 Choice SchemaReader::both(const SchemaPlace& place, Choice a, const Choice& b) {
   if (!a) return b;
@@ -82,11 +78,10 @@ std::optional<Values> SchemaReader::both(Values a, const Values& b) {
   a.multiple_of = std::lcm(a.multiple_of, b.multiple_of);
   tighten(a.least, b.least, /*upper=*/false);
   tighten(a.most, b.most, /*upper=*/true);
-  if (no_numbers(a)) return std::nullopt;
 
   a.min_count = std::max(a.min_count, b.min_count);
   a.max_count = std::min(a.max_count, b.max_count);
-  if (a.min_count > a.max_count) return std::nullopt;
+  if (is_empty(a)) return std::nullopt;
   if (a.pattern && b.pattern && a.pattern->in_json() != b.pattern->in_json()) {
     if (a.pattern->is_apart_from(*b.pattern)) return std::nullopt;
     refuse(b.place, b.place.schema->contains("pattern") ? "pattern" : "format", " beside another \"pattern\"");
@@ -120,15 +115,16 @@ std::optional<Values> SchemaReader::both(Values a, const Values& b) {
   return a;
 }
 
-// oneOf: a value that is written for one branch is none of another branch.
-void SchemaReader::check_apart(const SchemaPlace& place, const std::vector<Choice>& branches) {
+// oneOf: a value that is written for one branch is none of another branch. Of objects that would need a member for that
+// which they may have, that member is taken: a value with it would be of both branches.
+void SchemaReader::check_apart(const SchemaPlace& place, std::vector<Choice>& branches) {
   if (branches.size() > kMaxBranches)
     refuse(place, "oneOf", fmt::format(" of more than {}; use \"anyOf\"", kMaxBranches));
   for (size_t i = 0; i < branches.size(); ++i) {
     for (size_t j = 0; j < branches.size(); ++j) {
       if (i == j) continue;
       const bool apart =
-          branches[i] && branches[j] && std::all_of(branches[i]->begin(), branches[i]->end(), [&](const Values& a) {
+          branches[i] && branches[j] && std::all_of(branches[i]->begin(), branches[i]->end(), [&](Values& a) {
             return std::all_of(branches[j]->begin(), branches[j]->end(),
                                [&](const Values& b) { return excludes(a, b); });
           });
@@ -142,18 +138,21 @@ void SchemaReader::check_apart(const SchemaPlace& place, const std::vector<Choic
   }
 }
 
-bool SchemaReader::excludes(const Values& written, const Values& other) {
+bool SchemaReader::excludes(Values& written, const Values& other) {
   if (written.type != other.type) return true;
   try {
     const std::optional<Values> common = both(written, other);
     if (!common) return true;
     if (common->type != kObjectType || common->only) return false;
-    return std::any_of(other.required.begin(), other.required.end(), [&](const std::string& name) {
-      if (!may_have(written, name)) return true;
-      if (!requires_member(written, name)) return false;
-      const Choice values = read(common->said_of(name));
-      return values && values->empty();
-    });
+    const auto is_optional = [&](const std::string& name) { return !requires_member(written, name); };
+    for (const std::string& name : other.required) {
+      const Choice values = is_optional(name) ? Choice() : read(common->said_of(name));
+      if (values && values->empty()) return true;
+    }
+    const auto name = std::find_if(other.required.begin(), other.required.end(), is_optional);
+    if (name == other.required.end()) return false;
+    forbid_member(written, *name);
+    return true;
   } catch (const BadRequest&) {  // cannot be told
     return false;
   }

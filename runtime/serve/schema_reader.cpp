@@ -17,7 +17,8 @@ namespace {
 using Words = std::span<const std::string_view>;
 
 constexpr int kMaxDepth = 64;
-constexpr int kMaxReads = 20000;  // of schemas, in all: they may fan out where they lead to each other
+constexpr size_t kMaxBranches = 1024;  // of a union, with all that is said beside it
+constexpr int kMaxReads = 20000;       // of schemas, in all: they may fan out where they lead to each other
 
 // Keywords that nothing here can hold, whatever stands beside them.
 constexpr std::string_view kUnknown[] = {"not",           "if",           "then",    "else",    "$dynamicRef",
@@ -173,7 +174,7 @@ Choice SchemaReader::read(const SchemaPlace& place) {
     for (size_t i = 0; i < all->size(); ++i) choice = both(place, std::move(choice), read(inside(place, "allOf", i)));
   }
   for (const std::string_view keyword : {"anyOf", "oneOf"}) {
-    if (find(schema, keyword)) choice = both(place, std::move(choice), either(place, keyword));
+    if (find(schema, keyword)) choice = either(place, keyword, choice);
   }
 
   const bool members = find(schema, "unevaluatedProperties"), items = find(schema, "unevaluatedItems");
@@ -195,16 +196,18 @@ Choice SchemaReader::read(const SchemaPlace& place) {
   return choice;
 }
 
-Choice SchemaReader::either(const SchemaPlace& place, std::string_view keyword) {
+// The branches of the keyword, each with what is said beside it.
+Choice SchemaReader::either(const SchemaPlace& place, std::string_view keyword, const Choice& beside) {
   const Json& list = place.schema->at(std::string(keyword));
   if (!list.is_array() || list.empty()) wrong(place, keyword, "expected a list of schemas");
   std::vector<Choice> branches;
-  for (size_t i = 0; i < list.size(); ++i) branches.push_back(read(inside(place, keyword, i)));
+  for (size_t i = 0; i < list.size(); ++i) branches.push_back(both(place, beside, read(inside(place, keyword, i))));
   if (keyword == "oneOf") check_apart(place, branches);
   Choice all = std::vector<Values>();
   for (const Choice& branch : branches) {
     if (!branch) return std::nullopt;
     all->insert(all->end(), branch->begin(), branch->end());
+    if (all->size() > kMaxBranches) refuse(place, keyword, fmt::format(": more than {} combinations", kMaxBranches));
   }
   return all;
 }
@@ -243,7 +246,7 @@ Choice SchemaReader::read_own(const SchemaPlace& place) {
     if (!listed(type.name) || (integer && listed("number"))) continue;
     all.push_back(read_type(place, integer ? kNumberType : type.type, integer));
   }
-  std::erase_if(all, [](const Values& values) { return values.min_count > values.max_count; });
+  std::erase_if(all, is_empty);
   return all;
 }
 

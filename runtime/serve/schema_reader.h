@@ -42,9 +42,10 @@ class SchemaReader {
 
   Choice both(const SchemaPlace& place, Choice a, const Choice& b);
   std::optional<Values> both(Values a, const Values& b);
-  Choice either(const SchemaPlace& place, std::string_view keyword);
-  void check_apart(const SchemaPlace& place, const std::vector<Choice>& branches);
-  bool excludes(const Values& written, const Values& other);
+  Choice either(const SchemaPlace& place, std::string_view keyword, const Choice& beside);
+  void check_apart(const SchemaPlace& place, std::vector<Choice>& branches);
+  static bool is_empty(const Values& values);  // by its bounds and counts
+  bool excludes(Values& written, const Values& other);
 
   SchemaPattern pattern(const SchemaPlace& place, std::string_view keyword, const std::string& expression) const;
   uint64_t count(const SchemaPlace& place, std::string_view keyword, uint64_t otherwise) const;

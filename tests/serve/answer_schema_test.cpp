@@ -61,6 +61,7 @@ TEST(AnswerSchema, HoldsTypesBesideOtherKeywords) {
 TEST(AnswerSchema, HoldsKeywordsOfATypeWithoutTheType) {
   expect_held({{R"({"minLength": 2})", {"\"ab\"", "1", "{}", "[\"\"]", "null"}, {"\"a\""}},
                {R"({"minimum": 3})", {"3", "\"\"", "[1]"}, {"2"}},
+               {R"({"exclusiveMinimum": 0, "maximum": 0})", {"\"\"", "null"}, {"0", "1"}},
                {R"({"pattern": "^aw$"})", {"\"aw\"", "7"}, {"\"a\""}},
                {R"({"maxItems": 1})", {"[]", "[1]", "\"abc\""}, {"[1,2]"}},
                {R"({"required": ["a"]})", {R"({"a":1})", "[]", "\"\""}, {"{}"}}});
@@ -134,7 +135,18 @@ TEST(AnswerSchema, TakesOneOfWhereBranchesExcludeEachOther) {
                       "cat": {"type": "object", "properties": {"is": {"const": "cat"}}, "required": ["is"]},
                       "dog": {"type": "object", "properties": {"is": {"const": "dog"}, "n": {}}, "required": ["is"]}}})",
                 {R"({"is":"cat"})", R"({"is":"dog","n":1})"},
-                {R"({"is":"cow"})", R"({"is":"cat","n":1})"}}});
+                {R"({"is":"cow"})", R"({"is":"cat","n":1})"}},
+               {R"({"type": "object", "properties": {"b": {}}, "oneOf": [
+                      {"properties": {"a": {}}, "required": ["a"]}, {"properties": {"b": {}}, "required": ["b"]}]})",
+                {R"({"a":1})", R"({"b":1})"},
+                {R"({"a":1,"b":1})", R"({"b":1,"a":1})", "{}"}},
+               {R"({"type": "object", "properties": {"a": {"type": "integer"}, "b": {}},
+                    "oneOf": [{"required": ["a"]}, {"required": ["b"]}]})",
+                {R"({"a":1})", R"({"b":1})"},
+                {R"({"a":1,"b":1})", "{}"}},
+               {R"({"type": "object", "oneOf": [{"required": ["a"]}, {"required": ["b"]}]})",
+                {R"({"a":1})", R"({"b":1,"c":2})"},
+                {R"({"a":1,"b":1})", "{}"}}});
   EXPECT_NE(refusal(R"({"oneOf": [{"type": "integer"}, {"type": "number"}]})").find("\"oneOf\" at #"),
             std::string::npos);
 }
