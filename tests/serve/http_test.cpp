@@ -287,7 +287,7 @@ TEST(Http, HealthTellsOfAStuckEngineAndOfDraining) {
     EXPECT_EQ(status_of(stuck.ask(get("/health_generate"))), 503);
   }
   Running running;
-  running.engine.drain();
+  running.engine.drain(kShuttingDown);
   EXPECT_EQ(body_of(running.ask(get("/health")))["status"], "draining");
   const std::string refused = running.ask(post("/v1/chat/completions", kChatStream));
   EXPECT_EQ(status_of(refused), 503);
