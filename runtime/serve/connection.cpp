@@ -81,7 +81,7 @@ std::string cors_headers(const HttpRequest& request, const HttpConfig& config) {
       fmt::format("Access-Control-Allow-Origin: {}\r\nAccess-Control-Expose-Headers: X-Request-Id\r\nVary: Origin\r\n",
                   request.origin);
   if (request.method == "OPTIONS")
-    headers += "Access-Control-Allow-Methods: GET, POST\r\nAccess-Control-Max-Age: 600\r\n";
+    headers += "Access-Control-Allow-Methods: GET, POST, DELETE\r\nAccess-Control-Max-Age: 600\r\n";
   if (!request.preflight_headers.empty())
     headers += fmt::format("Access-Control-Allow-Headers: {}\r\n", request.preflight_headers);
   return headers;

@@ -55,9 +55,14 @@ void Exchange::start() {
   connection_->set_on_gone([self = shared_from_this()] { self->on_gone(); });
   if (job_.deadline_s > 0) arm_deadline();
   if (!job_.stream) return;
+  begin_stream();
+  arm_ping();
+}
+
+void Exchange::begin_stream() {
+  streaming_ = true;
   connection_->begin_stream();
   connection_->send(job_.answer->start());
-  arm_ping();
 }
 
 // Emissions may come before submit returns, but they are posted, and this runs on the thread that takes them.
@@ -70,7 +75,9 @@ bool Exchange::admit() {
     };
     auto result = context_.engine.submit(std::move(job_.requests[i]), std::move(on_emission));
     if (const Rejection* rejection = std::get_if<Rejection>(&result)) {
-      fail(to_api_error(*rejection, job_.prompt_param));
+      const ApiError error = to_api_error(*rejection, job_.prompt_param);
+      if (job_.stream && job_.answer->streams(error)) begin_stream();
+      fail(error);
       return false;
     }
     ids_.push_back(std::get<uint64_t>(result));
@@ -154,12 +161,11 @@ void Exchange::end() {
 
 void Exchange::fail(const ApiError& error) {
   if (done_) return;
-  const bool in_stream = job_.stream && ids_.size() == finished_.size();  // admitted: the status line is out
   abort_open();
   const auto connection = connection_;
   const std::string events = job_.answer->fail(error);
   close(error_status(error, job_.dialect), "error");
-  if (in_stream) {
+  if (streaming_) {
     connection->send(events.empty() ? error_events(error, job_.dialect) : events);
     connection->end_stream();
   } else {

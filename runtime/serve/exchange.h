@@ -45,6 +45,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   using Clock = std::chrono::steady_clock;
 
   bool admit();
+  void begin_stream();
   void take(size_t choice, Emission emission);
   bool hold(size_t choice, Emission& emission);
   void observe(size_t choice, const Emission& emission);
@@ -70,6 +71,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   std::vector<int> sent_;                      // one per choice: its completion tokens in events
   size_t open_ = 0;                            // choices that are not finished
   bool cancelled_ = false, done_ = false;
+  bool streaming_ = false;     // the status line is out
   std::string finish_reason_;  // of the choice that ended last, for the metrics
   Clock::time_point arrival_;
   std::vector<Clock::time_point> last_token_;

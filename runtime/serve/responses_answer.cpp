@@ -58,9 +58,12 @@ class ResponseAnswer : public Answer {
   std::string fail(const ApiError& error) override {
     close_item("incomplete");
     status_ = "failed";
-    error_ = {{"code", "server_error"}, {"message", error.message}};
+    error_ = {{"code", streams(error) ? error.code : "server_error"}, {"message", error.message}};
     return end("response.failed");
   }
+
+  // As OpenAI's: agents that meet it in a stream shorten their conversation.
+  bool streams(const ApiError& error) const override { return error.code == "context_length_exceeded"; }
 
  private:
   enum class Kind : uint8_t { reasoning, message, call };

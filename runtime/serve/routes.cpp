@@ -153,8 +153,9 @@ Json model_card(const Service& service) {
           {"root", model.name}, {"parent", nullptr}, {"max_model_len", max_context(service)}};
 }
 
+// `models` is a catalog in Codex's own words; empty, it makes Codex take its defaults, and without it complain.
 Outcome list_models(const HttpRequest&, const Service& service) {
-  return json_response({{"object", "list"}, {"data", Json::array({model_card(service)})}});
+  return json_response({{"object", "list"}, {"data", Json::array({model_card(service)})}, {"models", Json::array()}});
 }
 
 Outcome show_model(const HttpRequest& request, const Service& service) {

@@ -130,6 +130,8 @@ class Answer {
   virtual std::string fail(const ApiError&) { return ""; }
   // Each event of a choice says all that those before it did: a client that reads slowly needs only the newest.
   virtual bool is_cumulative() const { return false; }
+  // Of a stream: the engine's refusal is told in it, not with a status.
+  virtual bool streams(const ApiError&) const { return false; }
 };
 
 // What the answers of some of a job's requests must match; compiled before they go to the engine.

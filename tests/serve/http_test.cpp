@@ -427,9 +427,9 @@ TEST(Http, PagesOfAllowedOriginsAreLetIn) {
                                             "Access-Control-Request-Method: POST\r\n"
                                             "Access-Control-Request-Headers: authorization,content-type\r\n\r\n");
   EXPECT_EQ(status_of(preflight), 204);
-  for (const char* header :
-       {"Access-Control-Allow-Origin: https://Chat.example\r\n", "Vary: Origin\r\n",
-        "Access-Control-Allow-Methods: GET, POST\r\n", "Access-Control-Allow-Headers: authorization,content-type\r\n"})
+  for (const char* header : {"Access-Control-Allow-Origin: https://Chat.example\r\n", "Vary: Origin\r\n",
+                             "Access-Control-Allow-Methods: GET, POST, DELETE\r\n",
+                             "Access-Control-Allow-Headers: authorization,content-type\r\n"})
     EXPECT_NE(preflight.find(header), preflight.npos) << header;
   const std::string models = running.ask("GET /v1/models HTTP/1.1\r\n" + from_page + "\r\n");
   EXPECT_EQ(status_of(models), 200);

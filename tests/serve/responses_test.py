@@ -191,6 +191,8 @@ def errors(client):
     expect(bad, "no such words", lambda: ask(model="m", input="REFUSE"))
     too_long = expect(bad, "context", lambda: ask(model="m", input="x" * 3000))
     assert too_long.code == "context_length_exceeded" and too_long.param == "input", too_long
+    *_, failed = ask(model="m", input="x" * 3000, stream=True)
+    assert failed.type == "response.failed" and failed.response.error.code == "context_length_exceeded", failed
     expect(openai.NotFoundError, "msg_x", lambda: ask(model="m", input=[{"type": "item_reference", "id": "msg_x"}]))
     expect(bad, "limit", lambda: client.responses.input_items.list(ask(model="m", input="x").id, limit=1000))
 
