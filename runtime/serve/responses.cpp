@@ -27,7 +27,7 @@ constexpr std::pair<const char*, const char*> kMoved[] = {{"messages", "input"},
                                                           {"reasoning_effort", "reasoning.effort"}};
 
 void refuse_others(const Fields& fields) {
-  refuse_unsupported(fields);
+  refuse_unsupported_in_chat(fields);
   for (const auto& [name, here] : kMoved) {
     if (fields.find(name)) throw BadRequest(name, fmt::format("{}: is {} here", name, here));
   }
@@ -154,7 +154,7 @@ Prompt read_prompt(const Fields& request, const ServedModel& model, const Respon
   Json all = before;
   for (const Json& item : prompt.items) all.push_back(item);
   prompt.tools = read_response_tools(request, all);
-  Json chat = {{"tool_choice", read_response_tool_choice(request, prompt.tools)}};
+  Json chat = {{"tool_choice", read_response_tool_choice(request)}};
   chat["messages"] = messages_of(request, before, prompt.items);
   if (!prompt.tools.chat.empty()) chat["tools"] = prompt.tools.chat;
   if (Json format = response_format(request); !format.is_null()) chat["response_format"] = std::move(format);
@@ -167,7 +167,8 @@ Prompt read_prompt(const Fields& request, const ServedModel& model, const Respon
     render(chat, model, prompt);
   } else {
     int answer = context.max_context / kShareOfAnswer;
-    request.read("max_output_tokens", answer, 1);
+    read_max_tokens(request, "max_output_tokens", 1, answer);
+    if (answer < 0) answer = context.max_context / kShareOfAnswer;
     render_what_fits(std::move(chat), model, static_cast<size_t>(std::max(1, context.max_context - answer)), prompt);
   }
   if (prompt.ids.empty()) throw BadRequest("input", "input: the rendered prompt is empty");
@@ -178,7 +179,7 @@ SamplingParams read_response_sampling(const Fields& fields, const ServedModel& m
   SamplingParams sampling = model_sampling(model);
   read_sampling(fields, model.vocab, sampling);
   read_seed(fields, "seed", sampling.seed);
-  fields.read("max_output_tokens", sampling.max_new_tokens, 1);
+  read_max_tokens(fields, "max_output_tokens", 1, sampling.max_new_tokens);
   fields.read("min_tokens", sampling.min_new_tokens, 0);
   check_token_limits(fields, "min_tokens", sampling);
   adapt_sampling(chat, model, sampling);
@@ -281,7 +282,10 @@ Job read_job(const Json& body, const ServedModel& model, const ResponseContext& 
   request.echo = echo_of(fields, prompt, generate.sampling, request.store);
   request.tools = std::move(prompt.tools);
   request.prompt_tokens = static_cast<int>(generate.input_ids.size());
-  Job job{.id = request.stored.id, .prompt_param = "input", .stream = request.stream};
+  Job job{.id = request.stored.id,
+          .prompt_param = "input",
+          .stream = request.stream,
+          .stream_interval = common.stream_interval};
   job.requests.push_back(std::move(generate));
   order_grammar(prompt.chat.format, model, 0, job);
   job.answer = make_response_answer(std::move(request), prompt.chat, *model.tokenizer, context.store);

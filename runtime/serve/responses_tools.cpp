@@ -155,31 +155,14 @@ std::string chosen_name(const Fields& choice) {
   return model_name(require_name(nested ? Fields(*nested, choice.path("function")) : choice), name_space);
 }
 
-// All others are taken out.
-std::string allow_tools(const Fields& choice, ResponseTools& tools) {
-  std::string mode = "auto";
-  choice.read("mode", mode);
-  if (mode != "auto" && mode != "required")
-    throw BadRequest(choice.path("mode"),
-                     fmt::format("{}: \"{}\" is none of auto, required", choice.path("mode"), mode));
-  const Json* list = choice.find("tools");
-  if (!list) throw BadRequest(choice.path("tools"), choice.path("tools") + ": is required");
-  std::set<std::string> allowed;
-  require_list(*list, choice.path("tools"));
-  for (size_t i = 0; i < list->size(); ++i) {
-    const std::string at = fmt::format("{}[{}]", choice.path("tools"), i);
-    const std::string name = chosen_name(Fields((*list)[i], at));
-    if (!tools.named.contains(name)) throw BadRequest(at, fmt::format("{}: there is no tool \"{}\"", at, name));
-    allowed.insert(name);
-  }
-  ResponseTools kept = {.offered = tools.offered, .named = tools.named};
-  for (size_t i = 0; i < tools.chat.size(); ++i) {
-    if (!allowed.contains(tools.chat[i]["function"]["name"].get<std::string>())) continue;
-    kept.chat.push_back(std::move(tools.chat[i]));
-    kept.paths.push_back(std::move(tools.paths[i]));
-  }
-  tools = std::move(kept);
-  return mode;
+// {"type": "allowed_tools", "mode": ..., "tools": [...]}, with the model's names.
+Json allowed_tools(const Json& given, const Fields& choice) {
+  Json allowed = given;
+  if (!choice.find("tools")) return allowed;
+  const std::string path = choice.path("tools");
+  for (size_t i = 0; i < require_list(given["tools"], path).size(); ++i)
+    allowed["tools"][i] = {{"name", chosen_name(Fields(given["tools"][i], fmt::format("{}[{}]", path, i)))}};
+  return allowed;
 }
 
 }  // namespace
@@ -199,13 +182,13 @@ ResponseTools read_response_tools(const Fields& request, const Json& items) {
   return tools;
 }
 
-Json read_response_tool_choice(const Fields& request, ResponseTools& tools) {
+Json read_response_tool_choice(const Fields& request) {
   const Json* given = request.find("tool_choice");
   if (!given || !given->is_object()) return given ? *given : Json("auto");
   const Fields choice(*given, request.path("tool_choice"));
   std::string type;
   choice.read("type", type);
-  if (type == "allowed_tools") return allow_tools(choice, tools);
+  if (type == "allowed_tools") return allowed_tools(*given, choice);
   return {{"type", "function"}, {"function", {{"name", chosen_name(choice)}}}};
 }
 

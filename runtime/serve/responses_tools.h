@@ -35,8 +35,8 @@ struct ResponseTools {
 // Reads `tools`, and what tool searches and additional_tools among the items have added. Throws BadRequest.
 ResponseTools read_response_tools(const Fields& request, const Json& items);
 
-// `tool_choice` as chats have it. Throws BadRequest. Where it allows some tools, only those stay in `tools.chat`.
-Json read_response_tool_choice(const Fields& request, ResponseTools& tools);
+// `tool_choice` as chats have it. Throws BadRequest.
+Json read_response_tool_choice(const Fields& request);
 
 // A tool's name for the model.
 std::string model_name(const std::string& name, const std::string& name_space);

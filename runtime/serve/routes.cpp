@@ -252,9 +252,7 @@ Outcome message_tokens(const HttpRequest& r, const Service& s) {
   return to_outcome(count_tokens(r.body, s.model), Dialect::anthropic);
 }
 // Where keys are asked for, stored responses are those of the key.
-std::string owner_of(const HttpRequest& r, const Service& s) {
-  return s.config.api_keys.empty() && s.config.admin_api_key.empty() ? "" : r.client;
-}
+std::string owner_of(const HttpRequest& r, const Service& s) { return s.config.api_keys.empty() ? "" : r.client; }
 ResponseContext response_context(const HttpRequest& r, const Service& s) {
   return {s.responses, owner_of(r, s), max_context(s)};
 }
