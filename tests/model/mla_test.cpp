@@ -6,14 +6,9 @@
 
 #include <cmath>
 #include <cstring>
-#include <nlohmann/json.hpp>
-#include <random>
 
-#include "kernels/format/bf16.h"
-#include "runtime/arch/arch.h"
-#include "runtime/checkpoint/dummy.h"
 #include "runtime/model/rope.h"
-#include "runtime/model/trunk.h"
+#include "tests/model/machine.h"
 
 namespace kt {
 namespace {
@@ -32,49 +27,9 @@ ModelConfig tiny(int index_top_k) {
   return c;
 }
 
-struct Chunk {
-  int first, count;
-};
-
-// One rank, and a sequence whose pages are handed out in a scrambled order.
-struct Machine {
-  static constexpr int kBlocks = 64;
-
-  Machine(const ModelConfig& model, int threads) : config(model), pool(threads) {}
-
-  StepPlan plan(const Chunk& chunk, int prompt) const {
-    StepPlan plan;
-    plan.slices = {
-        {.slot = 0, .first = chunk.first, .count = chunk.count, .logits_from = chunk.count - 1, .prompt = prompt}};
-    for (int i = 0; i < chunk.count; ++i) plan.tokens.push_back((chunk.first + i) * 37 % config.vocab);
-    for (int i = 0; i < kBlocks; ++i) plan.blocks.push_back((i * 11 + 5) % kBlocks);
-    plan.block_begin = {0, kBlocks};
-    return plan;
-  }
-
-  ModelConfig config;
-  ThreadPool pool;
-  std::vector<std::unique_ptr<Transport>> transports = make_local_transports(1);
-  Topology topology = plan_topology({.tensor_parallel = 1, .experts_per_node = -1}, 0, transports[0]->nodes());
-  std::unique_ptr<Device> device = make_cpu_device(choose_ops(), pool, -1);
-  std::unique_ptr<Checkpoint> checkpoint = dummy_checkpoint({});
-  TrunkShare share = trunk_share(config, 0, 1);
-  TrunkWeights weights =
-      load_trunk(*checkpoint, find_arch(nlohmann::json{{"model_type", "deepseek_v3"}}), config, share, pool, -1);
-  StateCache cache{config, share, {.blocks = kBlocks, .slots = 1}, *device};
-  Trunk trunk = make_trunk(*transports[0], topology, *device, *checkpoint, config, share, weights, nullptr, cache,
-                           {.max_rows = 4096, .max_logit_rows = 4, .context = 4096});
-};
-
 // Logits of the last token of the last chunk.
 std::vector<float> logits(const ModelConfig& config, int threads, const std::vector<Chunk>& chunks, int prompt = 0) {
-  Machine machine(config, threads);
-  std::vector<float> out;
-  for (const Chunk& chunk : chunks) {
-    const float* row = forward(machine.trunk, machine.plan(chunk, prompt));
-    out.assign(row, row + config.vocab);
-  }
-  return out;
+  return Machine(config, "deepseek_v3", {&choose_ops(), threads}).logits(chunks, prompt);
 }
 
 // 1300 tokens are three spans of keys and six blocks of rows.
@@ -158,12 +113,6 @@ struct Exact {
   std::vector<double> out, absorbed_bound, expanded_bound;
 };
 
-// Output o and input i of a matrix.
-double weight(const PackedMatrix& w, int o, int i) {
-  const std::byte* tile = w.panel(o / kPanel) + static_cast<int64_t>(i / kTileK) * kPanel * kTileK * sizeof(bf16);
-  return Bf16Format::weight(tile, o % kPanel, i % kTileK);
-}
-
 Exact attend_exactly(const MlaSpec& m, const MlaWeights& w, int head, const std::vector<double>& q,
                      const std::vector<std::vector<double>>& cached) {
   constexpr double u = 17.0 / 16 / 256;
@@ -212,33 +161,20 @@ Exact attend_exactly(const MlaSpec& m, const MlaWeights& w, int head, const std:
   return exact;
 }
 
-// The mixer's inputs: normed rows, and no rotation.
-void make_inputs(Machine& machine, int rows) {
-  std::mt19937 random(5);
-  std::normal_distribution<float> normal;
-  Trunk& t = machine.trunk;
-  for (int r = 0; r < rows; ++r)
-    for (int i = 0; i < machine.config.hidden; ++i) t.step.h.row(r)[i] = to_bf16(normal(random));
-  t.batch.frequencies.assign(t.batch.frequencies.size(), 0.0);
-}
-
-// What a form leaves before the output projection, (rows, heads * value_dim).
+// What a form leaves before the output projection, (rows, heads * value_dim), without rotation.
 std::vector<bf16> mixed(Machine& machine, int rows, int prompt) {
   Trunk& t = machine.trunk;
-  const StepPlan plan = machine.plan({0, rows}, prompt);
-  make_batch(t, plan);
-  cut_latent_blocks(machine.config.mla, plan, t.blocks);
-  t.device.begin(t.batch);
+  t.batch.frequencies.assign(t.batch.frequencies.size(), 0.0);
+  machine.begin(machine.plan({0, rows}, prompt));
   mix_mla(t, 0);
   const bf16* out = t.step.latent.out.at;
   return {out, out + rows * machine.config.mla.heads * machine.config.mla.value_dim};
 }
 
-TEST(Mla, BothFormsAreWithinTheirBoundsOfExactAttention) {
+void check_forms(const TestDevice& on) {
   constexpr int kRows = 256;
-  Machine machine(tiny(0), 2);
+  Machine machine(tiny(0), "deepseek_v3", on);
   const MlaSpec& m = machine.config.mla;
-  make_inputs(machine, kRows);
 
   const std::vector<bf16> absorbed = mixed(machine, kRows, 0);
   const float* q = machine.trunk.step.latent.q.at;  // of the absorbed form, one block of rows
@@ -249,10 +185,9 @@ TEST(Mla, BothFormsAreWithinTheirBoundsOfExactAttention) {
     for (int head = 0; head < m.heads; ++head) {
       std::vector<std::vector<double>> cached;
       for (int j = 0; j <= row; ++j) {
-        const int page = machine.plan({0, kRows}, 0).blocks[j / kKvBlock];
-        const bf16* latent = machine.cache.pages(0).page(page) + static_cast<int64_t>(j % kKvBlock) * m.cached_dim();
-        cached.emplace_back();
-        for (int i = 0; i < m.cached_dim(); ++i) cached.back().push_back(to_float(latent[i]));
+        const int page = machine.plan({0, kRows}).blocks[j / kKvBlock];
+        cached.push_back(
+            Machine::doubles(machine.cache.pages(0).page(page) + j % kKvBlock * m.cached_dim(), m.cached_dim()));
       }
       std::vector<double> query;
       for (int i = 0; i < m.head_dim(); ++i)
@@ -261,10 +196,25 @@ TEST(Mla, BothFormsAreWithinTheirBoundsOfExactAttention) {
 
       for (int v = 0; v < m.value_dim; ++v) {
         const size_t at = (static_cast<size_t>(row) * m.heads + head) * m.value_dim + v;
-        EXPECT_NEAR(to_float(absorbed[at]), exact.out[v], exact.absorbed_bound[v]) << row << ' ' << head << ' ' << v;
-        EXPECT_NEAR(to_float(expanded[at]), exact.out[v], exact.expanded_bound[v]) << row << ' ' << head << ' ' << v;
+        EXPECT_NEAR(to_float(absorbed[at]), exact.out[v], exact.absorbed_bound[v])
+            << on.name() << ' ' << row << ' ' << v;
+        EXPECT_NEAR(to_float(expanded[at]), exact.out[v], exact.expanded_bound[v])
+            << on.name() << ' ' << row << ' ' << v;
       }
     }
+}
+
+TEST(Mla, BothFormsAreWithinTheirBoundsOfExactAttention) {
+  for (const TestDevice& on : test_devices()) check_forms(on);
+}
+
+TEST(Mla, DevicesDoNotShow) {
+  for (const int top_k : {0, 100}) {
+    const ModelConfig config = tiny(top_k);
+    const std::vector<float> expected = logits(config, 1, {{0, 500}}, 500);
+    for (const TestDevice& on : test_devices())
+      expect_same_bits(Machine(config, "deepseek_v3", on).logits({{0, 256}, {256, 244}}, 500), expected);
+  }
 }
 
 TEST(Rope, IsPlainWithoutYarn) {
