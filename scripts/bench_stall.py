@@ -81,7 +81,7 @@ def one_round(job, a, chooser):
 
 def measure(a, mixed, bounded):
     options = ["--max-total-tokens", str(a.prompt + 64 + MOST_TOKENS * a.running), *a.options]
-    options += ["--enable-mixed-chunk"] * mixed + ["--max-decode-stall-ms", str(a.stall_ms)] * bounded
+    options += ["--enable-mixed-chunk"] * mixed + ["--max-decode-stall-ms", str(a.stall_ms if bounded else 0)]
     gaps, prompts = [], []
     with Server(a, options) as job:
         try:

@@ -34,8 +34,8 @@ struct RunConfig {
   int max_requests_per_key = 64;  // 0: any
   std::optional<double> mem_fraction_static;
   bool enable_mixed_chunk = false, disable_radix_cache = false;
-  double max_decode_stall_ms = 0.0;
-  double request_timeout_s = 0.0;  // 0: none but the client's own
+  std::optional<double> max_decode_stall_ms;  // 0: no bound
+  double request_timeout_s = 0.0;             // 0: none but the client's own
   double request_idle_timeout_s = 3600.0;
   bool enable_priority_scheduling = false;
   // ranks

@@ -62,7 +62,7 @@ class StepEngine final : public Engine {
         runner_(runner),
         tokenizer_(tokenizer),
         scheduler_(limits_of(config)),
-        pace_(config.max_decode_stall_ms / 1000.0),
+        pace_(config.max_decode_stall_ms / 1000.0, config.stall_step_costs),
         sampler_(std::min(tokenizer.size(), vocab_)) {
     stats_.max_running_requests = config.max_running_requests;
     stats_.max_context = max_context_;

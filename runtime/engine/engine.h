@@ -22,6 +22,7 @@ struct EngineConfig {
   int chunked_prefill_size = 2048;  // tokens of one step, at least kBlockTokens; -1: whole prompts
   bool enable_mixed_chunk = false;  // decode rows ride along with prefill chunks
   double max_decode_stall_ms = 0;   // how long prefill may keep running answers waiting; 0: as long as there is any
+  double stall_step_costs = 0;      // if that is more: so many times what a prefill step costs without its tokens
   double idle_timeout_s = 0;        // a request of which nothing is computed for so long ends; 0: never
   bool prefix_cache = true;         // keys and values of earlier requests are used again
   bool recurrent = false;           // the model has recurrent state

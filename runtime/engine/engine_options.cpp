@@ -7,7 +7,10 @@
 namespace kt {
 namespace {
 
-constexpr int kMaxLogitRows = 256;       // of a step
+constexpr int kMaxLogitRows = 256;  // of a step
+// Without max-decode-stall-ms; see docs/serving.md.
+constexpr double kDefaultStallMs = 1000;
+constexpr double kDefaultStepCosts = 4;  // prompts keep three quarters of their speed
 constexpr int kDefaultKvTokens = 65536;  // without max-total-tokens, when the context is longer
 
 }  // namespace
@@ -26,7 +29,8 @@ EngineConfig engine_config(const RunConfig& run, const ModelConfig& model) {
   if (run.max_queued_requests) e.max_queued_requests = *run.max_queued_requests;
   if (run.chunked_prefill_size) e.chunked_prefill_size = *run.chunked_prefill_size;
   e.enable_mixed_chunk = run.enable_mixed_chunk;
-  e.max_decode_stall_ms = run.max_decode_stall_ms;
+  e.max_decode_stall_ms = run.max_decode_stall_ms.value_or(kDefaultStallMs);
+  if (!run.max_decode_stall_ms) e.stall_step_costs = kDefaultStepCosts;
   e.idle_timeout_s = run.request_idle_timeout_s;
   e.prefix_cache = !run.disable_radix_cache;
   e.recurrent =

@@ -24,9 +24,8 @@ void PrefillCostFit::add(int tokens, double seconds) {
 }
 
 PrefillCost PrefillCostFit::cost() const {
-  const double spread = xx_ - x_ * x_ / weight_;  // weighted variance of the sizes
-  if (spread > 1e-3 * xx_) {
-    const double token_s = (xy_ - x_ * y_ / weight_) / spread;
+  if (tells_parts()) {
+    const double token_s = (xy_ - x_ * y_ / weight_) / spread();
     const double step_s = (y_ - token_s * x_) / weight_;
     if (token_s > 0 && step_s >= 0) return {.step_s = step_s, .token_s = token_s};
   }
@@ -42,12 +41,23 @@ int tokens_within(const PrefillCost& cost, double seconds) {
 
 int PrefillPace::prefill_tokens() const {
   if (max_stall_s_ <= 0) return std::numeric_limits<int>::max();
-  const int within = fit_.empty() ? 0 : tokens_within(fit_.cost(), max_stall_s_ - stalled_s_);
-  return stalled_s_ > 0 ? within : std::max(within, kBlockTokens);
+  int within = 0;
+  if (!fit_.empty()) {
+    const PrefillCost cost = fit_.cost();
+    within = tokens_within(cost, std::max(max_stall_s_, step_costs_ * cost.step_s) - stalled_s_);
+  }
+  if (stalled_s_ > 0) return within;
+  within = std::max(within, kBlockTokens);
+  if (step_costs_ > 0 && !fit_.empty() && !fit_.tells_parts() && within == last_rows_)  // another size, to tell them
+    within = within > kBlockTokens ? within / 2 / kBlockTokens * kBlockTokens : 2 * kBlockTokens;
+  return within;
 }
 
 void PrefillPace::ran(int prompt_rows, int decode_rows, double seconds) {
-  if (prompt_rows > 0) fit_.add(prompt_rows, seconds);
+  if (prompt_rows > 0) {
+    fit_.add(prompt_rows, seconds);
+    last_rows_ = prompt_rows;
+  }
   if (decode_rows > 0) {
     stalled_s_ = 0;
   } else if (prompt_rows > 0) {

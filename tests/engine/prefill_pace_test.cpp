@@ -119,5 +119,27 @@ TEST(PrefillPace, SettlesOnTheLargestChunksWithinTheBound) {
   }
 }
 
+// The same machines: where a step costs 0.3 s before its first token, a bound of 0.5 s would leave prompts two fifths
+// of their speed.
+TEST(PrefillPace, IsPatientWhereAStepCostsMuchBeforeItsFirstToken) {
+  for (const PrefillCost real : {PrefillCost{0.3, 0.0005}, PrefillCost{0.0, 0.002}, PrefillCost{0.02, 0.0001}}) {
+    PrefillPace pace(0.5, 4);
+    const double bound = std::max(0.5, 4 * real.step_s);
+    double longest = 0;
+    double tokens_done = 0, time = 0;
+    for (int step = 0; step < 300; ++step) {
+      const int tokens = std::min(pace.prefill_tokens(), 8192);
+      const double seconds = real.step_s + real.token_s * tokens;
+      pace.ran(tokens, 4, seconds);
+      if (step <= 20) continue;
+      longest = std::max(longest, seconds);
+      tokens_done += tokens;
+      time += seconds;
+    }
+    EXPECT_LE(longest, bound + 1e-6) << real.step_s;
+    EXPECT_GE(tokens_done * real.token_s / time, real.step_s > 0.1 ? 0.7 : 0.9) << real.step_s;
+  }
+}
+
 }  // namespace
 }  // namespace kt
