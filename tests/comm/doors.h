@@ -17,12 +17,10 @@ struct DispatchCase {
   WireType wire = WireType::float64;
   bool trunks_hold = false;  // the trunk ranks are expert ranks too, for themselves
 };
-// `limit` of its waits, if there is one.
-using Limit = std::chrono::milliseconds;
-Fault run_dispatch(Transport& transport, const DispatchCase& c, Limit limit = Limit(0));
+Fault run_dispatch(Transport& transport, const DispatchCase& c);
 
 // The last `members` ranks, backwards, add; rank 0 gathers.
-Fault run_group(Transport& transport, int members, Limit limit = Limit(0));
+Fault run_group(Transport& transport, int members);
 
 // All cases that fit the world: nothing may go wrong.
 void check_doors(Transport& transport);

@@ -1,8 +1,8 @@
-#include "kernels/wire.h"
+#include "runtime/comm/wire.h"
 
 #include <cstring>
 
-#include "kernels/in_lines.h"
+#include "runtime/comm/in_lines.h"
 
 namespace kt {
 namespace {

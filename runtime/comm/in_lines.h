@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/numeric.h"
-#include "kernels/thread_pool.h"
+#include "kernels/context.h"
 
 namespace kt {
 
