@@ -9,6 +9,7 @@
 #include "kernels/buffer.h"
 #include "kernels/mat.h"
 #include "kernels/ops.h"
+#include "kernels/wire.h"
 
 namespace kt {
 
@@ -220,8 +221,8 @@ class Device {
   // Returns the bytes of the experts that this touches.
   virtual double experts(const ExpertsJob& job) = 0;
   // Some rows of x to the host, one after the other, there after wait(); and sums from there added to rows of y.
-  virtual void rows_out(const Mat<bf16>& x, std::span<const int32_t> rows, bf16* host) = 0;
-  virtual void sums_in(const double* host, std::span<const int32_t> rows, const Mat<double>& y) = 0;
+  virtual void rows_out(const Mat<bf16>& x, std::span<const int32_t> rows, const Mat<bf16>& host) = 0;
+  virtual void sums_in(const WireSums& host, std::span<const int32_t> rows, const Mat<double>& y) = 0;
 };
 
 // Loops over Ops on the pool's threads, memory on a NUMA node (-1: any).

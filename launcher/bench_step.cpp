@@ -263,7 +263,7 @@ int bench_step(const Settings& settings, JobRank& job) {
   Recorder recorder(recorder_config(run, job.model()));
   StepRecorder step_recorder(recorder, &policy.hot_now());
   RoutedSums sums;
-  ClusterRunner runner(job.transport, job.topology, job.model(), job.trunk ? &*job.trunk : nullptr,
+  ClusterRunner runner(job.transport, job.topology, job.model(), job.trunk ? &*job.trunk : nullptr, job.group.get(),
                        {&policy, &step_recorder, &sums});
   policy.prepare(runner);
   measure(settings, job, runner, sums, policy, recorder, StepLines(job, settings.batch, std::move(dram)));

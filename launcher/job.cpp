@@ -177,8 +177,9 @@ Topology topology_with(const JobRank& job, std::string_view layout) {
 
 // With the rates that all ranks have measured together.
 void choose_expert_layout(JobRank& job, const Hardware& rates) {
-  job.layout = choose_layout(job.model(), job.experts->source.format, rates, job.engine.chunked_prefill_size,
-                             [&](std::string_view layout) { return topology_with(job, layout); });
+  job.layout =
+      choose_layout(job.model(), job.experts->source.format, rates, job.engine.chunked_prefill_size,
+                    dispatch_type(job.run), [&](std::string_view layout) { return topology_with(job, layout); });
   job.topology = topology_with(job, job.layout.layout);
   if (job.rank() == 0) log("expert-layout auto: {} ({})", job.layout.layout, job.layout.why);
 }
@@ -239,9 +240,10 @@ void place(JobRank& job) {
                           .threads_per_core = job.run.threads_per_core});
   for (const std::string& w : job.cores.warnings) log("{}", w);
   size_kv_cache(job);
-  job.limits = trunk_limits(job.run, job.engine, job.model(), job.experts->source.format);
+  job.limits = trunk_limits(job.run, job.engine, job.model(), job.experts->source.format, job.topology);
   job.limits.hot_format = job.experts->hot.value_or(job.experts->source).format;
   job.cache_limits = cache_limits(job.engine);
+  job.doors = plan_doors(job.topology, job.model(), job.limits);
 
   if (job.topology.expert_index() >= 0) check_experts(job.experts->source, job.model(), job.expert_share);
   const bool trunk = job.topology.trunk_index() >= 0;
@@ -254,15 +256,33 @@ void place(JobRank& job) {
        .experts = job.experts->source.format,
        .cache = job.cache_limits,
        .limits = job.limits,
-       .trunk_ranks = job.share.count,
+       .door_bytes = door_bytes(job.doors, job.topology),
        .threads = job.cores.threads,
        .scheduler = job.rank() == 0});
   if (job.rank() == 0) log_plan(job);
 }
 
-// Before memory is taken: it may not be there for two threads.
-void open_lane(JobRank& job) {
-  if (job.limits.spare_experts) job.lane = job.transport.lane();
+// Before weights are loaded: a lane may not be there for two threads.
+void open_doors(JobRank& job) {
+  open_doors(job.doors, job.transport, job.topology);
+  if (!job.limits.spare_experts) return;
+  job.lane = job.transport.lane();
+  job.side_doors = plan_side_doors(job.topology, job.model());
+  open_doors(job.side_doors, *job.lane, job.topology);
+}
+
+// Where trunk ranks send rows, add sums and gather logits.
+void enter_doors(JobRank& job) {
+  const auto dispatch = [&](Transport& transport, const Doors& doors) {
+    return std::make_unique<TrunkDispatch>(transport, job.topology, doors.teams, doors.shape, doors.mailbox);
+  };
+  const bool is_trunk = job.topology.trunk_index() >= 0;
+  if (is_trunk && !job.doors.teams.empty()) {
+    job.dispatch = dispatch(job.transport, job.doors);
+    if (job.lane) job.side_dispatch = dispatch(*job.lane, job.side_doors);
+  }
+  if (job.doors.sum_bytes && (is_trunk || job.rank() == 0))
+    job.group = std::make_unique<Group>(job.transport, job.doors.trunk, job.doors.values, job.doors.sum_bytes);
 }
 
 void plan(JobRank& job) {
@@ -272,6 +292,7 @@ void plan(JobRank& job) {
 }
 
 void load(JobRank& job) {
+  enter_doors(job);
   const int numa_node = job.cores.numa_node;
   job.pool = std::make_unique<ThreadPool>(job.cores.threads, job.cores.cores);
   job.device = make_cpu_device(*job.ops, *job.pool, numa_node);
@@ -290,10 +311,10 @@ void load(JobRank& job) {
   }
   job.cache.emplace(job.model(), job.share, job.cache_limits, *job.device);
   job.trunk.emplace(make_trunk(job.transport, job.topology, *job.device, *job.checkpoint, job.model(), job.share,
-                               *job.trunk_weights, job.bank ? &*job.bank : nullptr, *job.cache, job.limits,
-                               job.copies));
+                               *job.trunk_weights, job.bank ? &*job.bank : nullptr, *job.cache, job.limits, job.copies,
+                               job.dispatch.get(), job.group.get()));
   if (job.experts->hot) job.trunk->hot_source = &*job.experts->hot;
-  if (job.lane) job.trunk->mover = std::make_unique<ExpertMover>(*job.trunk, *job.lane);
+  if (job.lane) job.trunk->mover = std::make_unique<ExpertMover>(*job.trunk, *job.lane, job.side_dispatch.get());
 }
 
 // What the options ask for, with MPI under a launcher.
@@ -346,7 +367,7 @@ bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& 
   };
   if (!phases.run([&] { open_lifeline(job); }) || !phases.run([&] { choose_kernels(job); }) || !phases.run(measure) ||
       !phases.run([&] { read_set_up(job, rates, front, edit); }) || !phases.run([&] { place(job); }) ||
-      !phases.run([&] { open_lane(job); }) || !phases.run([&] { plan(job); }) || !phases.run([&] { load(job); }))
+      !phases.run([&] { open_doors(job); }) || !phases.run([&] { plan(job); }) || !phases.run([&] { load(job); }))
     return false;
   const int64_t pages =
       job.cores.numa_node >= 0 && job.bank ? misplaced_pages(job.bank->storage, job.cores.numa_node) : -1;
@@ -371,16 +392,16 @@ std::vector<double> weight_rates(JobRank& job) {
 void follow(JobRank& job) {
   if (job.trunk) return serve_trunk(*job.trunk);
   if (!job.bank) return;
-  const auto serve = [&](Transport& transport, int max_rows) {
-    serve_experts(transport, job.topology, *job.device, job.model(), *job.bank, max_rows);
+  const auto serve = [&](Transport& transport, const Doors& doors) {
+    serve_experts(transport, job.topology, doors, *job.device, job.model(), *job.bank);
   };
   std::jthread beside;  // gives weights away, computes nothing
   if (job.lane && job.bank->share.count(job.model().moe.experts))
     beside = std::jthread([&] {
       job.pool->unpin_caller();
-      end_all_on_error(job, [&] { serve(*job.lane, 0); });
+      end_all_on_error(job, [&] { serve(*job.lane, job.side_doors); });
     });
-  serve(job.transport, job.limits.max_rows);
+  serve(job.transport, job.doors);
 }
 
 }  // namespace kt

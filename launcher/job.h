@@ -15,6 +15,7 @@
 #include "runtime/config/run_config.h"
 #include "runtime/engine/engine.h"
 #include "runtime/model/cluster_runner.h"
+#include "runtime/model/doors.h"
 #include "runtime/model/memory_plan.h"
 #include "runtime/placement/placement.h"
 #include "runtime/plan/layout.h"
@@ -44,13 +45,17 @@ struct JobRank {
   MemoryPlan memory = {};
   std::vector<size_t> memory_of_rank = {};            // bytes, of every rank
   std::vector<int64_t> misplaced_pages_of_rank = {};  // of the sampled ones of its experts; -1: not known
-  std::unique_ptr<Transport> lane = {};               // where hot experts are exchanged beside steps
+  Doors doors = {};
+  std::unique_ptr<Transport> lane = {};  // where hot experts are exchanged beside steps
+  Doors side_doors = {};                 // on it
   std::unique_ptr<ThreadPool> pool = {};
   std::unique_ptr<Device> device = {};
   std::optional<TrunkWeights> trunk_weights = {};
   std::optional<ExpertBank> bank = {};
   std::optional<StateCache> cache = {};
-  std::optional<Trunk> trunk = {};  // on trunk ranks
+  std::unique_ptr<TrunkDispatch> dispatch = {}, side_dispatch = {};  // on trunk ranks, if experts are elsewhere
+  std::unique_ptr<Group> group = {};                                 // on trunk ranks and rank 0, if they are several
+  std::optional<Trunk> trunk = {};                                   // on trunk ranks
 
   std::mutex front_mutex = {};
   std::function<void(const std::string& why)> on_end = {};  // on rank 0: tells clients that the job ends now

@@ -1,4 +1,5 @@
 #include "kernels/cpu/device.h"
+#include "kernels/in_lines.h"
 
 #include <algorithm>
 #include <cmath>
@@ -40,7 +41,11 @@ void cut_runs(const Batch& batch, const GroupedHeads& heads, std::vector<HeadRun
 Buffer CpuDevice::take(size_t bytes) { return Buffer(bytes, numa_node_, k_.pool); }
 void CpuDevice::write(void* to, const void* host, size_t bytes) { std::memcpy(to, host, bytes); }
 void CpuDevice::copy(void* to, const void* from, size_t bytes) { std::memcpy(to, from, bytes); }
-void CpuDevice::clear(void* at, size_t bytes) { std::memset(at, 0, bytes); }
+void CpuDevice::clear(void* at, size_t bytes) {
+  in_lines(k_.pool, static_cast<int64_t>(bytes), 1 << 20, [&](int64_t begin, int64_t end) {
+    std::memset(static_cast<std::byte*>(at) + begin, 0, static_cast<size_t>(end - begin));
+  });
+}
 
 void CpuDevice::reserve(const StepShape& largest) {
   shape_ = largest;

@@ -117,8 +117,8 @@ class CpuDevice final : public Device {
 
   void route(const RouteJob& job) override;
   double experts(const ExpertsJob& job) override;
-  void rows_out(const Mat<bf16>& x, std::span<const int32_t> rows, bf16* host) override;
-  void sums_in(const double* host, std::span<const int32_t> rows, const Mat<double>& y) override;
+  void rows_out(const Mat<bf16>& x, std::span<const int32_t> rows, const Mat<bf16>& host) override;
+  void sums_in(const WireSums& host, std::span<const int32_t> rows, const Mat<double>& y) override;
 
  private:
   KernelContext k_;

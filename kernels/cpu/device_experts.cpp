@@ -155,18 +155,14 @@ void CpuDevice::route(const RouteJob& job) {
   });
 }
 
-void CpuDevice::rows_out(const Mat<bf16>& x, std::span<const int32_t> rows, bf16* host) {
-  for (const int32_t r : rows) host = std::copy_n(x.row(r), x.columns, host);
+void CpuDevice::rows_out(const Mat<bf16>& x, std::span<const int32_t> rows, const Mat<bf16>& host) {
+  k_.split(static_cast<int64_t>(rows.size()), 8, [&](int begin, int end) {
+    for (int i = begin; i < end; ++i) std::copy_n(x.row(rows[i]), x.columns, host.row(i));
+  });
 }
 
-void CpuDevice::sums_in(const double* host, std::span<const int32_t> rows, const Mat<double>& y) {
-  k_.split(static_cast<int64_t>(rows.size()), 1, [&](int begin, int end) {
-    for (int i = begin; i < end; ++i) {
-      double* to = y.row(rows[i]);
-      const double* from = host + static_cast<int64_t>(i) * y.columns;
-      for (int c = 0; c < y.columns; ++c) to[c] += from[c];
-    }
-  });
+void CpuDevice::sums_in(const WireSums& host, std::span<const int32_t> rows, const Mat<double>& y) {
+  add_sums(host, rows.data(), static_cast<int64_t>(rows.size()), y.columns, y.at, y.ld, k_.pool);
 }
 
 }  // namespace kt

@@ -33,6 +33,7 @@ class TrunkDispatch {
   TrunkDispatch& operator=(const TrunkDispatch&) = delete;
 
   std::span<const Team> teams() const { return teams_; }
+  const DispatchShape& shape() const { return shape_; }
 
   // Where the next order's `count` rows, from `first` of all, are to be written for a team: ids and weights [count,
   // top_k], rows (count, row_stride). `listed` has room for an id of every expert. Waits for the place to be free.
@@ -129,7 +130,6 @@ class ExpertDispatch {
   void receive_orders();
   Fault receive_content(Far& far);
   bool pass_on(Far& far);
-  Fault check(const Order& order, int rank) const;
   void finish(std::vector<Ticket>& sends);
   size_t send_far(bool late, ThreadPool& pool);
 

@@ -1,7 +1,7 @@
 #include <algorithm>
 
+#include "kernels/in_lines.h"
 #include "runtime/comm/dispatch.h"
-#include "runtime/comm/in_lines.h"
 
 namespace kt {
 
@@ -40,13 +40,6 @@ ExpertDispatch::ExpertDispatch(Transport& transport, const Topology& topology, s
                        wire_bytes(shape.wire));
 }
 
-Fault ExpertDispatch::check(const Order& o, int rank) const {
-  const bool fits = o.number == number_ && o.rows >= 0 && o.rows <= shape_.rows && o.first >= 0 && o.count >= 0 &&
-                    o.count <= o.rows && o.first <= o.rows - o.count && o.listed >= 0 && o.listed <= shape_.experts &&
-                    (!o.late || shape_.late);
-  return fits ? Fault() : Fault{Fault::order, rank};
-}
-
 void ExpertDispatch::receive_orders() {
   for (Far& far : far_)
     far.ordered = transport_.post_receive(far.rank, Tag::rows, std::as_writable_bytes(std::span(&far.order, 1)), true);
@@ -54,7 +47,7 @@ void ExpertDispatch::receive_orders() {
 
 // Straight to where the team reads it.
 Fault ExpertDispatch::receive_content(Far& far) {
-  if (const Fault fault = check(far.order, far.rank)) return fault;
+  if (!fits(far.order, number_, shape_)) return {Fault::order, far.rank};
   const Mailbox::Inbox inbox = mailboxes_[0].inbox(number_);
   const size_t first = static_cast<size_t>(far.order.first), count = static_cast<size_t>(far.order.count),
                top_k = static_cast<size_t>(shape_.top_k), stride = static_cast<size_t>(shape_.row_stride());
@@ -115,9 +108,8 @@ ExpertDispatch::Asked ExpertDispatch::next() {
   int32_t count = 0;
   for (size_t i = 0; i < trunk_.size(); ++i) {
     const Order& o = inbox.orders[i].order;
-    if (const Fault fault = check(o, trunk_[i])) return {.fault = fault};
-    if (o.ask != first.ask || o.layer != first.layer || o.phase != first.phase || o.rows != first.rows ||
-        o.late != first.late || o.listed != first.listed || o.first != count)
+    if (!fits(o, number_, shape_) || o.ask != first.ask || o.layer != first.layer || o.phase != first.phase ||
+        o.rows != first.rows || o.late != first.late || o.listed != first.listed || o.first != count)
       return {.fault = {Fault::order, trunk_[i]}};
     count += o.count;
   }

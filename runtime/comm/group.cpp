@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "runtime/comm/in_lines.h"
+#include "kernels/in_lines.h"
 
 namespace kt {
 namespace {
@@ -31,6 +31,12 @@ bool Group::Members::has(int rank) const { return std::find(ranks.begin(), ranks
 
 size_t Group::flag_bytes() { return static_cast<size_t>(round_up(sizeof(Flags), 4096)); }
 
+size_t Group::room_bytes(size_t machines, size_t most) {
+  if (machines < 2) return 0;
+  const std::span<double> all(static_cast<double*>(nullptr), most / sizeof(double));
+  return (machines - 1) * part_of(all, 0, machines == 2 ? 1 : machines).size_bytes();
+}
+
 NodeMemory Group::share(Transport& transport, const Members& members, size_t bytes) {
   const bool takes_part = members.has(transport.rank()) || members.root == transport.rank();
   return transport.share(takes_part ? flag_bytes() + bytes : 0);
@@ -45,10 +51,8 @@ Group::Group(Transport& transport, Members members, NodeMemory memory, size_t mo
     if (std::none_of(leaders_.begin(), leaders_.end(), [&](int other) { return node_of(other) == node_of(rank); }))
       leaders_.push_back(rank);
   }
-  const size_t machines = leaders_.size(), parts = machines == 2 ? 1 : machines;
-  if (machines > 1 && leads())
-    room_.resize((machines - 1) *
-                 part_of({static_cast<double*>(nullptr), most / sizeof(double)}, 0, parts).size_bytes());
+  const size_t machines = leaders_.size();
+  if (leads()) room_.resize(room_bytes(machines, most));
   receives_.reserve(machines);
   sends_.reserve(machines);
 }
@@ -62,12 +66,6 @@ Fault Group::await(std::span<const int> ranks, Flags::Flag Flags::*flag, uint64_
     return seen == ranks.size();
   };
   return transport_.wait_until(all) ? Fault() : Fault{Fault::late, ranks[seen]};
-}
-
-Fault Group::await(Ticket ticket, int peer) {
-  Transfer transfer;
-  const bool came = transport_.wait_until([&] { return (transfer = transport_.look(ticket)).done; });
-  return came ? transfer.fault : Fault{Fault::late, peer};
 }
 
 Fault Group::sum(std::span<double> values, ThreadPool& pool) {
@@ -136,7 +134,7 @@ Fault Group::exchange_parts(std::span<double> values, ThreadPool& pool) {
   const auto room = [&](size_t d) { return std::span(room_).subspan((d - 1) * own.size_bytes(), own.size_bytes()); };
   const auto finish = [&](std::vector<Ticket>& tickets) -> Fault {
     for (size_t d = 1; d < machines; ++d)
-      if (const Fault fault = await(tickets[d - 1], leaders_[other(d)])) return fault;
+      if (const Fault fault = kt::finish(transport_, tickets[d - 1], leaders_[other(d)])) return fault;
     return {};
   };
 
@@ -149,7 +147,7 @@ Fault Group::exchange_parts(std::span<double> values, ThreadPool& pool) {
   // The values are being sent while others arrive: they are added to when they are through.
   if (const Fault fault = finish(sends_)) return fault;
   for (size_t d = 1; d < machines; ++d) {
-    if (const Fault fault = await(receives_[d - 1], leaders_[other(d)])) return fault;
+    if (const Fault fault = kt::finish(transport_, receives_[d - 1], leaders_[other(d)])) return fault;
     add(own, reinterpret_cast<const double*>(room(d).data()), pool);
   }
   if (swap) return {};
@@ -179,7 +177,8 @@ Fault Group::give(const Rows& mine) {
   const size_t row_bytes = static_cast<size_t>(mine.columns) * sizeof(float);
   room_.resize(std::max(room_.size(), row_bytes * static_cast<size_t>(mine.rows)));
   for (int r = 0; r < mine.rows; ++r) std::memcpy(&room_[r * row_bytes], mine.at + r * mine.stride, row_bytes);
-  return await(transport_.post_send(root, Tag::logits, std::span(room_).first(row_bytes * mine.rows)), root);
+  return kt::finish(transport_, transport_.post_send(root, Tag::logits, std::span(room_).first(row_bytes * mine.rows)),
+                    root);
 }
 
 Fault Group::take(int rows, std::span<const int> columns, const std::function<void(int, const Rows&)>& place) {
@@ -198,7 +197,8 @@ Fault Group::take(int rows, std::span<const int> columns, const std::function<vo
     }
     const size_t bytes = static_cast<size_t>(rows) * static_cast<size_t>(width) * sizeof(float);
     room_.resize(std::max(room_.size(), bytes));
-    if (const Fault fault = await(transport_.post_receive(rank, Tag::logits, std::span(room_).first(bytes)), rank))
+    if (const Fault fault =
+            kt::finish(transport_, transport_.post_receive(rank, Tag::logits, std::span(room_).first(bytes)), rank))
       return fault;
     place(i, {.at = reinterpret_cast<const float*>(room_.data()), .stride = width, .rows = rows, .columns = width});
   }

@@ -20,6 +20,9 @@ class Group {
   // Memory of a member for `bytes` of values; all ranks of all machines call it at the same point.
   static NodeMemory share(Transport& transport, const Members& members, size_t bytes);
 
+  // For what comes from other machines, on the first member of each of so many.
+  static size_t room_bytes(size_t machines, size_t most);
+
   // On each member and the root, with the same sizes on all that add. `most`: bytes of the largest sum.
   Group(Transport& transport, Members members, NodeMemory memory, size_t most);
 
@@ -58,7 +61,6 @@ class Group {
   std::byte* values_of(int rank) const { return memory_.of(rank).data() + flag_bytes(); }
   bool leads() const { return !here_.empty() && here_.front() == transport_.rank(); }
   Fault await(std::span<const int> ranks, Flags::Flag Flags::*flag, uint64_t number);
-  Fault await(Ticket ticket, int peer);
   void add_here(std::span<double> values, ThreadPool& pool);
   Fault add_machines(std::span<double> values, ThreadPool& pool);
   Fault exchange_parts(std::span<double> values, ThreadPool& pool);

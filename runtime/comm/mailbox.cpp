@@ -62,6 +62,12 @@ Mailbox::Inbox Mailbox::inbox(uint64_t number) const {
           .rows = reinterpret_cast<bf16*>(take(s.rows))};
 }
 
+bool fits(const Order& o, uint64_t number, const DispatchShape& shape) {
+  return o.number == number && o.rows >= 0 && o.rows <= shape.rows && o.first >= 0 && o.count >= 0 &&
+         o.count <= o.rows && o.first <= o.rows - o.count && o.listed >= 0 && o.listed <= shape.experts &&
+         (!o.late || shape.late);
+}
+
 std::vector<Team> make_teams(const Topology& topology, const std::vector<bool>& holds) {
   std::vector<Team> teams;
   for (size_t i = 0; i < topology.experts.size(); ++i) {

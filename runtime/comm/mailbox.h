@@ -3,9 +3,9 @@
 #include <vector>
 
 #include "kernels/numeric.h"
+#include "kernels/wire.h"
 #include "runtime/comm/topology.h"
 #include "runtime/comm/transport.h"
-#include "runtime/comm/wire.h"
 
 namespace kt {
 
@@ -36,6 +36,9 @@ struct Order {
   int32_t listed = 0;                     // experts that the order names
   int32_t late = 0;                       // whether some experts of the rows are late
 };
+
+// Whether it is that of this number and stays within the inbox of a team.
+bool fits(const Order& order, uint64_t number, const DispatchShape& shape);
 
 // The memory of the mailboxes of this rank's machine; all ranks of all machines call it at the same point.
 NodeMemory share_mailbox(Transport& transport, const Topology& topology, std::span<const Team> teams,

@@ -101,9 +101,8 @@ inline constexpr size_t kMpiPiece = size_t{1} << 30;
 // different machines, whatever MPI says. Throws Error(kExitTryAgain) when MPI cannot start.
 std::unique_ptr<Transport> make_mpi_transport(int* argc, char*** argv, size_t piece = kMpiPiece);
 
-// Adds `values` of all ranks of `group` (the same list on each) and leaves the sum on each. The values are multiples
-// of one grid (kernels/numeric.h), so every order of adding gives the same bits.
-void all_reduce_sum(Transport& transport, std::span<const int> group, std::span<double> values);
+// Waits for a transfer.
+Fault finish(Transport& transport, Ticket ticket, int peer);
 
 // What every rank says, by rank; all ranks call it at the same point. For set-up, not for steps.
 std::vector<std::string> all_gather(Transport& transport, const std::string& mine);

@@ -44,7 +44,8 @@ struct RunConfig {
   std::optional<int> kt_threadpool_count, kt_cpuinfer, trunk_threads;
   std::vector<int> kt_numa_nodes;
   int threads_per_core = 1;
-  std::string transport = "auto";  // auto, local, mpi
+  std::string transport = "auto";        // auto, local, mpi
+  std::string dispatch_dtype = "exact";  // exact, float32, bf16
   // experts
   std::string kt_weight_path;  // "" becomes model
   std::string kt_method = "auto";

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "runtime/base/error.h"
-#include "runtime/model/dispatch.h"
+#include "runtime/model/ask.h"
 
 namespace kt {
 namespace {
@@ -16,16 +16,10 @@ constexpr auto kAskInterval = std::chrono::seconds(2);  // for the clocks of oth
 // Control messages that are no step: nothing means leave, one byte that rank 0 wants the clock's totals.
 constexpr std::byte kTell[1] = {};
 
-bool is_trunk(const Topology& topology, int rank) {
-  return std::find(topology.trunk.begin(), topology.trunk.end(), rank) != topology.trunk.end();
-}
-
-// Every trunk rank tells every expert rank that is none itself.
+// All expert ranks that are no trunk ranks.
 void tell_experts(Trunk& t, Ask what) {
-  encode_notice(what, t.outbox);
-  for (int rank : t.topology.experts)
-    if (!is_trunk(t.topology, rank)) t.transport.send(rank, Tag::rows, t.outbox);
-  t.transport.finish_sends();
+  for (size_t i = 0; t.dispatch && i < t.dispatch->teams().size(); ++i)
+    check(t.dispatch->give(i, {.ask = static_cast<int32_t>(what)}).fault, "orders to expert ranks");
 }
 
 void leave(Trunk& t) {
@@ -36,15 +30,22 @@ void leave(Trunk& t) {
 }  // namespace
 
 ClusterRunner::ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk,
-                             std::vector<StepObserver*> observers, std::function<int64_t()> pulse)
+                             Group* group, std::vector<StepObserver*> observers, std::function<int64_t()> pulse)
     : transport_(transport),
       topology_(topology),
       config_(config),
       trunk_(trunk),
+      group_(group),
       observers_(std::move(observers)),
       pulse_(std::move(pulse)),
       readings_(static_cast<size_t>(topology.world)),
-      heard_(static_cast<size_t>(topology.world), Clock::now()) {}
+      heard_(static_cast<size_t>(topology.world), Clock::now()) {
+  const int trunks = static_cast<int>(topology.trunk.size());
+  for (int i = 0; i < trunks; ++i) {
+    vocab_parts_.push_back(trunk_share(config, i, trunks).vocab);
+    vocab_widths_.push_back(vocab_parts_.back().size());
+  }
+}
 
 // The first trunk rank's; it comes from another rank only when rank 0 just schedules.
 StepReport ClusterRunner::report() {
@@ -61,22 +62,19 @@ std::span<const float> ClusterRunner::run(const StepPlan& asked) {
     if (rank != topology_.rank) transport_.send(rank, Tag::control, message);
   const size_t rows = static_cast<size_t>(plan.logit_rows()), vocab = static_cast<size_t>(config_.vocab);
   logits_.resize(std::max(logits_.size(), rows * vocab));
-  auto place = [&](const float* part, size_t stride, Range columns) {
+  const auto place = [&](const Range& columns, const float* part, int64_t stride) {
     for (size_t r = 0; r < rows; ++r)
-      std::memcpy(&logits_[r * vocab + columns.begin], part + r * stride, columns.size() * sizeof(float));
+      std::memcpy(&logits_[r * vocab + columns.begin], part + static_cast<int64_t>(r) * stride,
+                  columns.size() * sizeof(float));
   };
-  if (trunk_) place(forward(*trunk_, plan), static_cast<size_t>(trunk_->step.logits.ld), trunk_->share.vocab);
+  if (trunk_) place(trunk_->share.vocab, forward(*trunk_, plan), trunk_->step.logits.ld);
   transport_.finish_sends();
-  if (rows > 0)
-    for (size_t i = 0; i < topology_.trunk.size(); ++i) {
-      if (topology_.trunk[i] == topology_.rank) continue;
-      const Range columns = trunk_share(config_, static_cast<int>(i), static_cast<int>(topology_.trunk.size())).vocab;
-      transport_.receive(topology_.trunk[i], Tag::logits, room_);
-      if (room_.size() != rows * columns.size() * sizeof(float))
-        fail(kExitPeerLost, "rank {} sent {} bytes of logits instead of {}", topology_.trunk[i], room_.size(),
-             rows * columns.size() * sizeof(float));
-      place(reinterpret_cast<const float*>(room_.data()), static_cast<size_t>(columns.size()), columns);
-    }
+  if (rows > 0 && group_) {
+    const auto parts = [&](int i) { return vocab_parts_[static_cast<size_t>(i)]; };
+    check(group_->take(static_cast<int>(rows), vocab_widths_,
+                       [&](int i, const Group::Rows& part) { place(parts(i), part.at, part.stride); }),
+          "logits");
+  }
   const StepReport seen = report();
   for (StepObserver* o : observers_) o->after(plan, seen);
   if (Clock::now() - asked_ >= kAskInterval) ask_clocks();
@@ -137,7 +135,6 @@ void ClusterRunner::dismiss() {
 
 void serve_trunk(Trunk& t) {
   std::vector<std::byte> message;
-  std::vector<float> packed;
   for (;;) {
     t.transport.receive(0, Tag::control, message);
     if (message.empty()) return leave(t);
@@ -151,12 +148,11 @@ void serve_trunk(Trunk& t) {
     const float* logits = forward(t, plan);
     const bool reports = t.share.index == 0;  // and is not rank 0: that one runs its part in ClusterRunner
     const std::vector<std::byte> report = reports ? encode(t.report) : std::vector<std::byte>();
+    if (plan.logit_rows() > 0)
+      check(t.group->give(
+                {.at = logits, .stride = t.step.logits.ld, .rows = plan.logit_rows(), .columns = t.share.vocab.size()}),
+            "logits");
     if (reports) t.transport.send(0, Tag::report, report);
-    const size_t rows = static_cast<size_t>(plan.logit_rows()), columns = static_cast<size_t>(t.share.vocab.size());
-    packed.resize(rows * columns);
-    for (size_t r = 0; r < rows; ++r)
-      std::memcpy(&packed[r * columns], logits + r * t.step.logits.ld, columns * sizeof(float));
-    if (rows) t.transport.send(0, Tag::logits, std::as_bytes(std::span(packed)));
     t.transport.finish_sends();
   }
 }

@@ -13,9 +13,9 @@ namespace kt {
 // logits of all parts of the vocabulary together.
 class ClusterRunner final : public StepRunner {
  public:
-  // `trunk` is null on a rank 0 that only schedules. The observers take part in every step, in this order. `pulse`: see
-  // progress(); null: nobody counts.
-  ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk,
+  // `trunk` is null on a rank 0 that only schedules, `group` on one that is the whole trunk. The observers take part in
+  // every step, in this order. `pulse`: see progress(); null: nobody counts.
+  ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk, Group* group,
                 std::vector<StepObserver*> observers = {}, std::function<int64_t()> pulse = nullptr);
 
   int vocab() const override { return config_.vocab; }
@@ -41,6 +41,9 @@ class ClusterRunner final : public StepRunner {
   StepReport report();
 
   Trunk* trunk_;
+  Group* group_;
+  std::vector<Range> vocab_parts_;  // of the trunk ranks
+  std::vector<int> vocab_widths_;
   std::vector<StepObserver*> observers_;
   std::function<int64_t()> pulse_;
   std::vector<float> logits_;

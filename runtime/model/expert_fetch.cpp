@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "runtime/base/error.h"
-#include "runtime/model/dispatch.h"
+#include "runtime/model/ask.h"
 #include "runtime/model/trunk.h"
 
 namespace kt {
@@ -42,12 +42,19 @@ void stage_pieces(const ModelConfig& config, const ExpertBank& bank, int layer, 
   }
 }
 
-ExpertFetch::ExpertFetch(const Trunk& t, Transport& transport, FetchRoom& room, int layer, std::vector<int32_t> experts)
+ExpertFetch::ExpertFetch(const Trunk& t, Transport& transport, TrunkDispatch* dispatch, FetchRoom& room, int layer,
+                         std::vector<int32_t> experts)
     : t_(t), transport_(transport), room_(room), layer_(layer), experts_(std::move(experts)) {
   if (experts_.empty()) return;
-  encode_weights(layer, experts_, room_.request);
-  for (const RemoteGroup& group : t.remote)
-    for (int rank : group.ranks) transport.send(rank, Tag::rows, room_.request);
+  for (size_t i = 0; dispatch && i < dispatch->teams().size(); ++i) {
+    if (dispatch->teams()[i].group < 0) continue;
+    const TrunkDispatch::Outbox out = dispatch->outbox(i, 0);
+    check(out.fault, "experts to fetch");
+    if (out.listed) std::copy(experts_.begin(), experts_.end(), out.listed);
+    const Order order{
+        .ask = static_cast<int32_t>(Ask::weights), .layer = layer, .listed = static_cast<int32_t>(experts_.size())};
+    check(dispatch->give(i, order).fault, "experts to fetch");
+  }
   if (t.bank) room_.outboxes.resize(t.topology.trunk.size());
 }
 
@@ -57,7 +64,8 @@ void ExpertFetch::send_to_peers(std::span<const int32_t> batch) {
     if (static_cast<int>(i) == t_.share.index) continue;
     const Range columns = inter_part(t_.config.moe.inter, static_cast<int>(i), static_cast<int>(room_.outboxes.size()));
     stage_pieces(t_.config, *t_.bank, layer_, batch, columns, room_.outboxes[i]);
-    if (!room_.outboxes[i].empty()) transport_.send(t_.topology.trunk[i], Tag::weights, room_.outboxes[i]);
+    if (!room_.outboxes[i].empty())
+      room_.sends.push_back(transport_.post_send(t_.topology.trunk[i], Tag::weights, room_.outboxes[i]));
   }
 }
 
@@ -83,11 +91,9 @@ std::span<const int32_t> ExpertFetch::next(const std::function<ExpertBytes(int32
     if (rank == t_.topology.rank) {
       stage_pieces(c, *t_.bank, layer_, batch, mine, room_.inbox);
     } else {
-      transport_.receive(rank, Tag::weights, room_.inbox);
+      room_.inbox.resize(static_cast<size_t>(owned) * piece.bytes());
+      check(finish(transport_, transport_.post_receive(rank, Tag::weights, room_.inbox), rank), "experts fetched");
     }
-    if (room_.inbox.size() != static_cast<size_t>(owned) * piece.bytes())
-      fail(kExitPeerLost, "rank {} sent {} bytes of experts of layer {} instead of {}", rank, room_.inbox.size(),
-           layer_, static_cast<size_t>(owned) * piece.bytes());
     const std::byte* at = room_.inbox.data();
     for (size_t b = 0; b < batch.size(); ++b) {
       if (!share.owns(batch[b])) continue;
@@ -96,7 +102,8 @@ std::span<const int32_t> ExpertFetch::next(const std::function<ExpertBytes(int32
       at += piece.bytes();
     }
   }
-  transport_.finish_sends();
+  for (const Ticket ticket : room_.sends) check(finish(transport_, ticket, t_.topology.rank), "experts fetched");
+  room_.sends.clear();
   return batch;
 }
 

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "runtime/comm/transport.h"
+#include "runtime/comm/dispatch.h"
 #include "runtime/model/bank.h"
 
 namespace kt {
@@ -13,8 +13,9 @@ struct Trunk;
 
 // What fetches of one thread need, kept between them: pages that are new cost as much as the weights' way.
 struct FetchRoom {
-  std::vector<std::byte> request, inbox;
+  std::vector<std::byte> inbox;
   std::vector<std::vector<std::byte>> outboxes;  // to each trunk rank, on ranks with a bank
+  std::vector<Ticket> sends;                     // of those
 };
 
 // Weights of some experts of one layer on their way from the banks to this trunk rank's columns. Every trunk rank
@@ -23,8 +24,10 @@ struct FetchRoom {
 // expert, each of expert_shape(overlap).
 class ExpertFetch {
  public:
-  // Asks for the experts, which must be ascending; they may be none. `transport`: the trunk's, or its lane.
-  ExpertFetch(const Trunk& trunk, Transport& transport, FetchRoom& room, int layer, std::vector<int32_t> experts);
+  // Asks for the experts, which must be ascending; they may be none. `transport` and `dispatch` (null: all experts are
+  // with trunk ranks): the trunk's, or its lane's.
+  ExpertFetch(const Trunk& trunk, Transport& transport, TrunkDispatch* dispatch, FetchRoom& room, int layer,
+              std::vector<int32_t> experts);
 
   // Waits for the next batch and writes each expert where `place` says. Returns who came; nobody at the end. May be
   // called from any thread while no other makes use of the transport.

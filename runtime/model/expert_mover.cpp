@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "runtime/base/error.h"
-#include "runtime/model/dispatch.h"
+#include "runtime/model/ask.h"
 #include "runtime/model/expert_fetch.h"
 #include "runtime/model/trunk.h"
 
@@ -19,15 +19,15 @@ void check(const Trunk& t, std::span<const ExpertMove> moves) {
 
 // Experts of a layer, ascending, to where `place` says: from the checkpoint with `pool`, or from the banks over
 // `transport`.
-void bring_experts(const Trunk& t, Transport& transport, FetchRoom& room, ThreadPool& pool, int layer,
-                   std::vector<int32_t> experts, const std::function<ExpertBytes(int32_t)>& place) {
+void bring_experts(const Trunk& t, Transport& transport, TrunkDispatch* dispatch, FetchRoom& room, ThreadPool& pool,
+                   int layer, std::vector<int32_t> experts, const std::function<ExpertBytes(int32_t)>& place) {
   if (t.hot_source) {
     for (int32_t e : experts)
       if (const ExpertBytes to = place(e); to.gate_up)
         load_expert(*t.hot_source, t.config, layer, e, t.hot->columns(), to.gate_up, pool);
     return;
   }
-  ExpertFetch fetch(t, transport, room, layer, std::move(experts));
+  ExpertFetch fetch(t, transport, dispatch, room, layer, std::move(experts));
   while (!fetch.next(place).empty()) {
   }
 }
@@ -42,7 +42,7 @@ void move_now(Trunk& t, std::span<const ExpertMove> moves) {
   for (auto& [layer, experts] : in) {
     std::sort(experts.begin(), experts.end());
     t.report.moved_bytes += static_cast<int64_t>(experts.size() * t.hot->shape().bytes());
-    bring_experts(t, t.transport, t.fetch_room, t.device.host_threads(), layer, std::move(experts),
+    bring_experts(t, t.transport, t.dispatch, t.fetch_room, t.device.host_threads(), layer, std::move(experts),
                   [&t, layer = layer](int32_t e) { return t.hot->take(layer, e); });
   }
 }
@@ -51,10 +51,8 @@ void move_now(Trunk& t, std::span<const ExpertMove> moves) {
 
 ExpertMover::~ExpertMover() {
   if (fetched_.valid()) fetched_.wait();
-  std::vector<std::byte> notice;
-  encode_notice(Ask::leave, notice);
-  for (const RemoteGroup& group : t_.remote)
-    for (int rank : group.ranks) lane_.send(rank, Tag::rows, notice);
+  for (size_t i = 0; dispatch_ && i < dispatch_->teams().size(); ++i)
+    if (dispatch_->teams()[i].group >= 0) dispatch_->give(i, {.ask = static_cast<int32_t>(Ask::leave)});
   lane_.finish_sends();
 }
 
@@ -74,11 +72,12 @@ void ExpertMover::fetch() {
   for (const auto& [layer, newcomers] : newcomers_) {
     std::vector<int32_t> experts;
     for (const Newcomer& n : newcomers) experts.push_back(n.expert);
-    bring_experts(t_, lane_, room_, pool, layer, std::move(experts), [this, &newcomers = newcomers](int32_t expert) {
-      const auto found =
-          std::find_if(newcomers.begin(), newcomers.end(), [&](const Newcomer& n) { return n.expert == expert; });
-      return t_.hot->bytes_of(found->slot);
-    });
+    bring_experts(
+        t_, lane_, dispatch_, room_, pool, layer, std::move(experts), [this, &newcomers = newcomers](int32_t expert) {
+          const auto found =
+              std::find_if(newcomers.begin(), newcomers.end(), [&](const Newcomer& n) { return n.expert == expert; });
+          return t_.hot->bytes_of(found->slot);
+        });
   }
   const std::vector<int>& trunk = t_.topology.trunk;
   if (t_.share.index > 0) {

@@ -16,8 +16,9 @@ namespace kt {
 // all trunk ranks the same ones between the same two. Trunk ranks get the same orders, so their threads fetch the same.
 class ExpertMover {
  public:
-  // Both must outlive it; the lane is this object's alone.
-  ExpertMover(Trunk& trunk, Transport& lane) : t_(trunk), lane_(lane) {}
+  // All must outlive it; the lane and the dispatch on it (null: all experts are with trunk ranks) are this object's
+  // alone.
+  ExpertMover(Trunk& trunk, Transport& lane, TrunkDispatch* dispatch) : t_(trunk), lane_(lane), dispatch_(dispatch) {}
   // Waits for what is on its way and tells the expert ranks' lanes to leave.
   ~ExpertMover();
 
@@ -39,6 +40,7 @@ class ExpertMover {
 
   Trunk& t_;
   Transport& lane_;
+  TrunkDispatch* dispatch_;
   FetchRoom room_;
   std::vector<ExpertMove> moves_;
   std::map<int, std::vector<Newcomer>> newcomers_;  // by layer; experts ascending

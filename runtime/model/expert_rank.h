@@ -4,6 +4,7 @@
 #include "runtime/comm/topology.h"
 #include "runtime/comm/transport.h"
 #include "runtime/model/bank.h"
+#include "runtime/model/doors.h"
 
 namespace kt {
 
@@ -11,7 +12,7 @@ namespace kt {
 // computes them on its bank as one batch and returns each its sums; ends when the trunk ranks say so. Tells rank 0
 // its clock's reading when asked; a step of it begins with its first MoE layer. The device's reserve() has been called,
 // for bank_shape().
-void serve_experts(Transport& transport, const Topology& topology, Device& device, const ModelConfig& config,
-                   const ExpertBank& bank, int max_rows);
+void serve_experts(Transport& transport, const Topology& topology, const Doors& doors, Device& device,
+                   const ModelConfig& config, const ExpertBank& bank);
 
 }  // namespace kt

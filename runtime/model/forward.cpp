@@ -77,7 +77,8 @@ void feed_forward(Trunk& t, int layer) {
 void reduce(Trunk& t) {
   t.device.wait();
   const Mat<double> y = t.sums();
-  all_reduce_sum(t.transport, t.topology.trunk, {y.at, static_cast<size_t>(y.rows * y.ld)});
+  if (t.share.count > 1)
+    check(t.group->sum({y.at, static_cast<size_t>(y.rows * y.ld)}, t.device.host_threads()), "sums of trunk ranks");
   t.clock.lap(StepPart::reduce);
 }
 
@@ -157,13 +158,21 @@ const float* forward(Trunk& t, const StepPlan& plan) {
 
 Trunk make_trunk(Transport& transport, const Topology& topology, Device& device, const Checkpoint& checkpoint,
                  const ModelConfig& config, const TrunkShare& share, const TrunkWeights& weights,
-                 const ExpertBank* bank, StateCache& cache, TrunkLimits limits, std::span<const ExpertSets> copies) {
-  Trunk t{transport, topology, device, checkpoint, config, share, weights, bank, cache};
+                 const ExpertBank* bank, StateCache& cache, TrunkLimits limits, std::span<const ExpertSets> copies,
+                 TrunkDispatch* dispatch, Group* group) {
+  Trunk t{transport, topology, device, checkpoint, config, share, weights, bank, cache, dispatch, group};
   t.limits = limits;
   t.clock = StepClock(config.layers.size());
   t.step = take_laid_out(
       t.step_memory, [&](size_t bytes) { return device.take(bytes); },
       [&](Layout& l) { return lay_out_step(l, config, share, limits); });
+  if (limits.shares_sums) {
+    Layout shared(group->values().data());
+    const SumMemory sums = lay_out_sums(shared, config, share, limits);
+    t.step.y = sums.y;
+    t.step.logits = sums.logits;
+    device.clear(group->values().data(), group->values().size());  // touched by who computes them
+  }
   t.routed = take_laid_out(
       t.routing_memory, [&](size_t bytes) { return device.take_host(bytes); },
       [&](Layout& l) { return lay_out_routing(l, config, limits); });

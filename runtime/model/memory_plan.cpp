@@ -28,10 +28,6 @@ constexpr Purpose kPurposes[] = {
 // 250 000: 10 MB, and 40 MB more.
 constexpr size_t kProcessBytes = 20'000'000, kSchedulerBytes = 80'000'000;
 
-size_t row_message_bytes(const ModelConfig& c) {  // runtime/model/dispatch.h
-  return c.hidden * sizeof(bf16) + c.moe.top_k * (sizeof(int32_t) + sizeof(float));
-}
-
 // Batches of weights that may be on their way at a time: of a layerwise step, and beside the steps.
 size_t batches(const MemoryRequest& r) { return (r.limits.layerwise ? 1u : 0u) + (r.limits.spare_experts ? 1u : 0u); }
 
@@ -53,19 +49,10 @@ void add_trunk(MemoryPlan& plan, const MemoryRequest& r) {
     plan.step += room.scratch;
     plan.messages += batches(r) * static_cast<size_t>(fetch_batch(c, r.experts)) * expert_bytes(c, r.experts, columns);
   }
-
-  const size_t rows = static_cast<size_t>(r.limits.max_rows), hidden = static_cast<size_t>(c.hidden),
-               share = ceil_div(r.limits.max_rows, r.trunk_ranks);
-  if (!r.bank.columns.size() && c.moe.experts)
-    plan.messages += share * (row_message_bytes(c) + hidden * sizeof(double));
-  if (r.trunk_ranks > 1)  // all-reduce: the partner's values, or of more partners a part
-    plan.messages += (r.trunk_ranks == 2 ? rows : share) * hidden * sizeof(double) +
-                     static_cast<size_t>(r.limits.max_logit_rows) * r.trunk->vocab.size() * sizeof(float);
 }
 
 void add_experts(MemoryPlan& plan, const MemoryRequest& r) {
   const ModelConfig& c = r.config;
-  const size_t rows = static_cast<size_t>(r.limits.max_rows);
   plan.experts = Buffer::footprint(bank_bytes(c, r.experts, r.bank));
   // Of each batch two, as they are sent.
   plan.messages += 2 * batches(r) * static_cast<size_t>(fetch_batch(c, r.experts)) *
@@ -73,10 +60,6 @@ void add_experts(MemoryPlan& plan, const MemoryRequest& r) {
   if (r.trunk) return;
   plan.expert_step = Buffer::footprint(
       cpu_reserve_bytes(bank_shape(c, r.bank.columns.size(), r.experts, r.limits.max_rows), r.threads));
-  // Rows in; sums, and the sums as they are sent, of deferred experts apart.
-  const size_t sums = r.limits.max_deferred ? 3 : 2;
-  plan.expert_step += rows * (row_message_bytes(c) + c.moe.top_k * sizeof(int32_t) + sums * c.hidden * sizeof(double));
-  plan.messages += rows * row_message_bytes(c);
 }
 
 size_t read_number(const char* path) {
@@ -95,6 +78,7 @@ MemoryPlan plan_memory(const MemoryRequest& r) {
   MemoryPlan plan;
   if (r.trunk) add_trunk(plan, r);
   if (r.bank.columns.size()) add_experts(plan, r);
+  plan.messages += r.door_bytes;
   plan.process = kProcessBytes;
   if (r.scheduler) {
     plan.process += kSchedulerBytes;

@@ -52,7 +52,7 @@ struct MemoryRequest {
   CacheLimits cache;
   TrunkLimits limits;
   bool gpu_trunk = false;
-  int trunk_ranks = 1;
+  size_t door_bytes = 0;   // doors.h
   int threads = 1;         // of this rank
   bool scheduler = false;  // rank 0: tokenizer, requests, logits of all trunk ranks
 };

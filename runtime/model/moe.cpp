@@ -132,7 +132,7 @@ void run_streamed(Trunk& t, int layer, const Routing& cold) {
     if (wanted[static_cast<size_t>(e)]) experts.push_back(e);
   t.report.streamed_bytes += static_cast<int64_t>(experts.size() * t.stream[0]->shape().bytes());
 
-  ExpertFetch fetch(t, t.transport, t.fetch_room, layer, std::move(experts));
+  ExpertFetch fetch(t, t.transport, t.dispatch, t.fetch_room, layer, std::move(experts));
   const auto bring = [&](HotExperts& slots) {
     return fetch.next([&](int32_t expert) { return slots.take(layer, expert); });
   };
@@ -168,15 +168,15 @@ void moe(Trunk& t, int layer) {
   const Routing routing = route(t, layer);
   note(t.report, layer, spec.experts, routing);
   const Assignment a = assign(t, layer, routing);
-  const Range share = part_of(routing.rows, t.share.index, t.share.count);
 
   assign_groups(t, layer, routing, a.hot);
-  if (!t.layerwise) send_rows(t, layer, a.cold, a.late, share.begin, share.end);
+  if (!t.layerwise) send_rows(t, layer, a.cold, a.late);
   t.clock.lap(StepPart::router, static_cast<double>(w.router.bytes()));
   if (spec.shared_inter) {
     add_ffn(t, w.shared, spec.shared_inter, spec.shared_gate ? t.step.shared_gate.at : nullptr);
     t.clock.lap(StepPart::shared, ffn_traffic(w.shared));
   }
+  if (t.dispatch) t.dispatch->progress();
   if (a.hot.rows) run_experts(t, t.hot->layer(layer), a.hot);
   if (t.layerwise) return run_streamed(t, layer, a.cold);
   if (t.bank) run_experts(t, t.bank->layer(layer, spec.experts), of_group(t, a.cold, t.bank->share.group, t.group_ids));
@@ -189,14 +189,7 @@ void make_expert_room(Trunk& t, std::span<const ExpertSets> copies) {
     if (c.layers[layer].ffn == Ffn::moe) t.last_moe_layer = layer;
   const std::vector<int> one_group(t.topology.experts.size(), 0);
   t.expert_shares = expert_shares(c.moe.inter, t.topology.group_of.empty() ? one_group : t.topology.group_of);
-  for (size_t i = 0; i < t.expert_shares.size(); ++i) {
-    const int rank = t.topology.experts[i], group = t.expert_shares[i].group;
-    const bool is_trunk = std::find(t.topology.trunk.begin(), t.topology.trunk.end(), rank) != t.topology.trunk.end();
-    if (is_trunk || !t.expert_shares[i].count(c.moe.experts)) continue;
-    const auto same = std::find_if(t.remote.begin(), t.remote.end(), [&](auto& g) { return g.group == group; });
-    RemoteGroup& g = same != t.remote.end() ? *same : t.remote.emplace_back(RemoteGroup{.group = group});
-    g.ranks.push_back(rank);
-  }
+  if (t.dispatch) t.remote.resize(t.dispatch->teams().size());
   t.groups = ExpertGroups(t.expert_shares.front().groups, c.moe.experts, copies);
   const size_t pairs = static_cast<size_t>(t.limits.max_rows) * c.moe.top_k;
   for (auto* ids : {&t.hot_ids, &t.cold_ids, &t.late_ids, &t.group_of, &t.group_ids, &t.group_late_ids})

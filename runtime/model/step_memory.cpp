@@ -85,6 +85,13 @@ StepShape step_shape(const ModelConfig& c, const TrunkShare& share, const TrunkL
   return shape;
 }
 
+SumMemory lay_out_sums(Layout& layout, const ModelConfig& c, const TrunkShare& share, const TrunkLimits& limits) {
+  SumMemory s;
+  s.y = layout.matrix<double>(limits.max_rows, c.hidden, kPanel);
+  s.logits = layout.matrix<float>(limits.max_logit_rows, share.vocab.size(), kPanel);
+  return s;
+}
+
 StepMemory lay_out_step(Layout& layout, const ModelConfig& c, const TrunkShare& share, const TrunkLimits& limits) {
   const int64_t rows = limits.max_rows;
   const GroupedHeads a = grouped_heads(c, share);
@@ -93,7 +100,6 @@ StepMemory lay_out_step(Layout& layout, const ModelConfig& c, const TrunkShare& 
   StepMemory s;
   s.x = layout.matrix<float>(rows, c.hidden, kPanel);
   s.h = layout.matrix<bf16>(rows, c.hidden, kTileK);
-  s.y = layout.matrix<double>(rows, c.hidden, kPanel);
   s.fused = layout.matrix<float>(rows, std::max(a.columns(), d.channels() + values), kPanel);
   s.mixed = layout.matrix<float>(rows, values);
   s.gated = layout.matrix<bf16>(rows, std::max(a.query_columns(), values), kTileK);
@@ -102,7 +108,11 @@ StepMemory lay_out_step(Layout& layout, const ModelConfig& c, const TrunkShare& 
   s.activations = layout.matrix<bf16>(rows, std::max(share.dense.size(), share.shared.size()), kTileK);
   s.router = layout.matrix<float>(rows, c.moe.experts + 1, kPanel);
   s.shared_gate = layout.matrix<float>(rows, 1);
-  s.logits = layout.matrix<float>(limits.max_logit_rows, share.vocab.size(), kPanel);
+  if (!limits.shares_sums) {
+    const SumMemory sums = lay_out_sums(layout, c, share, limits);
+    s.y = sums.y;
+    s.logits = sums.logits;
+  }
   const LatentHeads m = latent_heads(c, share);
   if (m.heads) s.latent = lay_out_latent(layout, m, limits.max_rows);
   return s;

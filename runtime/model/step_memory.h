@@ -18,6 +18,9 @@ struct TrunkLimits {
   int64_t spare_experts = 0;            // room for those that come beside steps
   bool layerwise = false;               // steps may bring the cold experts here
   int max_deferred = 0;                 // of a token's experts, those of least weight, added one MoE layer later
+
+  bool shares_sums = false;           // sums and logits lie where other ranks see them, apart from a step's memory
+  WireType wire = WireType::float64;  // of expert sums between machines
 };
 
 // What a rank's heads are to a device.
@@ -62,6 +65,13 @@ struct StepMemory {
   Mat<float> logits;       // (logit rows, this rank's vocabulary)
   LatentMemory latent;
 };
+// Of that what other trunk ranks add to, and rank 0 reads; sums first.
+struct SumMemory {
+  Mat<double> y;
+  Mat<float> logits;
+};
+SumMemory lay_out_sums(Layout& layout, const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits);
+// Without those where they are shared.
 StepMemory lay_out_step(Layout& layout, const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits);
 
 // A layer's routing on the host, (rows, top_k) of both.

@@ -6,8 +6,9 @@
 
 #include "kernels/device.h"
 #include "runtime/checkpoint/safetensors.h"
+#include "runtime/comm/dispatch.h"
+#include "runtime/comm/group.h"
 #include "runtime/comm/topology.h"
-#include "runtime/comm/transport.h"
 #include "runtime/model/bank.h"
 #include "runtime/model/cache.h"
 #include "runtime/model/expert_fetch.h"
@@ -36,6 +37,8 @@ struct Trunk {
   const ExpertBank*
       bank;  // experts that this rank computes itself: all in a world of one, a shard on a rank that is both
   StateCache& cache;
+  TrunkDispatch* dispatch = nullptr;  // to expert ranks; null: there are none elsewhere
+  Group* group = nullptr;             // of the trunk ranks; null: this one is rank 0 and alone
 
   // Memory of a step, for the largest; made once by make_trunk.
   TrunkLimits limits;
@@ -46,10 +49,9 @@ struct Trunk {
   Batch batch;                      // of this step
   std::vector<LatentBlock> blocks;  // and how latent attention takes its rows
   StepReport report;                // of this step
-  std::vector<std::byte> outbox, inbox;
 
   std::vector<ExpertShare> expert_shares;  // of topology.experts
-  std::vector<RemoteGroup> remote;         // expert ranks that are no trunk ranks
+  std::vector<RemoteTeam> remote;          // of dispatch->teams()
   ExpertGroups groups;                     // of all expert ranks
   int last_moe_layer = -1;
   bool layerwise = false;                    // this step
@@ -70,8 +72,8 @@ struct Trunk {
 // `copies` of experts, by group of expert ranks; see ExpertGroups.
 Trunk make_trunk(Transport& transport, const Topology& topology, Device& device, const Checkpoint& checkpoint,
                  const ModelConfig& config, const TrunkShare& share, const TrunkWeights& weights,
-                 const ExpertBank* bank, StateCache& cache, TrunkLimits limits,
-                 std::span<const ExpertSets> copies = {});
+                 const ExpertBank* bank, StateCache& cache, TrunkLimits limits, std::span<const ExpertSets> copies = {},
+                 TrunkDispatch* dispatch = nullptr, Group* group = nullptr);
 
 // One forward pass. Returns this rank's logits on the host: (plan.logit_rows(), share.vocab.size()) with
 // t.step.logits.ld.

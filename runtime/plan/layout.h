@@ -21,11 +21,12 @@ struct LayoutChoice {
 //               deal the experts out, the fullest has about m + sqrt(2 m (1 - U / E) ln G) of those, m = U / G. Each
 //               rank reads and multiplies its columns of them; the ranks of a machine share its rates.
 //   messages    a row goes as BF16 to all ranks of a group that has one of its experts, which 1 - (1 - 1 / G)^k of them
-//               do, and float64 sums come back: over the network, or written to memory and read again.
+//               do, and sums come back: over the network in the type that `wire` says, or in float64 written to memory
+//               and read again.
 //
 // `machine`: rates, described or measured; without memory-bandwidth-gbs the choice is hybrid. `topology_of`: who does
 // what with a layout.
-LayoutChoice choose_layout(const ModelConfig& config, Format format, const Hardware& machine, int chunk,
+LayoutChoice choose_layout(const ModelConfig& config, Format format, const Hardware& machine, int chunk, WireType wire,
                            const std::function<Topology(std::string_view layout)>& topology_of);
 
 }  // namespace kt

@@ -57,7 +57,7 @@ Model make_model(const RunConfig& run, const Deployment& d, const Hardware& hard
   const TrunkShare& share = d.shares.front();
   Model m{.config = c,
           .hardware = hardware,
-          .limits = trunk_limits(run, engine, c, d.experts),
+          .limits = trunk_limits(run, engine, c, d.experts, d.topology),
           .gpu = d.gpu_trunk,
           .trunks = static_cast<double>(d.shares.size()),
           .machines = static_cast<double>(hardware.nodes),
@@ -146,7 +146,8 @@ double all_reduce_seconds(const Model& m, double rows) {
 double network_seconds(const Model& m, double rows) {
   if (m.machines < 2 || m.hardware.network_gbs <= 0) return 0;
   const double others = (m.machines - 1) * (1 - std::pow(1 - 1 / m.machines, m.config.moe.top_k));
-  const double bytes = rows * others * m.config.hidden * (sizeof(uint16_t) + sizeof(double));
+  const double bytes =
+      rows * others * m.config.hidden * static_cast<double>(sizeof(uint16_t) + wire_bytes(m.limits.wire));
   return m.moe_layers * (bytes / (m.hardware.network_gbs * kGiga) + 2e-6 * m.hardware.network_latency_us);
 }
 

@@ -91,7 +91,7 @@ LayoutChoice layout_of(const RunConfig& run, const LoadedConfig& model, Format e
                        std::optional<int> world) {
   if (run.expert_layout != "auto") return {.layout = run.expert_layout, .why = {}};
   const int chunk = engine_config(run, model.config).chunked_prefill_size;
-  return choose_layout(model.config, experts, hardware, chunk, [&](std::string_view layout) {
+  return choose_layout(model.config, experts, hardware, chunk, dispatch_type(run), [&](std::string_view layout) {
     RunConfig with = run;
     with.expert_layout = layout;
     return topology_of(with, hardware, world);
@@ -111,6 +111,7 @@ void complete(ClusterPlan& plan, const RunConfig& run) {
     plan.remedies =
         find_remedies(run, d.model.config, [&](const RunConfig& changed) { return shortages(changed).empty(); });
   plan.limits = rate_limits(run, d, plan.hardware);
+  plan.dispatch_dtype = run.dispatch_dtype;
 }
 
 ClusterPlan plan_cluster(const RunConfig& asked, const LoadedConfig& model, Format experts, const Hardware& hardware,

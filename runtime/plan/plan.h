@@ -22,6 +22,7 @@ struct ClusterPlan {
   Remedies remedies;                // when it does not
   int nodes_needed = 0;             // when options do not help: machines with which everything fits, 0 if none do
   RateLimits limits;
+  std::string dispatch_dtype = "exact";  // of expert sums between machines
 };
 // Fills in what follows from hardware and deployment: ranks, shortages, remedies and limits.
 void complete(ClusterPlan& plan, const RunConfig& run);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "runtime/base/error.h"
+#include "runtime/model/doors.h"
 #include "runtime/model/expert_fetch.h"
 #include "runtime/placement/counts_file.h"
 
@@ -93,7 +94,13 @@ std::string idle_ranks_line(const ModelConfig& config, const Topology& topology)
                    config.moe.experts, slice_count(config.moe.inter), slice_width(config.moe.inter), ranks.size());
 }
 
-TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const ModelConfig& config, Format bank) {
+WireType dispatch_type(const RunConfig& run) {
+  if (run.dispatch_dtype == "bf16") return WireType::bf16;
+  return run.dispatch_dtype == "float32" ? WireType::float32 : WireType::float64;
+}
+
+TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const ModelConfig& config, Format bank,
+                         const Topology& topology) {
   TrunkLimits limits{.max_rows = max_step_rows(engine),
                      .max_logit_rows = engine.max_logit_rows,
                      .context = longest_sequence(engine),
@@ -102,7 +109,9 @@ TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const
                      .hot_experts = hot_budget(run.kt_num_gpu_experts, run.kt_gpu_experts_ratio,
                                                moe_layer_count(config), config.moe.experts),
                      .layerwise = run.prefill_threshold() != 0,
-                     .max_deferred = run.kt_max_deferred_experts_per_token};
+                     .max_deferred = run.kt_max_deferred_experts_per_token,
+                     .shares_sums = shares_sums(topology),
+                     .wire = dispatch_type(run)};
   if (limits.hot_experts && run.moves_beside_steps())
     limits.spare_experts = std::min<int64_t>(limits.hot_experts, fetch_batch(config, limits.hot_format));
   return limits;
@@ -127,6 +136,7 @@ std::vector<RankPlan> plan_ranks(const RunConfig& run, const Deployment& d) {
   const EngineConfig engine = engine_config(run, config);
   check_deferral(run, d.topology);
   const std::vector<ExpertSets> copies = place_copies(run, config, d.topology);
+  const TrunkLimits limits = trunk_limits(run, engine, config, d.experts, d.topology);
   std::vector<RankPlan> ranks;
   Topology topology = d.topology;
   for (int r = 0; r < topology.world; ++r) {
@@ -139,9 +149,9 @@ std::vector<RankPlan> plan_ranks(const RunConfig& run, const Deployment& d) {
                                 .bank = bank,
                                 .experts = d.experts,
                                 .cache = cache_limits(engine),
-                                .limits = trunk_limits(run, engine, config, d.experts),
+                                .limits = limits,
                                 .gpu_trunk = d.gpu_trunk,
-                                .trunk_ranks = static_cast<int>(topology.trunk.size()),
+                                .door_bytes = door_bytes(plan_doors(topology, config, limits), topology),
                                 .threads = trunk < 0 ? d.expert_threads : d.trunk_threads,
                                 .scheduler = r == 0};
     ranks.push_back({r, topology.node_of[static_cast<size_t>(r)], topology.role_name(), plan_memory(request), bank});

@@ -53,7 +53,9 @@ ExpertShare bank_share(const ModelConfig& config, const Topology& topology, std:
 std::vector<int> ranks_without_experts(const ModelConfig& config, const Topology& topology);
 std::string idle_ranks_line(const ModelConfig& config, const Topology& topology);
 
+WireType dispatch_type(const RunConfig& run);
 // What the options ask of the ranks' steps and of the experts on the trunk. `bank`: format of the banks.
-TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const ModelConfig& config, Format bank);
+TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const ModelConfig& config, Format bank,
+                         const Topology& topology);
 
 }  // namespace kt

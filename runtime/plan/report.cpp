@@ -118,6 +118,9 @@ std::string totals(const ClusterPlan& plan) {
                         kLayerSlots, gb(slot));
   if (!plan.layout.why.empty())
     text += fmt::format("expert-layout auto: {} ({})\n", plan.layout.layout, plan.layout.why);
+  if (machines.size() > 1)
+    text += fmt::format("expert sums between machines: {}{}\n", plan.dispatch_dtype,
+                        plan.dispatch_dtype == "exact" ? " (float64)" : ", rounded once a machine");
   const Deployment& d = plan.deployment;
   const double files = gb(d.trunk_files + d.expert_files);
   text += fmt::format("files to read: {:.1f} GB ({:.1f} trunk, {:.1f} experts)", files, gb(d.trunk_files),

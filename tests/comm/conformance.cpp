@@ -133,30 +133,6 @@ void late_partners_are_waited_for(Transport& t) {
   }
 }
 
-void all_reduce_adds_groups(Transport& t) {
-  for (int group_size = 1; group_size <= t.size(); ++group_size) {
-    std::vector<int> group(static_cast<size_t>(group_size));
-    // The last ranks, backwards: neither order nor first rank may matter.
-    for (int i = 0; i < group_size; ++i) group[static_cast<size_t>(i)] = t.size() - 1 - i;
-    const bool member = t.rank() >= t.size() - group_size;
-    for (const size_t count : {size_t{0}, size_t{1}, size_t{2}, size_t{5}, size_t{4096}, size_t{100'003}}) {
-      std::vector<double> values(count);
-      for (size_t i = 0; i < count; ++i) values[i] = static_cast<double>(i % 1000) * (t.rank() + 1) + 0.25;
-      if (!member) {
-        EXPECT_THROW(all_reduce_sum(t, group, values), Error);
-        continue;
-      }
-      all_reduce_sum(t, group, values);
-      double ranks_sum = 0;
-      for (const int r : group) ranks_sum += r + 1;
-      for (size_t i = 0; i < count; ++i) {
-        ASSERT_EQ(values[i], static_cast<double>(i % 1000) * ranks_sum + 0.25 * group_size)
-            << "value " << i << " of " << count << ", group of " << group_size;
-      }
-    }
-  }
-}
-
 void all_gather_hears_everybody(Transport& t) {
   const auto saying = [](int rank) {
     return std::string(static_cast<size_t>(rank * 3000), static_cast<char>('a' + rank));
@@ -174,12 +150,6 @@ void nobody_leaves_a_barrier_early(Transport& t) {
   t.barrier();
   // Ranks leave the first barrier at nearly, not exactly, the same time.
   EXPECT_GE(Clock::now() - start, std::chrono::milliseconds(50));
-}
-
-Transfer finish(Transport& t, Ticket ticket) {
-  Transfer transfer;
-  t.wait_until([&] { return (transfer = t.look(ticket)).done; });
-  return transfer;
 }
 
 // Receives are posted before and after the sends, and looked for in another order than that of posting.
@@ -200,10 +170,10 @@ void posted_transfers_meet_in_order(Transport& t) {
     for (Bytes& bytes : got) receives.push_back(t.post_receive(left, Tag::results, bytes));
     if (!sends_first) post_sends();
     for (int i = 5; i >= 0; --i) {
-      EXPECT_FALSE(finish(t, receives[static_cast<size_t>(i)]).fault);
+      EXPECT_FALSE(finish(t, receives[static_cast<size_t>(i)], left));
       expect_same(got[static_cast<size_t>(i)], content(left, t.rank(), i, sizes[i]), left, i);
     }
-    for (const Ticket ticket : sends) EXPECT_FALSE(finish(t, ticket).fault);
+    for (const Ticket ticket : sends) EXPECT_FALSE(finish(t, ticket, right));
   }
 }
 
@@ -214,10 +184,10 @@ void another_size_is_a_fault(Transport& t) {
   for (const size_t expected : {size_t{99}, size_t{101}}) {
     Bytes got(expected);
     const Ticket receive = t.post_receive(left, Tag::results, got), send = t.post_send(right, Tag::results, sent);
-    const Fault fault = finish(t, receive).fault;
+    const Fault fault = finish(t, receive, left);
     EXPECT_EQ(fault.kind, Fault::cut);
     EXPECT_EQ(fault.rank, left);
-    finish(t, send);
+    EXPECT_FALSE(finish(t, send, right));
   }
   t.barrier();
 }
@@ -282,8 +252,6 @@ void check_transport(Transport& t) {
   ready_tells_what_waits(t);
   t.barrier();
   late_partners_are_waited_for(t);
-  t.barrier();
-  all_reduce_adds_groups(t);
   t.barrier();
   all_gather_hears_everybody(t);
   nobody_leaves_a_barrier_early(t);

@@ -222,7 +222,7 @@ Fault run_expert(ExpertDispatch& dispatch, const std::vector<Script>& all, int r
 
 }  // namespace
 
-Fault run_dispatch(Transport& transport, const DispatchCase& c) {
+Fault run_dispatch(Transport& transport, const DispatchCase& c, Limit limit) {
   const Topology topology = topology_of(transport, c);
   const DispatchShape shape{
       .rows = kMostRows, .hidden = kHidden, .top_k = kTopK, .experts = kExperts, .late = true, .wire = c.wire};
@@ -231,6 +231,7 @@ Fault run_dispatch(Transport& transport, const DispatchCase& c) {
   const std::vector<Team> teams = make_teams(topology, holds);
   const NodeMemory memory = share_mailbox(transport, topology, teams, shape);
   const LetGo let_go{transport};
+  transport.give_up_after(limit);
   const std::vector<Script> all = scripts(12);
   Fault fault;
   if (topology.trunk_index() >= 0) {
@@ -245,12 +246,13 @@ Fault run_dispatch(Transport& transport, const DispatchCase& c) {
   return fault;
 }
 
-Fault run_group(Transport& transport, int members) {
+Fault run_group(Transport& transport, int members, Limit limit) {
   Group::Members who{.ranks = {}, .root = 0};
   for (int i = 0; i < members; ++i) who.ranks.push_back(transport.size() - 1 - i);
   constexpr size_t kMost = 40'003, kRows = 3;
   const NodeMemory memory = Group::share(transport, who, (kMost + 16) * sizeof(double));
   const LetGo let_go{transport};
+  transport.give_up_after(limit);
   const bool adds = who.has(transport.rank()), root = transport.rank() == 0;
   if (!adds && !root) return {};
   Group group(transport, who, memory, kMost * sizeof(double));

@@ -17,10 +17,12 @@ struct DispatchCase {
   WireType wire = WireType::float64;
   bool trunks_hold = false;  // the trunk ranks are expert ranks too, for themselves
 };
-Fault run_dispatch(Transport& transport, const DispatchCase& c);
+// `limit` of its waits, if there is one.
+using Limit = std::chrono::milliseconds;
+Fault run_dispatch(Transport& transport, const DispatchCase& c, Limit limit = Limit(0));
 
 // The last `members` ranks, backwards, add; rank 0 gathers.
-Fault run_group(Transport& transport, int members);
+Fault run_group(Transport& transport, int members, Limit limit = Limit(0));
 
 // All cases that fit the world: nothing may go wrong.
 void check_doors(Transport& transport);

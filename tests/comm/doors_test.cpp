@@ -44,10 +44,11 @@ TEST_P(Worlds, KeepTheDoorsPromisesWhateverIsDelayedOrOvertaken) {
   on_all(GetParam(), &plan, [](Transport& transport) { testing::check_doors(transport); });
 }
 
+constexpr std::chrono::milliseconds kLimit(200);
+
 int faults_of(const Nodes& nodes, const FaultPlan& plan, const std::function<Fault(Transport&)>& part) {
   std::atomic<int> faults{0};
   on_all(nodes, &plan, [&](Transport& transport) {
-    transport.give_up_after(std::chrono::milliseconds(200));
     if (part(transport)) ++faults;
   });
   return faults;
@@ -57,8 +58,10 @@ int faults_of(const Nodes& nodes, const FaultPlan& plan, const std::function<Fau
 TEST_P(Worlds, EndWithAFaultWhenSomethingIsLost) {
   for (const uint64_t seed : {1, 2, 3}) {
     const FaultPlan plan{.seed = seed, .drop = 0.7, .spared = static_cast<int>(seed) * 2};
-    EXPECT_GT(faults_of(GetParam(), plan, [](Transport& t) { return testing::run_dispatch(t, {}); }), 0) << seed;
-    EXPECT_GT(faults_of(GetParam(), plan, [](Transport& t) { return testing::run_group(t, t.size()); }), 0) << seed;
+    EXPECT_GT(faults_of(GetParam(), plan, [](Transport& t) { return testing::run_dispatch(t, {}, kLimit); }), 0)
+        << seed;
+    EXPECT_GT(faults_of(GetParam(), plan, [](Transport& t) { return testing::run_group(t, t.size(), kLimit); }), 0)
+        << seed;
   }
 }
 
@@ -71,8 +74,9 @@ TEST(Machines, EndWithAFaultWhenATransferIsCut) {
   for (const Nodes& nodes : {Nodes{0, 1}, Nodes{0, 0, 1}, Nodes{0, 1, 2}, Nodes{0, 1, 1, 2, 2}}) {
     for (const uint64_t seed : {1, 2, 3}) {
       const FaultPlan plan{.seed = seed, .cut = 0.7, .spared = static_cast<int>(seed) * 2};
-      EXPECT_GT(faults_of(nodes, plan, [](Transport& t) { return testing::run_dispatch(t, {}); }), 0) << seed;
-      EXPECT_GT(faults_of(nodes, plan, [](Transport& t) { return testing::run_group(t, t.size()); }), 0) << seed;
+      EXPECT_GT(faults_of(nodes, plan, [](Transport& t) { return testing::run_dispatch(t, {}, kLimit); }), 0) << seed;
+      EXPECT_GT(faults_of(nodes, plan, [](Transport& t) { return testing::run_group(t, t.size(), kLimit); }), 0)
+          << seed;
     }
   }
 }

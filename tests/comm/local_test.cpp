@@ -32,17 +32,6 @@ TEST(LocalTransport, OutlivesTheRankItSendsTo) {
 
 TEST(LocalTransport, RefusesAWorldWithoutRanks) { EXPECT_THROW(make_local_transports(0), Error); }
 
-TEST(LocalTransport, FailsWhenTheRanksDisagreeOnTheLengthOfASum) {
-  auto transports = make_local_transports(2);
-  const std::vector<int> group = {0, 1};
-  std::vector<double> three(3), four(4);
-  std::thread other([&] { EXPECT_THROW(all_reduce_sum(*transports[1], group, four), Error); });
-
-  EXPECT_THROW(all_reduce_sum(*transports[0], group, three), Error);
-
-  other.join();
-}
-
 TEST(LocalTransportDeathTest, AbortEndsTheProcessWithTheCode) {
   EXPECT_EXIT(make_local_transports(1)[0]->abort(kExitWatchdog), ::testing::ExitedWithCode(kExitWatchdog), "");
 }

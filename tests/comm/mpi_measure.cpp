@@ -7,7 +7,7 @@
 #include <chrono>
 #include <thread>
 
-#include "runtime/comm/transport.h"
+#include "runtime/comm/group.h"
 
 namespace kt {
 namespace {
@@ -65,16 +65,20 @@ void all_to_all(Transport& t, size_t bytes, int rounds) {
 }
 
 void all_reduce(Transport& t, size_t count, int rounds) {
-  std::vector<int> group(static_cast<size_t>(t.size()));
-  for (int i = 0; i < t.size(); ++i) group[static_cast<size_t>(i)] = i;
-  std::vector<double> values(count), us;
+  Group::Members all;
+  for (int i = 0; i < t.size(); ++i) all.ranks.push_back(i);
+  const size_t bytes = count * sizeof(double);
+  Group group(t, all, Group::share(t, all, bytes), bytes);
+  const std::span<double> values(reinterpret_cast<double*>(group.values().data()), count);
+  ThreadPool pool(1);
+  std::vector<double> us;
   for (int i = 0; i < rounds; ++i) {
     const double start = now_us();
-    all_reduce_sum(t, group, values);
+    check(group.sum(values, pool), "sum");
     us.push_back(now_us() - start);
   }
   t.barrier();
-  report(t, "all-reduce", count * sizeof(double), us);
+  report(t, "all-reduce", bytes, us);
 }
 
 double cpu_us() {

@@ -171,11 +171,15 @@ TEST(Yaml, SaysThatAFileCannotBeRead) {
   EXPECT_THAT(error_of({"--config", "/"}), HasSubstr("is a folder"));
 }
 
-TEST(NotBuilt, IsRefusedByNameAndAllAtOnce) {
-  const std::string error = error_of({"--model", "m", "--dispatch-dtype", "fp8", "--device", "cuda"});
+TEST(NotBuilt, IsRefusedByName) {
+  EXPECT_THAT(error_of({"--model", "m", "--device", "cuda"}), HasSubstr("device: asked for 'cuda'"));
+}
 
-  EXPECT_THAT(error, HasSubstr("dispatch-dtype: asked for 'fp8'"));
-  EXPECT_THAT(error, HasSubstr("device: asked for 'cuda'"));
+TEST(DispatchDtype, IsOneOfThoseThatTravel) {
+  EXPECT_EQ(parse({"--model", "m"}).dispatch_dtype, "exact");
+  EXPECT_EQ(parse({"--model", "m", "--dispatch-dtype", "bf16"}).dispatch_dtype, "bf16");
+  EXPECT_THAT(error_of({"--model", "m", "--dispatch-dtype", "fp8"}),
+              AllOf(HasSubstr("dispatch-dtype"), HasSubstr("float32"), HasSubstr("fp8")));
 }
 
 TEST(Experts, WhatCannotTakeEffectIsAnError) {

@@ -18,12 +18,13 @@ TEST(ExpertFetch, BringsTheBytesThatLoadingGives) {
   const ModelConfig config = routed_model();
   const TestDevice on = test_devices().front();
   ExpertWorld world(config, arch(), on);
-  Machine m(config, "qwen3_moe", on, {.layerwise = true}, {world.transports[0].get(), world.topology(0)});
+  Machine m(config, "qwen3_moe", on, {.layerwise = true},
+            {world.transports[0].get(), world.topology(0), world.dispatch.get()});
   const PackedShape shape = expert_shape(config, Format::BF16, config.moe.inter);
   FetchRoom room;
   for (const std::vector<int32_t>& wanted : {std::vector<int32_t>{}, {3}, {0, 2, 7}}) {
     std::map<int32_t, std::vector<std::byte>> here;
-    ExpertFetch fetch(m.trunk, m.transport, room, 1, wanted);
+    ExpertFetch fetch(m.trunk, m.transport, world.dispatch.get(), room, 1, wanted);
     while (!fetch
                 .next([&](int32_t expert) {
                   std::byte* at = here.emplace(expert, shape.bytes()).first->second.data();
@@ -48,7 +49,8 @@ TEST(ExpertFetch, StreamedExpertsGiveTheBitsOfExpertRanks) {
   std::vector<float> expected;
   for (const TestDevice& on : test_devices()) {
     ExpertWorld world(config, arch(), on);
-    Machine m(config, "qwen3_moe", on, {.layerwise = true}, {world.transports[0].get(), world.topology(0)});
+    Machine m(config, "qwen3_moe", on, {.layerwise = true},
+              {world.transports[0].get(), world.topology(0), world.dispatch.get()});
     StepPlan streamed = m.plan({0, 70});
     streamed.orders.layerwise = true;
     const std::vector<float> sent = m.logits({{0, 70}});

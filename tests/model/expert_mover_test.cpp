@@ -18,8 +18,8 @@ TEST(ExpertMover, NewcomersTakeOverWithoutABitsChange) {
   for (const TestDevice& on : test_devices()) {
     const ExpertWorld world(config, arch(), on);
     Machine m(config, "qwen3_moe", on, {.hot_experts = 3, .spare_experts = 3},
-              {world.transports[0].get(), world.topology(0)});
-    m.trunk.mover = std::make_unique<ExpertMover>(m.trunk, *world.lane);
+              {world.transports[0].get(), world.topology(0), world.dispatch.get()});
+    m.trunk.mover = std::make_unique<ExpertMover>(m.trunk, *world.lane, world.side_dispatch.get());
     const std::vector<float> cold = m.logits({{0, 70}});
     if (expected.empty()) expected = cold;
     EXPECT_EQ(cold, expected) << on.name();

@@ -4,7 +4,8 @@
 
 #include <thread>
 
-#include "runtime/model/dispatch.h"
+#include "runtime/model/ask.h"
+#include "runtime/model/doors.h"
 #include "runtime/model/expert_rank.h"
 #include "tests/model/machine.h"
 
@@ -27,39 +28,46 @@ class ExpertWorld {
   ExpertWorld(const ModelConfig& model, const Arch& arch, const TestDevice& on)
       : config_(model), arch_(arch), on_(on), transports(make_local_transports(3)) {
     for (int rank : {1, 2}) {
-      ranks_.emplace_back([this, rank] { live(*transports[rank], rank); });
-      lanes_.emplace_back([this, rank] { live(*transports[rank]->lane(), rank); });
+      ranks_.emplace_back([this, rank] { live(*transports[rank], rank, doors_of(rank)); });
+      lanes_.emplace_back(
+          [this, rank] { live(*transports[rank]->lane(), rank, plan_side_doors(topology(rank), config_)); });
     }
     lane = transports[0]->lane();
+    dispatch = enter(*transports[0], doors_of(0));
+    side_dispatch = enter(*lane, plan_side_doors(topology(0), config_));
   }
   // After dismiss_lanes(), or the end of an ExpertMover, which does the same.
   ~ExpertWorld() {
-    dismiss(*transports[0]);
+    dismiss(*dispatch);
     for (std::thread& t : ranks_) t.join();
     for (std::thread& t : lanes_) t.join();
   }
 
-  void dismiss_lanes() { dismiss(*lane); }
+  void dismiss_lanes() { dismiss(*side_dispatch); }
   Topology topology(int rank) const {
     return plan_topology({.tensor_parallel = 1, .experts_per_node = 2}, rank, transports[0]->nodes());
   }
 
  private:
-  static void dismiss(Transport& transport) {
-    std::vector<std::byte> notice;
-    encode_notice(Ask::leave, notice);
-    for (int rank : {1, 2}) transport.send(rank, Tag::rows, notice);
-    transport.finish_sends();
+  Doors doors_of(int rank) const { return plan_doors(topology(rank), config_, {.max_rows = 4096}); }
+  std::unique_ptr<TrunkDispatch> enter(Transport& transport, Doors doors) const {
+    open_doors(doors, transport, topology(0));
+    return std::make_unique<TrunkDispatch>(transport, topology(0), doors.teams, doors.shape, doors.mailbox);
   }
-  void live(Transport& transport, int rank) const {
+  static void dismiss(TrunkDispatch& dispatch) {
+    for (size_t team = 0; team < dispatch.teams().size(); ++team)
+      dispatch.give(team, {.ask = static_cast<int32_t>(Ask::leave)});
+  }
+  void live(Transport& transport, int rank, Doors doors) const {
     ThreadPool pool(1);
     const Topology mine = topology(rank);
+    open_doors(doors, transport, mine);
     const std::unique_ptr<Checkpoint> checkpoint = dummy_checkpoint({});
     const ExpertShare share = expert_shares(config_.moe.inter, mine.group_of)[static_cast<size_t>(mine.expert_index())];
     const ExpertBank bank = load_experts({.checkpoint = checkpoint.get(), .arch = &arch_}, config_, share, pool, -1);
     const std::unique_ptr<Device> device = on_.make(pool);
     device->reserve(bank_shape(config_, share.columns.size(), bank.format, 4096));
-    serve_experts(transport, mine, *device, config_, bank, 4096);
+    serve_experts(transport, mine, doors, *device, config_, bank);
   }
 
   const ModelConfig& config_;
@@ -69,7 +77,8 @@ class ExpertWorld {
 
  public:
   std::vector<std::unique_ptr<Transport>> transports;
-  std::unique_ptr<Transport> lane;  // of the trunk rank
+  std::unique_ptr<Transport> lane;  // of the trunk rank, as what follows
+  std::unique_ptr<TrunkDispatch> dispatch, side_dispatch;
 };
 
 }  // namespace kt

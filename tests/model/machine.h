@@ -39,6 +39,7 @@ struct Chunk {
 struct Place {
   Transport* transport = nullptr;
   Topology topology;
+  TrunkDispatch* dispatch = nullptr;  // to expert ranks
 };
 
 // A sequence's pages are handed out in a scrambled order.
@@ -54,7 +55,8 @@ struct Machine {
         pool(on.threads),
         device(on.make(pool)),
         transport(place.transport ? *place.transport : *alone[0]),
-        topology(place.transport ? place.topology : plan_topology({}, 0, transport.nodes())) {}
+        topology(place.transport ? place.topology : plan_topology({}, 0, transport.nodes())),
+        dispatch(place.dispatch) {}
 
   StepPlan plan(const Chunk& chunk, int prompt = 0) const {
     StepPlan plan;
@@ -104,13 +106,14 @@ struct Machine {
   std::vector<std::unique_ptr<Transport>> alone = make_local_transports(1);
   Transport& transport;
   Topology topology;
+  TrunkDispatch* dispatch;
   std::unique_ptr<Checkpoint> checkpoint = dummy_checkpoint({});
   TrunkShare share = trunk_share(config, 0, 1);
   TrunkWeights weights = load_trunk(*checkpoint, arch, config, share, pool, -1);
   StateCache cache{config, share, {.blocks = kBlocks, .slots = 2, .snapshots = 2}, *device};
   std::unique_ptr<ExpertBank> bank = load_bank();
-  Trunk trunk =
-      make_trunk(transport, topology, *device, *checkpoint, config, share, weights, bank.get(), cache, limits);
+  Trunk trunk = make_trunk(transport, topology, *device, *checkpoint, config, share, weights, bank.get(), cache, limits,
+                           {}, dispatch);
 
  private:
   static TrunkLimits with_sizes(TrunkLimits limits) {

@@ -25,7 +25,7 @@ Hardware machines(double network_gbs) {
 LayoutChoice choose(const LoadedConfig& model, const Hardware& hardware, int nodes, int ranks_each) {
   std::vector<int> node_of = {0};
   for (int node = 0; node < nodes; ++node) node_of.insert(node_of.end(), static_cast<size_t>(ranks_each), node);
-  return choose_layout(model.config, Format::BF16, hardware, kChunk, [&](std::string_view layout) {
+  return choose_layout(model.config, Format::BF16, hardware, kChunk, WireType::float64, [&](std::string_view layout) {
     return plan_topology({.tensor_parallel = 1, .experts_per_node = ranks_each, .expert_layout = layout}, 0, node_of);
   });
 }

@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/context.h"
+#include "kernels/numeric.h"
+#include "kernels/thread_pool.h"
 
 namespace kt {
 

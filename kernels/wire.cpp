@@ -1,8 +1,8 @@
-#include "runtime/comm/wire.h"
+#include "kernels/wire.h"
 
 #include <cstring>
 
-#include "runtime/comm/in_lines.h"
+#include "kernels/in_lines.h"
 
 namespace kt {
 namespace {

@@ -1,0 +1,80 @@
+"""Ranks of several machines answer as those of one do: machines_test.py --program KTMPI FIXTURE
+
+The machines are named by KTMPI_NODE on this one: their ranks share no memory, rows and sums travel by MPI. With
+dispatch-dtype exact all gives the bytes of one rank; with other types close numbers, the same in every run.
+"""
+import argparse
+import os
+import stat
+import tempfile
+
+from ktmpi_server import enter_venv, fixture_folder, need_program, skip
+
+enter_venv()
+from golden_test import read_prompts, run_layouts  # noqa: E402
+
+
+def on_machines(program, machines, folder):
+    """A program whose ranks are of so many machines, in equal shares."""
+    path = os.path.join(folder, f"ktmpi_on_{machines}")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"#!/bin/sh\nexport KTMPI_NODE=m$((OMPI_COMM_WORLD_RANK * {machines} / OMPI_COMM_WORLD_SIZE))\n"
+                   f'exec {program} "$@"\n')
+    os.chmod(path, os.stat(path).st_mode | stat.S_IXUSR)
+    return path
+
+
+def drift(exact, found):
+    differences = sorted(abs(x - y) for name in exact if name.startswith("prompt of")
+                         for (x, *_), (y, *_) in zip(exact[name]["input_token_logprobs"],
+                                                     found[name]["input_token_logprobs"]) if x is not None)
+    return differences[len(differences) // 2], differences[-1]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("fixture")
+    parser.add_argument("--program", required=True)
+    a = parser.parse_args()
+    program = need_program(a.program)
+    fixture = fixture_folder(a.fixture)
+    if not os.path.isdir(os.path.join(fixture, "reference")):
+        skip(f"{fixture} has no reference")
+    prompts, _ = read_prompts(fixture)
+    tp2 = ["--tensor-parallel-size", "2"]
+    exact = run_layouts(program, fixture, prompts, [(1, [], {})])
+
+    with tempfile.TemporaryDirectory(prefix="ktmpi_e2e_") as folder:
+        two, three = (on_machines(program, n, folder) for n in (2, 3))
+
+        def named(server, options):
+            found = "expert sums between machines: " + (options[-1] if "--dispatch-dtype" in options else "exact")
+            assert found in server.log(), f"the start's log does not say '{found}'"
+
+        run_layouts(two, fixture, prompts, [
+            (3, [], {}),
+            (5, ["--expert-layout", "slice"], {}),
+            (5, [*tp2, "--expert-layout", "expert"], {}),
+            (4, [*tp2, "--kt-threadpool-count", "2"], {}),  # trunk ranks hold experts, and those of machine 2 are asked
+            (4, ["--kt-gpu-experts-ratio", "0.4", "--kt-enable-dynamic-expert-update", "--kt-expert-update-rule",
+                 "shuffle", "--kt-gpu-prefill-token-threshold", "100000"], {}),
+            (4, ["--kt-gpu-prefill-token-threshold", "1"], {}),
+        ], exact, then=named)
+        # Trunk ranks on both machines.
+        run_layouts(three, fixture, prompts, [(3, tp2, {}), (6, tp2, {})], exact, then=named)
+        late = ["--kt-max-deferred-experts-per-token", "1"]
+        deferred = run_layouts(program, fixture, prompts, [(3, late, {})])
+        run_layouts(two, fixture, prompts, [(3, late, {}), (5, [*late, *tp2], {})], deferred)
+
+        for dtype, most in (("float32", 0.05), ("bf16", 0.5)):
+            rounded = run_layouts(two, fixture, prompts, [(3, ["--dispatch-dtype", dtype], {})] * 2, then=named)
+            assert rounded != exact, f"{dtype} between machines changed nothing"
+            median, largest = drift(exact, rounded)
+            print(f"  {dtype}: prompt logprobs move by {median:.2g} (median), {largest:.2g} (most)")
+            assert median < most, f"{dtype} between machines moves prompt logprobs by {median} (median)"
+        # Where all ranks are of one machine nothing is rounded.
+        run_layouts(program, fixture, prompts, [(3, ["--dispatch-dtype", "bf16"], {})], exact)
+
+
+if __name__ == "__main__":
+    main()
