@@ -8,6 +8,7 @@
 #include "runtime/serve/errors.h"
 #include "runtime/serve/responses_tools.h"
 #include "runtime/serve/service.h"
+#include "runtime/text/json_exact.h"
 
 namespace kt {
 namespace {
@@ -108,7 +109,7 @@ class MessageWriter {
     } else if (type == "function_call_output" || type == "custom_tool_call_output") {
       const Json* output = item.find("output");
       if (!output) throw BadRequest(item.path("output"), item.path("output") + ": is required");
-      add_result(item, read_parts(*output, item.path("output")));
+      add_result(item, output->is_object() ? Json(dump_exact(*output)) : read_parts(*output, item.path("output")));
     } else if (type == "tool_search_output") {
       const Json* tools = item.find("tools");
       add_result(item, dump(tools ? *tools : Json::array()));
@@ -126,22 +127,20 @@ class MessageWriter {
     const Json* content = item.find("content");
     if (role == "assistant") {
       append("content", content ? joined(*content, item.path("content")) : "");
-    } else if (role == "user" || role == "system" || role == "developer") {
-      if (!content) throw BadRequest(item.path("content"), item.path("content") + ": is required");
+    } else if (content) {
       messages.push_back({{"role", role}, {"content", read_parts(*content, item.path("content"))}});
     } else {
-      throw BadRequest(item.path("role"), fmt::format("{}: \"{}\" is none of user, assistant, system, developer",
-                                                      item.path("role"), role));
+      throw BadRequest(item.path("content"), item.path("content") + ": is required");
     }
   }
 
   void add_call(const Fields& item, const std::string& name, Json arguments) {
-    std::string name_space;
+    std::string name_space, id;
     item.read("namespace", name_space);
-    assistant()["tool_calls"].push_back(
-        {{"id", require_string(item, "call_id")},
-         {"type", "function"},
-         {"function", {{"name", model_name(name, name_space)}, {"arguments", std::move(arguments)}}}});
+    Json call = {{"type", "function"},
+                 {"function", {{"name", model_name(name, name_space)}, {"arguments", std::move(arguments)}}}};
+    if (item.read("call_id", id)) call["id"] = id;
+    assistant()["tool_calls"].push_back(std::move(call));
   }
 
   void add_result(const Fields& item, Json content) {

@@ -204,12 +204,24 @@ TEST(Responses, ItemsBecomeMessages) {
         {"type": "custom_tool_call_output", "call_id": "c", "output": "3"}])")
           .dump(),
       R"([{"role":"assistant","content":"I call.","reasoning_content":"Hm.","tool_calls":[)"
-      R"({"id":"a","type":"function","function":{"name":"f","arguments":"{}"}},)"
-      R"({"id":"b","type":"function","function":{"name":"mcp__x__g","arguments":"{}"}},)"
-      R"({"id":"c","type":"function","function":{"name":"patch","arguments":"{\"input\":\"*** \\\"x\\\"\\n\"}"}}]},)"
+      R"({"type":"function","function":{"name":"f","arguments":"{}"},"id":"a"},)"
+      R"({"type":"function","function":{"name":"mcp__x__g","arguments":"{}"},"id":"b"},)"
+      R"({"type":"function","function":{"name":"patch","arguments":"{\"input\":\"*** \\\"x\\\"\\n\"}"},"id":"c"}]},)"
       R"({"role":"tool","content":"1","tool_call_id":"a"},)"
       R"({"role":"tool","content":"2","tool_call_id":"b"},)"
       R"({"role":"tool","content":"3","tool_call_id":"c"}])");
+}
+
+TEST(Responses, AHistoryThatIsOddIsTakenAsItIs) {
+  Desk desk;
+  const std::string prompt = desk.prompt(body(kTools, R"([
+      {"role": "user", "content": "q"},
+      {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{\"n\": "},
+      {"type": "function_call", "call_id": "b", "name": "f", "arguments": "null"},
+      {"type": "function_call_output", "call_id": "b", "output": {"content": "2"}},
+      {"role": "developer", "content": "d"},
+      {"type": "function_call_output", "call_id": "a", "output": "1"}])"));
+  EXPECT_TRUE(prompt.ends_with(R"(tool:1;tool:{"content":"2"};system:d;assistant:)")) << prompt;
 }
 
 TEST(Responses, ReasoningComesBackFromWhateverAClientKept) {
