@@ -20,6 +20,11 @@ void message_barrier(Transport& transport) {
   }
 }
 
+bool all_done(Transport& transport, std::vector<Ticket>& tickets) {
+  std::erase_if(tickets, [&](Ticket ticket) { return transport.look(ticket).done; });
+  return tickets.empty();
+}
+
 Fault finish(Transport& transport, Ticket ticket, int peer) {
   Transfer transfer;
   const bool came = transport.wait_until([&] { return (transfer = transport.look(ticket)).done; });

@@ -29,6 +29,7 @@ class TrunkDispatch {
  public:
   TrunkDispatch(Transport& transport, const Topology& topology, std::vector<Team> teams, const DispatchShape& shape,
                 NodeMemory memory);
+  ~TrunkDispatch();  // waits until what it has sent has left
   TrunkDispatch(const TrunkDispatch&) = delete;
   TrunkDispatch& operator=(const TrunkDispatch&) = delete;
 
@@ -99,6 +100,7 @@ class ExpertDispatch {
  public:
   ExpertDispatch(Transport& transport, const Topology& topology, std::span<const Team> teams,
                  const DispatchShape& shape, NodeMemory memory);
+  ~ExpertDispatch();  // waits until what it has sent has left
   ExpertDispatch(const ExpertDispatch&) = delete;
   ExpertDispatch& operator=(const ExpertDispatch&) = delete;
 

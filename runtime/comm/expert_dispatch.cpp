@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <exception>
 
 #include "kernels/in_lines.h"
 #include "runtime/comm/dispatch.h"
@@ -130,11 +131,13 @@ ExpertDispatch::Asked ExpertDispatch::next() {
   return asked;
 }
 
+ExpertDispatch::~ExpertDispatch() {
+  if (std::uncaught_exceptions() > 0) return;  // they may never leave
+  for (std::vector<Ticket>& sends : sends_) finish(sends);
+}
+
 void ExpertDispatch::finish(std::vector<Ticket>& sends) {
-  transport_.wait_until([&] {
-    std::erase_if(sends, [&](Ticket t) { return transport_.look(t).done; });
-    return sends.empty();
-  });
+  transport_.wait_until([&] { return all_done(transport_, sends); });
 }
 
 double* ExpertDispatch::sums(bool late) {

@@ -101,6 +101,9 @@ inline constexpr size_t kMpiPiece = size_t{1} << 30;
 // different machines, whatever MPI says. Throws Error(kExitTryAgain) when MPI cannot start.
 std::unique_ptr<Transport> make_mpi_transport(int* argc, char*** argv, size_t piece = kMpiPiece);
 
+// Forgets the transfers that are done; true: none is left.
+bool all_done(Transport& transport, std::vector<Ticket>& tickets);
+
 // Waits for a transfer.
 Fault finish(Transport& transport, Ticket ticket, int peer);
 

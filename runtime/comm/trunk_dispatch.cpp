@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <exception>
 
 #include "runtime/comm/dispatch.h"
 
@@ -65,6 +66,11 @@ TrunkDispatch::TrunkDispatch(Transport& transport, const Topology& topology, std
   due_.reserve(most_due);
 }
 
+TrunkDispatch::~TrunkDispatch() {
+  if (std::uncaught_exceptions() > 0) return;  // they may never leave
+  for (Way& way : ways_) transport_.wait_until([&] { return all_done(transport_, way.sends); });
+}
+
 // The inbox of the order before last has been read, or what was sent has left.
 Fault TrunkDispatch::make_room(size_t team) {
   Way& way = ways_[team];
@@ -74,12 +80,9 @@ Fault TrunkDispatch::make_room(size_t team) {
       if (way.mailboxes[free].finished().number.load(std::memory_order_acquire) + 1 < way.number) return false;
     return true;
   };
-  const auto left = [&] {
-    std::erase_if(way.sends, [&](Ticket t) { return transport_.look(t).done; });
-    return way.sends.empty();
-  };
   if (way.here()) return transport_.wait_until(read) ? Fault() : Fault{Fault::late, teams_[team].ranks[free]};
-  return transport_.wait_until(left) ? Fault() : Fault{Fault::late, teams_[team].ranks[0]};
+  const bool left = transport_.wait_until([&] { return all_done(transport_, way.sends); });
+  return left ? Fault() : Fault{Fault::late, teams_[team].ranks[0]};
 }
 
 TrunkDispatch::Outbox TrunkDispatch::outbox(size_t team, int first) {
@@ -183,7 +186,7 @@ TrunkDispatch::Sums TrunkDispatch::view(const Due& due) const {
 }
 
 void TrunkDispatch::progress() {
-  for (Way& way : ways_) std::erase_if(way.sends, [&](Ticket t) { return transport_.look(t).done; });
+  for (Way& way : ways_) all_done(transport_, way.sends);
   for (Due& due : due_) arrived(due);
 }
 
