@@ -125,7 +125,6 @@ def is_all_gone(server, within_s):
     """mpirun has left, with the exit code of a killed rank (or that of rank 0, 70), and no rank has stayed."""
     ranks = server.ranks()
     assert server.process.wait(within_s) in (70, 128 + signal.SIGKILL), (server.process.returncode, server.log())
-    assert "errorcode 70" in server.log() or server.process.returncode == 70, server.log()
     await_gone(ranks, within_s)
 
 
@@ -134,6 +133,7 @@ def loses_idle(server, victim, role):
     os.kill(server.ranks()[victim], signal.SIGKILL)
     await_log(server, f"rank {victim} ({role}, host {os.uname().nodename}) was lost")
     is_all_gone(server, 20)
+    assert "with errorcode 70" in server.log(), server.log()  # rank 0's, whatever mpirun makes of it
 
 
 def loses(server, victim, role, within_s=2.0):
@@ -171,12 +171,11 @@ def loses(server, victim, role, within_s=2.0):
     is_all_gone(server, 20)
 
 
-def is_alone_without_rank_0(server):
-    """Rank 0 is killed: the others do not stay."""
-    ranks = server.ranks()
-    os.kill(ranks[0], signal.SIGKILL)
-    assert server.process.wait(20) == 128 + signal.SIGKILL, server.log()
-    await_gone(ranks, 10)
+def loses_rank_0(server):
+    """The others do not stay, and say why."""
+    os.kill(server.ranks()[0], signal.SIGKILL)
+    is_all_gone(server, 20)
+    assert "[r1] rank 0 (scheduler+trunk, host " in server.log(), server.log()
 
 
 def long_step(program, fixture, world, options, timeout_s):
@@ -240,7 +239,7 @@ def main():
         passes("an expert rank that is killed", lambda s: loses(s, 2, "expert"))
         passes("a trunk rank that is killed", lambda s: loses(s, 1, "trunk"), world=4,
                options=["--kt-threadpool-count", 2])
-        passes("rank 0 is killed", is_alone_without_rank_0)
+        passes("rank 0 is killed", loses_rank_0)
         long_step(program, fixture, 4, ["--kt-threadpool-count", 2], 2)
         print("passed a long step of which rank 0 computes nothing", flush=True)
 
