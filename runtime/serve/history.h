@@ -7,7 +7,7 @@
 
 namespace kt {
 
-inline constexpr size_t kMaxMessages = 2048;
+inline constexpr size_t kMaxMessages = 8192;
 
 // A conversation is history: a client cannot change what was said in it, nor can the user. So whatever is odd about it
 // is put right here, once for all dialects, and only what is no conversation at all is refused.

@@ -88,6 +88,7 @@ constexpr Member kChatMembers[] = {
     {"documents", "[]", "put them into a message"},
     {"chat_template", "[]", "start the server with --chat-template"},
     {"task"},
+    {"add_special_tokens", "[]", "the chat template prints those that the model wants"},
 };
 
 bool asks_for_nothing(const Json& value, const Member& member) {

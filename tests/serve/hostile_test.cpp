@@ -232,7 +232,7 @@ TEST(Hostile, ChatNumbersOutOfRangeAreRefusedByName) {
       {R"("messages": [{"role": "assistant", "tool_calls": [5]}])", "messages[0].tool_calls[0]"},
       {R"("messages": [{"role": "user", "content": [[]]}])", "messages[0].content[0]"},
       {R"("messages": [{"role": 5, "content": "x"}])", "messages[0].role"},
-      {R"("messages": [)" + repeat(R"({"role": "user", "content": "x"},)", 2048) +
+      {R"("messages": [)" + repeat(R"({"role": "user", "content": "x"},)", 8192) +
            R"({"role": "user", "content": "x"}])",
        "messages"},
   };

@@ -99,6 +99,8 @@ TEST(Unsupported, ChatsHaveNoEchoAndNoPromptBesideTheirMessages) {
   EXPECT_EQ(refused_by_chat(R"("input_ids": [1])"), "input_ids");
   EXPECT_EQ(refused_by_chat(R"("documents": [{"text": "x"}])"), "documents");
   EXPECT_EQ(refused_by_chat(R"("chat_template": "x")"), "chat_template");
+  EXPECT_EQ(refused_by_chat(R"("add_special_tokens": true)"), "add_special_tokens");
+  EXPECT_EQ(refused_by_chat(R"("add_special_tokens": false)"), "");
   EXPECT_EQ(refused_by_completions(R"("echo": true)"), "");
 }
 
