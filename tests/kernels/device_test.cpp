@@ -189,9 +189,10 @@ TEST(Device, GivesRowsToTheHostAndTakesTheirSums) {
     std::vector<bf16> out(rows.size() * kHidden);
     std::vector<double> sums(out.size());
     for (size_t i = 0; i < sums.size(); ++i) sums[i] = static_cast<double>(i);
-    on.device->rows_out(m.h, rows, out.data());
-    on.device->sums_in(sums.data(), rows, m.y);
-    on.device->sums_in(sums.data(), rows, m.y);
+    const WireSums came{.at = reinterpret_cast<const std::byte*>(sums.data()), .stride = kHidden};
+    on.device->rows_out(m.h, rows, {.at = out.data(), .ld = kHidden, .rows = 3, .columns = kHidden});
+    on.device->sums_in(came, rows, m.y);
+    on.device->sums_in(came, rows, m.y);
     on.device->wait();
 
     for (size_t i = 0; i < rows.size(); ++i)
