@@ -199,7 +199,7 @@ class Device {
   virtual void gated_norm(const DeltaHeads& heads, const Mat<float>& x, const Mat<float>& rows, const float* w,
                           float eps, const Mat<bf16>& out) = 0;
 
-  // ---- latent attention; runtime/model/mla.cpp says how its forms go together
+  // ---- latent attention; runtime/model/mixers/mla.cpp says how its forms go together
   // Norms and rope: latents of queries; those of keys, and index keys, into the cache.
   virtual void latents(const LatentLayer& l, RowRange rows, const LatentRows& projected, const Mat<bf16>& q_latent) = 0;
   // Queries in latent form, rotated part behind, of every head: (heads, cached_dim).

@@ -15,10 +15,10 @@
 #include "kernels/device.h"
 #include "launcher/commands.h"
 #include "launcher/layer_output.h"
-#include "launcher/machine_limits.h"
 #include "runtime/base/error.h"
 #include "runtime/comm/machine.h"
-#include "runtime/model/shares.h"
+#include "runtime/rank/machine_limits.h"
+#include "runtime/weights/shares.h"
 
 namespace kt {
 namespace {

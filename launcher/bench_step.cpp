@@ -12,11 +12,11 @@
 #include <vector>
 
 #include "launcher/commands.h"
-#include "launcher/job_policy.h"
-#include "launcher/machine_limits.h"
 #include "launcher/step_lines.h"
 #include "runtime/base/log.h"
 #include "runtime/engine/step_recorder.h"
+#include "runtime/rank/job_policy.h"
+#include "runtime/rank/machine_limits.h"
 
 namespace kt {
 namespace {

@@ -9,7 +9,7 @@
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 #include "runtime/comm/machine.h"
-#include "runtime/model/convert.h"
+#include "runtime/convert/convert.h"
 
 namespace kt {
 namespace {

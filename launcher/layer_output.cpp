@@ -10,7 +10,7 @@
 #include "kernels/format/amxint.h"
 #include "kernels/format/bf16.h"
 #include "runtime/base/error.h"
-#include "runtime/model/shares.h"
+#include "runtime/weights/shares.h"
 
 namespace kt {
 namespace {

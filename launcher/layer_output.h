@@ -3,7 +3,7 @@
 #include <string>
 
 #include "kernels/device.h"
-#include "runtime/model/weights.h"
+#include "runtime/weights/weights.h"
 
 namespace kt {
 

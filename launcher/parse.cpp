@@ -6,8 +6,8 @@
 #include "launcher/commands.h"
 #include "launcher/replay.h"
 #include "runtime/base/error.h"
-#include "runtime/text/json_exact.h"
-#include "runtime/text/output_parser.h"
+#include "runtime/text/answers/output_parser.h"
+#include "runtime/text/json/json_exact.h"
 
 namespace kt {
 namespace {

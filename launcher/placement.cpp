@@ -12,8 +12,8 @@
 #include "launcher/replay.h"
 #include "runtime/base/error.h"
 #include "runtime/config/words.h"
-#include "runtime/placement/counts_file.h"
 #include "runtime/placement/placement.h"
+#include "runtime/recording/counts_file.h"
 
 namespace kt {
 namespace {

@@ -4,12 +4,12 @@
 #include <nlohmann/json.hpp>
 
 #include "launcher/commands.h"
-#include "launcher/expert_source.h"
 #include "runtime/arch/load_config.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 #include "runtime/config/run_config.h"
 #include "runtime/plan/plan.h"
+#include "runtime/rank/expert_source.h"
 
 namespace kt {
 namespace {

@@ -16,21 +16,21 @@
 #include <thread>
 
 #include "launcher/commands.h"
-#include "launcher/job.h"
-#include "launcher/job_policy.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 #include "runtime/engine/step_recorder.h"
-#include "runtime/placement/counts_file.h"
 #include "runtime/policy/expert_metrics.h"
 #include "runtime/policy/expert_policy.h"
-#include "runtime/serve/http.h"
-#include "runtime/serve/key_file.h"
-#include "runtime/text/call_form.h"
-#include "runtime/text/chat_template.h"
-#include "runtime/text/grammar.h"
-#include "runtime/text/output_parser.h"
-#include "runtime/text/tokenizer.h"
+#include "runtime/rank/job.h"
+#include "runtime/rank/job_policy.h"
+#include "runtime/recording/counts_file.h"
+#include "runtime/serve/http/http.h"
+#include "runtime/serve/http/key_file.h"
+#include "runtime/text/answers/call_form.h"
+#include "runtime/text/answers/output_parser.h"
+#include "runtime/text/grammars/grammar.h"
+#include "runtime/text/templates/chat_template.h"
+#include "runtime/text/tokens/tokenizer.h"
 
 namespace kt {
 namespace {

@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "launcher/job.h"
+#include "runtime/rank/job.h"
 
 namespace kt {
 

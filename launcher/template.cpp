@@ -5,8 +5,8 @@
 #include "launcher/commands.h"
 #include "launcher/replay.h"
 #include "runtime/base/error.h"
-#include "runtime/text/chat_template.h"
-#include "runtime/text/json_exact.h"
+#include "runtime/text/json/json_exact.h"
+#include "runtime/text/templates/chat_template.h"
 
 namespace kt {
 namespace {

@@ -7,8 +7,8 @@
 #include "launcher/commands.h"
 #include "launcher/replay.h"
 #include "runtime/base/error.h"
-#include "runtime/text/json_exact.h"
-#include "runtime/text/tokenizer.h"
+#include "runtime/text/json/json_exact.h"
+#include "runtime/text/tokens/tokenizer.h"
 
 namespace kt {
 namespace {

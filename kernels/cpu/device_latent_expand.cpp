@@ -1,6 +1,6 @@
-// Latent attention in expanded form (runtime/model/mla.cpp), one head after the other: the head's queries, then span by
-// span its keys and values out of the cached latents, and what the queries make of them. Nothing expanded outlives the
-// block of rows.
+// Latent attention in expanded form (runtime/model/mixers/mla.cpp), one head after the other: the head's queries, then
+// span by span its keys and values out of the cached latents, and what the queries make of them. Nothing expanded
+// outlives the block of rows.
 
 #include <algorithm>
 #include <cstring>

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "runtime/model/config.h"
+#include "runtime/arch/config.h"
 
 namespace kt {
 

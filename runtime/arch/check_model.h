@@ -1,6 +1,6 @@
 #pragma once
 
-#include "runtime/model/config.h"
+#include "runtime/arch/config.h"
 
 namespace kt {
 

@@ -1,7 +1,7 @@
 #pragma once
 
+#include "runtime/arch/config.h"
 #include "runtime/arch/read_config.h"
-#include "runtime/model/config.h"
 
 // What the configs of the Qwen MoE family share. Each function reads its keys and refuses what it cannot honour.
 

@@ -4,9 +4,9 @@
 #include <string>
 #include <string_view>
 
-#include "runtime/text/reasoning_parser.h"
-#include "runtime/text/stop_automaton.h"
-#include "runtime/text/tokenizer.h"
+#include "runtime/text/answers/reasoning_parser.h"
+#include "runtime/text/answers/stop_automaton.h"
+#include "runtime/text/tokens/tokenizer.h"
 
 namespace kt {
 

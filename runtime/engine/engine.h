@@ -9,8 +9,8 @@
 
 #include "runtime/base/histogram.h"
 #include "runtime/engine/request.h"
-#include "runtime/model/step.h"
-#include "runtime/text/tokenizer.h"
+#include "runtime/step/step.h"
+#include "runtime/text/tokens/tokenizer.h"
 
 namespace kt {
 

@@ -9,8 +9,8 @@
 #include "runtime/engine/answer_text.h"
 #include "runtime/engine/request.h"
 #include "runtime/engine/sampler.h"
-#include "runtime/text/grammar.h"
-#include "runtime/text/tokenizer.h"
+#include "runtime/text/grammars/grammar.h"
+#include "runtime/text/tokens/tokenizer.h"
 
 namespace kt {
 

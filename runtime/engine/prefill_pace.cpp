@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "runtime/model/step.h"
+#include "runtime/step/step.h"
 
 namespace kt {
 namespace {

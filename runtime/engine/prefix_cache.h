@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "runtime/engine/blocks.h"
-#include "runtime/model/step.h"
+#include "runtime/step/step.h"
 
 namespace kt {
 

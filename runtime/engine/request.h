@@ -11,9 +11,9 @@
 
 namespace kt {
 
-class Grammar;          // runtime/text/grammar.h
-class ReasoningParser;  // runtime/text/reasoning_parser.h
-class StopAutomaton;    // runtime/text/stop_automaton.h
+class Grammar;          // runtime/text/grammars/grammar.h
+class ReasoningParser;  // runtime/text/answers/reasoning_parser.h
+class StopAutomaton;    // runtime/text/answers/stop_automaton.h
 
 // How the next token is chosen. Ranges are checked where a request enters (serve/); the sampler trusts them.
 // Order on the logits of one step, as SGLang does it: penalties, min_new_tokens, grammar, logit_bias, temperature,

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "runtime/engine/prefix_cache.h"
-#include "runtime/model/step.h"
+#include "runtime/step/step.h"
 
 namespace kt {
 

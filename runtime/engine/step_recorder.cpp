@@ -1,6 +1,6 @@
 #include "runtime/engine/step_recorder.h"
 
-#include "runtime/model/step.h"
+#include "runtime/step/step.h"
 
 namespace kt {
 

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "runtime/model/orders.h"
-#include "runtime/placement/recorder.h"
+#include "runtime/recording/recorder.h"
+#include "runtime/step/orders.h"
 
 namespace kt {
 

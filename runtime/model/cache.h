@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "kernels/device.h"
-#include "runtime/model/shares.h"
-#include "runtime/model/step.h"
+#include "runtime/step/step.h"
+#include "runtime/weights/shares.h"
 
 namespace kt {
 

@@ -1,10 +1,10 @@
 #include <cstring>
 
 #include "runtime/base/error.h"
-#include "runtime/model/floats.h"
 #include "runtime/model/rope.h"
 #include "runtime/model/traffic.h"
 #include "runtime/model/trunk.h"
+#include "runtime/weights/floats.h"
 
 namespace kt {
 namespace {

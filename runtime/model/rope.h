@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "runtime/model/config.h"
+#include "runtime/arch/config.h"
 
 namespace kt {
 

@@ -1,8 +1,8 @@
 #pragma once
 
 #include "kernels/device.h"
-#include "runtime/model/config.h"
-#include "runtime/model/shares.h"
+#include "runtime/arch/config.h"
+#include "runtime/weights/shares.h"
 
 namespace kt {
 

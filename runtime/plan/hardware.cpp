@@ -12,7 +12,7 @@
 #include "runtime/base/error.h"
 #include "runtime/comm/machine.h"
 #include "runtime/config/words.h"
-#include "runtime/model/memory_plan.h"
+#include "runtime/plan/memory_plan.h"
 
 namespace kt {
 namespace {

@@ -3,9 +3,9 @@
 #include <functional>
 #include <string>
 
-#include "runtime/model/bank.h"
-#include "runtime/model/memory_plan.h"
+#include "runtime/model/experts/bank.h"
 #include "runtime/plan/hardware.h"
+#include "runtime/plan/memory_plan.h"
 
 namespace kt {
 

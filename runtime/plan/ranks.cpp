@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "runtime/base/error.h"
-#include "runtime/model/doors.h"
-#include "runtime/model/expert_fetch.h"
-#include "runtime/placement/counts_file.h"
+#include "runtime/model/experts/doors.h"
+#include "runtime/model/experts/expert_fetch.h"
+#include "runtime/recording/counts_file.h"
 
 namespace kt {
 namespace {

@@ -6,8 +6,8 @@
 #include "runtime/arch/load_config.h"
 #include "runtime/config/run_config.h"
 #include "runtime/engine/engine_options.h"
-#include "runtime/model/memory_plan.h"
 #include "runtime/placement/placement.h"
+#include "runtime/plan/memory_plan.h"
 
 namespace kt {
 

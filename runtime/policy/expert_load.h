@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "runtime/model/step.h"
 #include "runtime/placement/placement.h"
+#include "runtime/step/step.h"
 
 namespace kt {
 

@@ -6,9 +6,9 @@
 #include <optional>
 #include <string>
 
-#include "runtime/model/step.h"
 #include "runtime/placement/hot_update.h"
 #include "runtime/placement/prefill_path.h"
+#include "runtime/step/step.h"
 
 namespace kt {
 

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "runtime/serve/errors.h"
-#include "runtime/text/json_exact.h"
+#include "runtime/text/json/json_exact.h"
 
 namespace kt {
 

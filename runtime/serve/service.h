@@ -14,13 +14,13 @@
 #include "runtime/base/sampling_defaults.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/request.h"
-#include "runtime/placement/recorder.h"
+#include "runtime/recording/recorder.h"
 #include "runtime/serve/dialect.h"
 #include "runtime/serve/errors.h"
-#include "runtime/text/chat_template.h"
-#include "runtime/text/reasoning_parser.h"
-#include "runtime/text/tokenizer.h"
-#include "runtime/text/tool_parser.h"
+#include "runtime/text/answers/reasoning_parser.h"
+#include "runtime/text/answers/tool_parser.h"
+#include "runtime/text/templates/chat_template.h"
+#include "runtime/text/tokens/tokenizer.h"
 
 namespace kt {
 
@@ -136,7 +136,7 @@ class Answer {
 
 // What the answers of some of a job's requests must match; compiled before they go to the engine.
 struct GrammarOrder {
-  std::string structural_tag;   // see runtime/text/grammar.h
+  std::string structural_tag;   // see runtime/text/grammars/grammar.h
   std::string param;            // the field that demands it
   size_t first = 0, count = 0;  // of the job's requests
 };

@@ -1,7 +1,7 @@
 // Answers that a grammar holds to a form.
 #include <gtest/gtest.h>
 
-#include "runtime/text/grammar.h"
+#include "runtime/text/grammars/grammar.h"
 #include "tests/engine/running.h"
 
 namespace kt {

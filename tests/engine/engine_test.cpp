@@ -12,8 +12,8 @@
 #include <thread>
 
 #include "runtime/base/error.h"
-#include "runtime/text/reasoning_parser.h"
-#include "runtime/text/stop_automaton.h"
+#include "runtime/text/answers/reasoning_parser.h"
+#include "runtime/text/answers/stop_automaton.h"
 #include "tests/engine/running.h"
 
 namespace kt {

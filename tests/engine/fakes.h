@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "runtime/model/step.h"
-#include "runtime/text/tokenizer.h"
+#include "runtime/step/step.h"
+#include "runtime/text/tokens/tokenizer.h"
 
 namespace kt::testing {
 

@@ -4,7 +4,7 @@
 
 #include <limits>
 
-#include "runtime/model/step.h"
+#include "runtime/step/step.h"
 
 namespace kt {
 namespace {

@@ -2,9 +2,9 @@
 
 #include <gmock/gmock.h>
 
-#include "runtime/model/step.h"
-#include "runtime/placement/counts_file.h"
-#include "runtime/placement/torch_file.h"
+#include "runtime/recording/counts_file.h"
+#include "runtime/recording/torch_file.h"
+#include "runtime/step/step.h"
 #include "tests/temp_folder.h"
 
 namespace kt {

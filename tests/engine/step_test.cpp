@@ -1,4 +1,4 @@
-#include "runtime/model/step.h"
+#include "runtime/step/step.h"
 
 #include <gtest/gtest.h>
 

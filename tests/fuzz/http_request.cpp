@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/serve/request_reader.h"
+#include "runtime/serve/http/request_reader.h"
 #include "tests/fuzz/require.h"
 
 namespace {

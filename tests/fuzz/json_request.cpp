@@ -2,11 +2,11 @@
 #include <cstdint>
 #include <string_view>
 
-#include "runtime/serve/anthropic.h"
-#include "runtime/serve/openai_chat.h"
-#include "runtime/serve/openai_completions.h"
-#include "runtime/serve/responses.h"
-#include "runtime/serve/text_endpoints.h"
+#include "runtime/serve/anthropic/anthropic.h"
+#include "runtime/serve/openai/openai_chat.h"
+#include "runtime/serve/openai/openai_completions.h"
+#include "runtime/serve/openai/responses.h"
+#include "runtime/serve/sglang/text_endpoints.h"
 #include "tests/serve/fakes.h"
 
 namespace {

@@ -6,7 +6,7 @@
 #include <tuple>
 #include <vector>
 
-#include "runtime/text/output_parser.h"
+#include "runtime/text/answers/output_parser.h"
 #include "tests/fuzz/require.h"
 
 namespace {

@@ -3,7 +3,7 @@
 #include <string_view>
 
 #include "runtime/base/error.h"
-#include "runtime/placement/counts_file.h"
+#include "runtime/recording/counts_file.h"
 #include "tests/temp_folder.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

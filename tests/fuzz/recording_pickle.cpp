@@ -3,8 +3,8 @@
 #include <string>
 
 #include "runtime/base/error.h"
-#include "runtime/placement/counts_file.h"
-#include "runtime/placement/zip_archive.h"
+#include "runtime/recording/counts_file.h"
+#include "runtime/recording/zip_archive.h"
 #include "tests/temp_folder.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -4,7 +4,7 @@
 #include <string_view>
 
 #include "runtime/base/error.h"
-#include "runtime/text/tiktoken.h"
+#include "runtime/text/tokens/tiktoken.h"
 #include "tests/temp_folder.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

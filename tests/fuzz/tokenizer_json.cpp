@@ -3,7 +3,7 @@
 #include <string_view>
 
 #include "runtime/base/error.h"
-#include "runtime/text/tokenizer_json.h"
+#include "runtime/text/tokens/tokenizer_json.h"
 #include "tests/temp_folder.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

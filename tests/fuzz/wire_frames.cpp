@@ -6,8 +6,8 @@
 
 #include "runtime/base/error.h"
 #include "runtime/comm/mailbox.h"
-#include "runtime/model/orders.h"
-#include "runtime/model/step.h"
+#include "runtime/step/orders.h"
+#include "runtime/step/step.h"
 #include "tests/fuzz/require.h"
 
 namespace {

@@ -1,6 +1,6 @@
 // Weights on their way from expert ranks: what arrives has the bytes of what would have been loaded, on every device.
 
-#include "runtime/model/expert_fetch.h"
+#include "runtime/model/experts/expert_fetch.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "runtime/model/expert_groups.h"
+#include "runtime/model/experts/expert_groups.h"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // Hot experts that are exchanged while steps go on, on every device: they change who computes, and no bit.
 
-#include "runtime/model/expert_mover.h"
+#include "runtime/model/experts/expert_mover.h"
 
 #include <gtest/gtest.h>
 

@@ -4,9 +4,9 @@
 
 #include <thread>
 
-#include "runtime/model/ask.h"
-#include "runtime/model/doors.h"
-#include "runtime/model/expert_rank.h"
+#include "runtime/model/experts/ask.h"
+#include "runtime/model/experts/doors.h"
+#include "runtime/rank/expert_rank.h"
 #include "tests/model/machine.h"
 
 namespace kt {

@@ -8,9 +8,9 @@
 #include "runtime/arch/arch.h"
 #include "runtime/base/error.h"
 #include "runtime/checkpoint/dummy.h"
-#include "runtime/model/bank.h"
-#include "runtime/model/expert_tensors.h"
+#include "runtime/model/experts/bank.h"
 #include "runtime/model/step_memory.h"
+#include "runtime/weights/expert_tensors.h"
 
 namespace kt {
 namespace {

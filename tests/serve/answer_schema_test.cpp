@@ -1,8 +1,8 @@
-#include "runtime/serve/answer_schema.h"
+#include "runtime/serve/schemas/answer_schema.h"
 
 #include <gtest/gtest.h>
 
-#include "runtime/serve/answer_format.h"
+#include "runtime/serve/chat/answer_format.h"
 #include "runtime/serve/errors.h"
 #include "tests/serve/fakes.h"
 

@@ -1,10 +1,10 @@
 // Anthropic's Messages: requests become chats, answers become content blocks.
-#include "runtime/serve/anthropic.h"
+#include "runtime/serve/anthropic/anthropic.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "runtime/serve/anthropic_request.h"
+#include "runtime/serve/anthropic/anthropic_request.h"
 #include "tests/serve/support.h"
 
 namespace kt {

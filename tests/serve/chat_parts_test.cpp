@@ -2,8 +2,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "runtime/serve/openai_chat.h"
-#include "runtime/serve/parse_endpoints.h"
+#include "runtime/serve/openai/openai_chat.h"
+#include "runtime/serve/sglang/parse_endpoints.h"
 #include "tests/serve/support.h"
 
 namespace kt {

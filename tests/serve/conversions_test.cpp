@@ -1,11 +1,11 @@
 // Requests become engine requests, emissions become answers: no socket, no engine.
 #include <gtest/gtest.h>
 
-#include "runtime/serve/generate.h"
-#include "runtime/serve/openai_chat.h"
-#include "runtime/serve/openai_completions.h"
-#include "runtime/serve/text_endpoints.h"
-#include "runtime/text/stop_automaton.h"
+#include "runtime/serve/openai/openai_chat.h"
+#include "runtime/serve/openai/openai_completions.h"
+#include "runtime/serve/sglang/generate.h"
+#include "runtime/serve/sglang/text_endpoints.h"
+#include "runtime/text/answers/stop_automaton.h"
 #include "tests/serve/support.h"
 
 namespace kt {

@@ -7,7 +7,7 @@
 
 #include "runtime/policy/expert_metrics.h"
 #include "runtime/policy/expert_policy.h"
-#include "runtime/serve/http.h"
+#include "runtime/serve/http/http.h"
 #include "tests/serve/fakes.h"
 
 int main(int argc, char** argv) {

@@ -13,7 +13,7 @@
 
 #include "runtime/engine/engine.h"
 #include "runtime/serve/service.h"
-#include "runtime/text/grammar.h"
+#include "runtime/text/grammars/grammar.h"
 
 namespace kt {
 

@@ -1,4 +1,4 @@
-#include "runtime/serve/grammar_desk.h"
+#include "runtime/serve/http/grammar_desk.h"
 
 #include <gtest/gtest.h>
 
@@ -8,8 +8,8 @@
 #include <mutex>
 #include <thread>
 
-#include "runtime/serve/http.h"
-#include "runtime/text/grammar.h"
+#include "runtime/serve/http/http.h"
+#include "runtime/text/grammars/grammar.h"
 #include "tests/serve/client.h"
 #include "tests/serve/fakes.h"
 

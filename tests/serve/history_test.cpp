@@ -1,12 +1,12 @@
 // Histories that clients cannot change any more: every one of them becomes a prompt, in both dialects.
-#include "runtime/serve/history.h"
+#include "runtime/serve/chat/history.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "runtime/serve/anthropic.h"
-#include "runtime/serve/call_history.h"
-#include "runtime/serve/openai_chat.h"
+#include "runtime/serve/anthropic/anthropic.h"
+#include "runtime/serve/chat/call_history.h"
+#include "runtime/serve/openai/openai_chat.h"
 #include "tests/serve/support.h"
 
 namespace kt {

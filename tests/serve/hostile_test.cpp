@@ -2,9 +2,9 @@
 
 #include <ctime>
 
-#include "runtime/serve/generate.h"
-#include "runtime/serve/openai_chat.h"
-#include "runtime/serve/openai_completions.h"
+#include "runtime/serve/openai/openai_chat.h"
+#include "runtime/serve/openai/openai_completions.h"
+#include "runtime/serve/sglang/generate.h"
 #include "tests/serve/fakes.h"
 
 namespace kt {

@@ -1,5 +1,5 @@
 // The whole server on a loopback port, with an engine that repeats the prompt.
-#include "runtime/serve/http.h"
+#include "runtime/serve/http/http.h"
 
 #include <gtest/gtest.h>
 #include <netinet/tcp.h>
@@ -12,9 +12,9 @@
 #include <functional>
 
 #include "runtime/base/error.h"
+#include "runtime/serve/http/listen.h"
+#include "runtime/serve/http/origin.h"
 #include "runtime/serve/json.h"
-#include "runtime/serve/listen.h"
-#include "runtime/serve/origin.h"
 #include "tests/serve/client.h"
 #include "tests/serve/fakes.h"
 #include "tests/temp_folder.h"

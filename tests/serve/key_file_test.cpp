@@ -1,4 +1,4 @@
-#include "runtime/serve/key_file.h"
+#include "runtime/serve/http/key_file.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "runtime/serve/metrics.h"
+#include "runtime/serve/http/metrics.h"
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>

@@ -1,5 +1,5 @@
 // docs/openapi.yaml, as the program has it, against the table of routes: paths, methods and who may ask.
-#include "runtime/serve/openapi.h"
+#include "runtime/serve/http/openapi.h"
 
 #include <gtest/gtest.h>
 
@@ -7,8 +7,8 @@
 #include <map>
 #include <string>
 
+#include "runtime/serve/http/routes.h"
 #include "runtime/serve/json.h"
-#include "runtime/serve/routes.h"
 
 namespace kt {
 namespace {

@@ -4,11 +4,11 @@
 
 #include <fstream>
 
-#include "runtime/serve/anthropic.h"
-#include "runtime/serve/messages.h"
-#include "runtime/serve/openai_chat.h"
-#include "runtime/serve/text_endpoints.h"
-#include "runtime/text/deepseek_template.h"
+#include "runtime/serve/anthropic/anthropic.h"
+#include "runtime/serve/chat/messages.h"
+#include "runtime/serve/openai/openai_chat.h"
+#include "runtime/serve/sglang/text_endpoints.h"
+#include "runtime/text/templates/deepseek_template.h"
 #include "tests/serve/support.h"
 #include "tests/temp_folder.h"
 #include "tests/text/shared_folder.h"

@@ -1,4 +1,4 @@
-#include "runtime/serve/request_reader.h"
+#include "runtime/serve/http/request_reader.h"
 
 #include <gtest/gtest.h>
 

@@ -1,10 +1,10 @@
 // OpenAI's Responses: requests become chats, answers become items, and both may be kept.
-#include "runtime/serve/responses.h"
+#include "runtime/serve/openai/responses.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "runtime/serve/responses_input.h"
+#include "runtime/serve/openai/responses_input.h"
 #include "tests/serve/support.h"
 
 namespace kt {

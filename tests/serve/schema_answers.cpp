@@ -13,11 +13,11 @@
 #include <random>
 #include <string>
 
-#include "runtime/serve/answer_format.h"
-#include "runtime/serve/call_format.h"
+#include "runtime/serve/chat/answer_format.h"
+#include "runtime/serve/chat/call_format.h"
 #include "runtime/serve/errors.h"
-#include "runtime/text/grammar.h"
-#include "runtime/text/output_parser.h"
+#include "runtime/text/answers/output_parser.h"
+#include "runtime/text/grammars/grammar.h"
 #include "tests/serve/fakes.h"
 
 namespace kt {

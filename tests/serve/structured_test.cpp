@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "runtime/serve/anthropic.h"
-#include "runtime/serve/generate.h"
-#include "runtime/serve/openai_chat.h"
-#include "runtime/serve/openai_completions.h"
+#include "runtime/serve/anthropic/anthropic.h"
+#include "runtime/serve/openai/openai_chat.h"
+#include "runtime/serve/openai/openai_completions.h"
+#include "runtime/serve/sglang/generate.h"
 #include "tests/serve/support.h"
 
 namespace kt {

@@ -3,10 +3,10 @@
 
 #include <gtest/gtest.h>
 
-#include "runtime/serve/anthropic.h"
-#include "runtime/serve/generate.h"
-#include "runtime/serve/openai_chat.h"
-#include "runtime/serve/openai_completions.h"
+#include "runtime/serve/anthropic/anthropic.h"
+#include "runtime/serve/openai/openai_chat.h"
+#include "runtime/serve/openai/openai_completions.h"
+#include "runtime/serve/sglang/generate.h"
 #include "tests/serve/support.h"
 
 namespace kt {

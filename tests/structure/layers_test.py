@@ -7,10 +7,10 @@ import tempfile
 
 BAD = {
     "runtime/serve/a.cpp": '#include "kernels/ops.h"',
-    "runtime/serve/b.cpp": '#include "runtime/model/config.h"',
+    "runtime/serve/b.cpp": '#include "runtime/arch/config.h"',
     "runtime/model/c.cpp": "#include <mpi.h>",
     "runtime/comm/d.cpp": "#include <mpi.h>",
-    "runtime/arch/e.cpp": '#include "runtime/model/step.h"',
+    "runtime/arch/e.cpp": '#include "runtime/step/step.h"',
     "runtime/engine/f.cpp": "#include <immintrin.h>",
     "kernels/g.cpp": '#include "runtime/base/error.h"',
     "runtime/text/h.cpp": '#include "tokenizer.h"',
@@ -18,7 +18,7 @@ BAD = {
 }
 GOOD = {
     "runtime/comm/mpi.cpp": "#include <mpi.h>",
-    "runtime/arch/j.cpp": '#include "runtime/model/config.h"',
+    "runtime/arch/j.cpp": '#include "runtime/arch/config.h"',
     "kernels/cpu/k.cpp": '#include <immintrin.h>\n#include "kernels/ops.h"',
 }
 

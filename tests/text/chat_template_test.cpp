@@ -1,4 +1,4 @@
-#include "runtime/text/chat_template.h"
+#include "runtime/text/templates/chat_template.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "runtime/text/deepseek_template.h"
+#include "runtime/text/templates/deepseek_template.h"
 
 #include <gtest/gtest.h>
 

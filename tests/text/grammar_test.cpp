@@ -1,4 +1,4 @@
-#include "runtime/text/grammar.h"
+#include "runtime/text/grammars/grammar.h"
 
 #include <gtest/gtest.h>
 

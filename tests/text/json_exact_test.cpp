@@ -1,4 +1,4 @@
-#include "runtime/text/json_exact.h"
+#include "runtime/text/json/json_exact.h"
 
 #include <gtest/gtest.h>
 

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "runtime/text/output_parser.h"
+#include "runtime/text/answers/output_parser.h"
 
 namespace kt {
 

@@ -1,4 +1,4 @@
-#include "runtime/text/python_json.h"
+#include "runtime/text/json/python_json.h"
 
 #include <gtest/gtest.h>
 

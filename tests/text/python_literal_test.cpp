@@ -1,4 +1,4 @@
-#include "runtime/text/python_literal.h"
+#include "runtime/text/json/python_literal.h"
 
 #include <gtest/gtest.h>
 

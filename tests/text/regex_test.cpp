@@ -1,4 +1,4 @@
-#include "runtime/text/regex.h"
+#include "runtime/text/tokens/regex.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "runtime/text/schema_pattern.h"
+#include "runtime/text/grammars/schema_pattern.h"
 
 #include <gtest/gtest.h>
 

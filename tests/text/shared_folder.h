@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/text/json_exact.h"
+#include "runtime/text/json/json_exact.h"
 
 namespace kt {
 

@@ -1,4 +1,4 @@
-#include "runtime/text/stop_automaton.h"
+#include "runtime/text/answers/stop_automaton.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

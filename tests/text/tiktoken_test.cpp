@@ -1,4 +1,4 @@
-#include "runtime/text/tiktoken.h"
+#include "runtime/text/tokens/tiktoken.h"
 
 #include <gtest/gtest.h>
 

@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "runtime/text/tokenizer.h"
+#include "runtime/text/tokens/tokenizer.h"
 #include "tests/text/shared_folder.h"
 
 namespace kt {

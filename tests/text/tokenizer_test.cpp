@@ -1,4 +1,4 @@
-#include "runtime/text/tokenizer.h"
+#include "runtime/text/tokens/tokenizer.h"
 
 #include <gtest/gtest.h>
 
@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "runtime/base/error.h"
-#include "runtime/text/byte_alphabet.h"
+#include "runtime/text/tokens/byte_alphabet.h"
 #include "tests/refusal_of.h"
 #include "tests/temp_folder.h"
 

@@ -1,8 +1,8 @@
 #include <gtest/gtest.h>
 
-#include "runtime/text/tool_schema.h"
-#include "runtime/text/tool_value_writer.h"
-#include "runtime/text/tool_values.h"
+#include "runtime/text/answers/tool_schema.h"
+#include "runtime/text/answers/tool_value_writer.h"
+#include "runtime/text/answers/tool_values.h"
 
 namespace kt {
 namespace {

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/text/tokenizer.h"
+#include "runtime/text/tokens/tokenizer.h"
 
 namespace kt {
 namespace {

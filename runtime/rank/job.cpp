@@ -1,0 +1,407 @@
+#include "runtime/rank/job.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "runtime/base/error.h"
+#include "runtime/base/log.h"
+#include "runtime/checkpoint/dummy.h"
+#include "runtime/engine/engine_options.h"
+#include "runtime/plan/fit.h"
+#include "runtime/plan/plan.h"
+#include "runtime/rank/expert_rank.h"
+#include "runtime/rank/machine_limits.h"
+#include "runtime/rank/measured_rates.h"
+
+namespace kt {
+namespace {
+
+// Runs one phase of the set-up on this rank and returns when it is done on all; false if it failed anywhere. A phase
+// either fails on all ranks or talks to other ranks before anything in it can fail.
+// The lowest rank that failed says why.
+struct Phases {
+  Transport& transport;
+  int& exit_code;
+
+  bool run(const std::function<void()>& phase) {
+    std::string failure;  // exit code, a space, the message
+    try {
+      phase();
+    } catch (const Error& e) {
+      failure = fmt::format("{} {}", static_cast<int>(e.exit_code()), e.what());
+    } catch (const std::bad_alloc&) {
+      failure = fmt::format("{} out of memory", static_cast<int>(kExitTryAgain));
+    }
+    const std::vector<std::string> failures = all_gather(transport, failure);
+    const auto first = std::find_if(failures.begin(), failures.end(), [](const std::string& f) { return !f.empty(); });
+    if (first == failures.end()) return true;
+    exit_code = std::atoi(first->c_str());
+    if (first - failures.begin() == transport.rank())
+      fmt::print(stderr, "ktmpi: {}\n", std::string_view(*first).substr(first->find(' ') + 1));
+    return false;
+  }
+};
+
+size_t memory_of_machine(const std::vector<RankPlan>& ranks, int node) {
+  size_t bytes = 0;
+  for (const RankPlan& r : ranks)
+    if (r.node == node) bytes += r.memory.total();
+  return bytes;
+}
+
+Deployment deployment_of(const JobRank& job) {
+  Deployment deployment = make_deployment(*job.loaded, *job.checkpoint, job.topology, job.experts->source.format);
+  deployment.trunk_threads = deployment.expert_threads = job.cores.threads;
+  return deployment;
+}
+
+// What mem-fraction-static leaves for the KV cache, if it was given.
+void size_kv_cache(JobRank& job) {
+  if (!job.run.mem_fraction_static) return;
+  const std::vector<std::string> free_bytes = all_gather(job.transport, std::to_string(available_memory()));
+  std::vector<size_t> available;  // by machine: what its first rank finds
+  for (int r = 0; r < job.topology.world; ++r) {
+    const auto node = static_cast<size_t>(job.topology.node_of[r]);
+    if (node >= available.size()) available.resize(node + 1, 0);
+    if (!available[node]) available[node] = std::stoull(free_bytes[r]);
+  }
+  job.engine.kv_blocks = kv_blocks_of_fraction(job.run, deployment_of(job), available);
+  if (!job.engine.kv_blocks)
+    fail(kExitUsage,
+         "mem-fraction-static {:g}: that share of the {:.1f} GB that are free on machine 0 has no room for weights and "
+         "a "
+         "KV cache\ntry a larger share, or leave it out",
+         *job.run.mem_fraction_static, static_cast<double>(available[0]) / 1e9);
+  if (job.rank() == 0)
+    log("mem-fraction-static {:g}: {} tokens of KV cache", *job.run.mem_fraction_static,
+        job.engine.kv_blocks * kBlockTokens);
+}
+
+// What to change so that this machine's ranks fit into `available`, as lines of a message.
+std::string memory_advice(const JobRank& job, int node, size_t available) {
+  const Deployment deployment = deployment_of(job);
+  const Remedies remedies = find_remedies(job.run, job.model(), [&](const RunConfig& changed) {
+    return memory_of_machine(plan_ranks(changed, deployment), node) <= available;
+  });
+  return remedies.options.empty() ? "use more machines, or a smaller model" : describe(remedies);
+}
+
+// The memory of all ranks of this machine together must be there before any of it is taken.
+void check_memory(JobRank& job) {
+  for (const std::string& total : all_gather(job.transport, std::to_string(job.memory.total())))
+    job.memory_of_rank.push_back(std::stoull(total));
+  const int node = job.topology.node_of[job.rank()];
+  size_t machine = 0;
+  for (int r = 0; r < job.topology.world; ++r)
+    if (job.topology.node_of[r] == node) machine += job.memory_of_rank[r];
+  const size_t available = available_memory();
+  const std::vector<int>& nodes = job.topology.node_of;
+  if (std::find(nodes.begin(), nodes.end(), node) - nodes.begin() == job.rank())
+    log("memory of machine {}: {:.1f} of {:.1f} GB", node, static_cast<double>(machine) / 1e9,
+        static_cast<double>(available) / 1e9);
+  if (machine > available)
+    fail(kExitUsage, "memory: the ranks of machine {} need {:.1f} GB, {:.1f} GB are available\nthis rank: {}\n{}", node,
+         static_cast<double>(machine) / 1e9, static_cast<double>(available) / 1e9, describe(job.memory),
+         memory_advice(job, node, available));
+}
+
+void require_one_table(Transport& transport, const Ops& ops) {
+  const std::vector<std::string> names = all_gather(transport, std::string(ops.name));
+  for (size_t r = 1; r < names.size(); ++r)
+    if (names[r] != names[0])
+      fail(kExitUsage,
+           "rank 0 has the kernels {}, rank {} has {}: ranks with different kernels may differ in results\n  set "
+           "KTMPI_ISA={} for all",
+           names[0], r, names[r], std::min(names[0], names[r]));
+}
+
+// What it throws ends all ranks with its exit code.
+void end_all_on_error(JobRank& job, const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const std::exception& e) {
+    log("{}", e.what());
+    const auto* error = dynamic_cast<const Error*>(&e);
+    job.end_all(error ? error->exit_code() : kExitPeerLost);
+  }
+}
+
+// Elsewhere than on rank 0: rank 0 is gone, or ends the job and has said why.
+[[noreturn]] void follow_rank_0(JobRank& job, const Loss& loss) {
+  if (!loss.exit_code) log("{} was lost: leaving", job.lifeline->name(loss.rank));
+  std::_Exit(loss.exit_code.value_or(kExitPeerLost));
+}
+
+[[noreturn]] void end_for(JobRank& job, const Loss& loss) {
+  const std::string who = job.lifeline->name(loss.rank);
+  log("{}", loss.exit_code ? who + " ends the job" : who + " was lost: ending the job");
+  {
+    const std::lock_guard lock(job.front_mutex);
+    if (job.on_end) job.on_end(who + (loss.exit_code ? " has failed." : " was lost."));
+  }
+  job.end_all(loss.exit_code.value_or(kExitPeerLost));
+}
+
+// ---- the phases ----------------------------------------------------------------------------------------------------
+
+void open_lifeline(JobRank& job) {
+  set_log_name(fmt::format("r{}", job.rank()));  // of the lifeline's thread too
+  const auto on_loss = [&job](const Loss& loss) { job.rank() == 0 ? end_for(job, loss) : follow_rank_0(job, loss); };
+  job.lifeline = std::make_unique<Lifeline>(job.transport, on_loss);
+}
+
+std::vector<std::string> roles_of(Topology topology) {
+  std::vector<std::string> roles;
+  for (topology.rank = 0; topology.rank < topology.world; ++topology.rank) roles.push_back(topology.role_name());
+  return roles;
+}
+
+void choose_kernels(JobRank& job) {
+  try {
+    job.ops = &choose_ops();
+  } catch (const std::runtime_error& e) {
+    fail(kExitUsage, "{}", e.what());
+  }
+}
+
+Topology topology_with(const JobRank& job, std::string_view layout) {
+  return plan_topology({.tensor_parallel = job.run.tensor_parallel_size,
+                        .experts_per_node = job.run.kt_threadpool_count.value_or(-1),
+                        .expert_layout = layout},
+                       job.rank(), job.transport.nodes());
+}
+
+// With the rates that all ranks have measured together.
+void choose_expert_layout(JobRank& job, const Hardware& rates) {
+  job.layout =
+      choose_layout(job.model(), job.experts->source.format, rates, job.engine.chunked_prefill_size,
+                    dispatch_type(job.run), [&](std::string_view layout) { return topology_with(job, layout); });
+  job.topology = topology_with(job, job.layout.layout);
+  if (job.rank() == 0) log("expert-layout auto: {} ({})", job.layout.layout, job.layout.why);
+}
+
+void read_set_up(JobRank& job, const std::optional<Hardware>& rates, const std::function<void()>& front,
+                 const EditConfig& edit) {
+  const RunConfig& run = job.run;
+  job.layout.layout = rates ? "hybrid" : run.expert_layout;
+  job.topology = topology_with(job, job.layout.layout);
+  set_log_name(fmt::format("r{} {}", job.rank(), job.topology.role_name()));
+  job.lifeline->set_roles(roles_of(job.topology));
+  job.loaded.emplace(load_model_config(run.model));
+  if (edit) edit(*job.loaded);
+  const ModelConfig& model = job.model();
+  job.engine = engine_config(run, model);
+  trunk_share(model, 0, run.tensor_parallel_size);  // the heads divide, also in a world of one
+  job.share = trunk_share(model, std::max(0, job.topology.trunk_index()), static_cast<int>(job.topology.trunk.size()));
+  job.checkpoint = run.load_format == "dummy" ? dummy_checkpoint({.norm_plus_one = model.norm_plus_one})
+                                              : open_checkpoint(run.model);
+  job.experts = find_experts(run, *job.loaded, *job.checkpoint);
+  if (rates) choose_expert_layout(job, *rates);
+  job.hot = place_hot(run, model);
+  job.copies = place_copies(run, model, job.topology);
+  check_deferral(run, job.topology);
+  if (job.rank() != 0) return;
+  if (!job.experts->warning.empty()) log("{}", job.experts->warning);
+  for (const std::string& w : run.warnings) log("{}", w);
+  front();
+}
+
+// What `ktmpi plan` would say, of the machines at hand.
+void log_plan(const JobRank& job) {
+  Hardware machine = this_machine();
+  machine.nodes = *std::max_element(job.topology.node_of.begin(), job.topology.node_of.end()) + 1;
+  const int experts_each = static_cast<int>(job.topology.experts.size()) / machine.nodes;
+  ClusterPlan plan{.hardware = machine,
+                   .layout = {.layout = job.layout.layout, .why = {}},
+                   .worlds = valid_world_sizes({.tensor_parallel = job.run.tensor_parallel_size,
+                                                .experts_per_node = job.run.kt_threadpool_count.value_or(experts_each)},
+                                               machine.nodes),
+                   .deployment = deployment_of(job)};
+  RunConfig run = job.run;
+  run.max_total_tokens = job.engine.kv_blocks * kBlockTokens;
+  complete(plan, run);
+  if (!plan.shortages.empty() && plan.remedies.options.empty()) return;  // check_memory says what to do
+  log("plan\n{}", to_text(plan));
+}
+
+void place(JobRank& job) {
+  require_one_table(job.transport, *job.ops);
+  if (job.topology.expert_index() >= 0)
+    job.expert_share = bank_share(job.model(), job.topology, job.copies, job.topology.expert_index());
+  const std::vector<int> idle = ranks_without_experts(job.model(), job.topology);
+  job.cores = plan_cores(job.transport, job.topology, idle,
+                         {.trunk_threads = job.run.trunk_threads,
+                          .kt_cpuinfer = job.run.kt_cpuinfer,
+                          .kt_numa_nodes = job.run.kt_numa_nodes,
+                          .threads_per_core = job.run.threads_per_core});
+  for (const std::string& w : job.cores.warnings) log("{}", w);
+  size_kv_cache(job);
+  job.limits = trunk_limits(job.run, job.engine, job.model(), job.experts->source.format, job.topology);
+  job.limits.hot_format = job.experts->hot.value_or(job.experts->source).format;
+  job.cache_limits = cache_limits(job.engine);
+  job.doors = plan_doors(job.topology, job.model(), job.limits);
+
+  if (job.topology.expert_index() >= 0) check_experts(job.experts->source, job.model(), job.expert_share);
+  const bool trunk = job.topology.trunk_index() >= 0;
+  if (trunk && job.experts->hot) check_experts(*job.experts->hot, job.model(), Range{0, job.model().moe.inter});
+  job.memory = plan_memory(
+      {.config = job.model(),
+       .trunk = trunk ? &job.share : nullptr,
+       .trunk_weights = trunk ? trunk_size(*job.checkpoint, job.loaded->arch, job.model(), job.share).resident : 0,
+       .bank = job.expert_share,
+       .experts = job.experts->source.format,
+       .cache = job.cache_limits,
+       .limits = job.limits,
+       .door_bytes = door_bytes(job.doors, job.topology),
+       .threads = job.cores.threads,
+       .scheduler = job.rank() == 0});
+  if (job.rank() == 0) log_plan(job);
+}
+
+// Before weights are loaded: a lane may not be there for two threads.
+void open_doors(JobRank& job) {
+  open_doors(job.doors, job.transport, job.topology);
+  if (!job.limits.spare_experts) return;
+  job.lane = job.transport.lane();
+  job.side_doors = plan_side_doors(job.topology, job.model());
+  open_doors(job.side_doors, *job.lane, job.topology);
+}
+
+// Where trunk ranks send rows, add sums and gather logits.
+void enter_doors(JobRank& job) {
+  const auto dispatch = [&](Transport& transport, const Doors& doors) {
+    return std::make_unique<TrunkDispatch>(transport, job.topology, doors.teams, doors.shape, doors.mailbox);
+  };
+  const bool is_trunk = job.topology.trunk_index() >= 0;
+  if (is_trunk && !job.doors.teams.empty()) {
+    job.dispatch = dispatch(job.transport, job.doors);
+    if (job.lane) job.side_dispatch = dispatch(*job.lane, job.side_doors);
+  }
+  if (job.doors.sum_bytes && (is_trunk || job.rank() == 0))
+    job.group = std::make_unique<Group>(job.transport, job.doors.trunk, job.doors.values, job.doors.sum_bytes);
+}
+
+void plan(JobRank& job) {
+  log("kernels {}, {} threads{}; memory {}", job.ops->name, job.cores.threads,
+      job.cores.cores.empty() ? "" : ", pinned", describe(job.memory));
+  check_memory(job);
+}
+
+void load(JobRank& job) {
+  enter_doors(job);
+  const int numa_node = job.cores.numa_node;
+  job.pool = std::make_unique<ThreadPool>(job.cores.threads, job.cores.cores);
+  job.device = make_cpu_device(*job.ops, *job.pool, numa_node);
+  job.lifeline->set_pulse([&pool = *job.pool] { return pool.pulse(); });
+  const bool is_trunk = job.topology.trunk_index() >= 0;
+  if (is_trunk)
+    job.trunk_weights.emplace(
+        load_trunk(*job.checkpoint, job.loaded->arch, job.model(), job.share, *job.pool, numa_node));
+  if (job.topology.expert_index() >= 0)
+    job.bank.emplace(load_experts(job.experts->source, job.model(), job.expert_share, *job.pool, numa_node));
+  if (!is_trunk) {
+    if (job.bank)
+      job.device->reserve(
+          bank_shape(job.model(), job.bank->share.columns.size(), job.bank->format, job.limits.max_rows));
+    return;
+  }
+  job.cache.emplace(job.model(), job.share, job.cache_limits, *job.device);
+  job.trunk.emplace(make_trunk(job.transport, job.topology, *job.device, *job.checkpoint, job.model(), job.share,
+                               *job.trunk_weights, job.bank ? &*job.bank : nullptr, *job.cache, job.limits, job.copies,
+                               job.dispatch.get(), job.group.get()));
+  if (job.experts->hot) job.trunk->hot_source = &*job.experts->hot;
+  if (job.lane) job.trunk->mover = std::make_unique<ExpertMover>(*job.trunk, *job.lane, job.side_dispatch.get());
+}
+
+// What the options ask for, with MPI under a launcher.
+std::unique_ptr<Transport> make_transport(const RunConfig& run, int* argc, char*** argv) {
+  const bool launched = std::getenv("OMPI_COMM_WORLD_SIZE") || std::getenv("PMIX_RANK") || std::getenv("PMI_RANK");
+  if (run.transport == "mpi" || (run.transport == "auto" && launched)) return make_mpi_transport(argc, argv);
+  return std::move(make_local_transports(1).front());
+}
+
+}  // namespace
+
+void JobRank::tell_before_end(std::function<void(const std::string& why)> tell) {
+  const std::lock_guard lock(front_mutex);
+  on_end = std::move(tell);
+}
+
+void JobRank::end_all(int exit_code) {
+  if (lifeline) lifeline->end_job(exit_code);
+  transport.abort(exit_code);
+  std::_Exit(exit_code);  // g++ does not see that a virtual function never returns
+}
+
+int run_job(int argc, char** argv, const std::function<RunConfig()>& read, const std::function<int(JobRank&)>& life) {
+  RunConfig run;
+  std::optional<Error> wrong;
+  try {
+    run = read();
+  } catch (const Error& e) {
+    wrong = e;
+  }
+  const std::unique_ptr<Transport> transport = make_transport(run, &argc, &argv);
+  JobRank job{run, *transport};
+  const auto all_have_options = [&] {
+    return Phases{job.transport, job.exit_code}.run([&] {
+      if (wrong) throw *wrong;
+    });
+  };
+  end_all_on_error(job, [&] {
+    if (all_have_options()) job.exit_code = life(job);
+    transport->barrier();
+  });
+  return job.exit_code;
+}
+
+bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& edit) {
+  Phases phases{job.transport, job.exit_code};
+  std::optional<Hardware> rates;  // where they decide something
+  const auto measure = [&] {
+    if (job.run.expert_layout == "auto") rates = measure_rates(job.transport, *job.ops);
+  };
+  if (!phases.run([&] { open_lifeline(job); }) || !phases.run([&] { choose_kernels(job); }) || !phases.run(measure) ||
+      !phases.run([&] { read_set_up(job, rates, front, edit); }) || !phases.run([&] { place(job); }) ||
+      !phases.run([&] { open_doors(job); }) || !phases.run([&] { plan(job); }) || !phases.run([&] { load(job); }))
+    return false;
+  const int64_t pages =
+      job.cores.numa_node >= 0 && job.bank ? misplaced_pages(job.bank->storage, job.cores.numa_node) : -1;
+  if (pages > 0) log("{} of the sampled pages of the experts are not on NUMA node {}", pages, job.cores.numa_node);
+  for (const std::string& of_rank : all_gather(job.transport, std::to_string(pages)))
+    job.misplaced_pages_of_rank.push_back(std::stoll(of_rank));
+  return true;
+}
+
+std::vector<double> weight_rates(JobRank& job) {
+  constexpr size_t kMost = size_t{256} << 20;
+  const Buffer* weights = job.bank && job.bank->storage.size() ? &job.bank->storage
+                          : job.trunk_weights                  ? &job.trunk_weights->storage
+                                                               : nullptr;
+  job.transport.barrier();
+  const double mine = weights ? measure_dram(*job.pool, *job.ops, *weights, kMost, 1) : 0.0;
+  std::vector<double> all;
+  for (const std::string& rate : all_gather(job.transport, fmt::format("{}", mine))) all.push_back(std::stod(rate));
+  return all;
+}
+
+void follow(JobRank& job) {
+  if (job.trunk) return serve_trunk(*job.trunk);
+  if (!job.bank) return;
+  const auto serve = [&](Transport& transport, const Doors& doors) {
+    serve_experts(transport, job.topology, doors, *job.device, job.model(), *job.bank);
+  };
+  std::jthread beside;  // gives weights away, computes nothing
+  if (job.lane && job.bank->share.count(job.model().moe.experts))
+    beside = std::jthread([&] {
+      job.pool->unpin_caller();
+      end_all_on_error(job, [&] { serve(*job.lane, job.side_doors); });
+    });
+  serve(job.transport, job.doors);
+}
+
+}  // namespace kt

@@ -1,0 +1,17 @@
+#pragma once
+
+#include "runtime/checkpoint/packed.h"
+#include "runtime/weights/expert_tensors.h"
+
+namespace kt {
+
+// Quantises columns of one expert from a checkpoint's values into AMXINT4 or AMXINT8, gate_up and then down, as
+// packed_shape() of that many columns lays them out. Scales are per group of a slice, so any rank's columns have the
+// same bits as in the whole. `inter` slices as slice_width() says.
+void quantize_expert(const FloatRows& gate, const FloatRows& up, const FloatRows& down, Range columns,
+                     const PackedShape& shape, std::byte* out);
+
+// One row of a packed matrix as float32, k values.
+void dequantize_row(const PackedMatrix& m, int row, float* out);
+
+}  // namespace kt
