@@ -9,35 +9,80 @@ import pathlib
 import re
 import sys
 
-# Folder -> what of ours its files may include besides their own folder: folders, or single headers.
+# Folder -> what of ours its files may include besides their own folder: other folders, without those below them, or
+# single headers. A folder stands below all that may be used by it, and uses all that it may.
 LAYERS = {
     "kernels": [],
+    "kernels/format": ["kernels"],
+    "kernels/cpu": ["kernels", "kernels/format"],
     "runtime/base": [],
-    "runtime/placement": ["runtime/base"],
     "runtime/config": ["runtime/base"],
-    "runtime/checkpoint": ["runtime/base", "kernels"],
-    "runtime/text": ["runtime/base"],
-    "runtime/arch": ["runtime/base", "runtime/arch/config.h"],
-    "runtime/comm": ["runtime/base", "kernels"],
-    "runtime/model": [  # computes by devices alone, so no kernels/ops.h
-        "runtime/base", "kernels/device.h", "kernels/buffer.h", "kernels/format", "kernels/numeric.h",
-        "kernels/thread_pool.h", "kernels/weight.h", "runtime/checkpoint", "runtime/arch/arch.h", "runtime/comm",
+    "runtime/checkpoint": ["kernels", "runtime/base"],
+    "runtime/arch": ["runtime/base"],
+    "runtime/comm": ["kernels", "runtime/base"],
+    "runtime/step": ["runtime/base"],
+    "runtime/weights": ["kernels", "kernels/format", "runtime/base", "runtime/checkpoint", "runtime/arch"],
+    "runtime/convert": ["kernels", "runtime/base", "runtime/checkpoint", "runtime/arch", "runtime/weights"],
+    # The model computes by devices alone.
+    "runtime/model": [
+        "kernels/device.h", "runtime/base", "runtime/checkpoint", "runtime/arch", "runtime/comm", "runtime/step",
+        "runtime/weights",
     ],
-    "runtime/policy": ["runtime/base", "runtime/placement", "runtime/step/step.h", "runtime/step/orders.h"],
+    "runtime/model/mixers": ["runtime/model"],
+    "runtime/model/experts": [
+        "kernels/device.h", "kernels/weight.h", "runtime/base", "runtime/checkpoint", "runtime/comm", "runtime/step",
+        "runtime/weights", "runtime/model",
+    ],
+    "runtime/placement": ["runtime/base"],
+    "runtime/recording": ["runtime/base", "runtime/placement"],
+    "runtime/policy": ["runtime/base", "runtime/step", "runtime/placement"],
+    "runtime/text/json": ["runtime/base"],
+    "runtime/text/tokens": ["runtime/base", "runtime/text/json"],
+    "runtime/text/templates": ["runtime/base", "runtime/text/json"],
+    "runtime/text/grammars": ["runtime/text/tokens"],
+    "runtime/text/answers": ["runtime/base", "runtime/text/tokens", "runtime/text/grammars"],
+    # The engine makes steps of requests and sees no tensor.
     "runtime/engine": [
-        "runtime/base", "kernels", "runtime/config", "runtime/checkpoint", "runtime/text", "runtime/arch",
-        "runtime/comm", "runtime/model", "runtime/recording/recorder.h",
+        "runtime/base", "runtime/config", "runtime/step", "runtime/recording/recorder.h", "runtime/text/tokens",
+        "runtime/text/grammars", "runtime/text/answers",
     ],
     "runtime/serve": [
-        "runtime/base", "runtime/text", "runtime/engine/engine.h", "runtime/engine/request.h",
-        "runtime/recording/recorder.h",
+        "runtime/base", "runtime/recording/recorder.h", "runtime/text/json", "runtime/text/tokens",
+        "runtime/text/templates", "runtime/text/answers", "runtime/engine/engine.h", "runtime/engine/request.h",
+    ],
+    "runtime/serve/schemas": ["runtime/text/grammars", "runtime/text/answers", "runtime/serve"],
+    "runtime/serve/chat": [
+        "runtime/text/json", "runtime/text/templates", "runtime/text/answers", "runtime/engine/request.h",
+        "runtime/serve", "runtime/serve/schemas",
+    ],
+    "runtime/serve/openai": ["runtime/text/json", "runtime/engine/request.h", "runtime/serve", "runtime/serve/chat"],
+    "runtime/serve/anthropic": ["runtime/serve", "runtime/serve/chat"],
+    "runtime/serve/sglang": [
+        "runtime/base", "runtime/recording/recorder.h", "runtime/serve", "runtime/serve/chat", "runtime/serve/openai",
+    ],
+    "runtime/serve/http": [
+        "runtime/base", "runtime/text/grammars", "runtime/engine/engine.h", "runtime/serve", "runtime/serve/chat",
+        "runtime/serve/openai", "runtime/serve/anthropic", "runtime/serve/sglang",
     ],
     "runtime/plan": [
-        "runtime/base", "kernels", "runtime/config", "runtime/checkpoint", "runtime/arch", "runtime/comm",
-        "runtime/model", "runtime/placement", "runtime/engine",
+        "runtime/base", "runtime/config", "runtime/checkpoint", "runtime/arch", "runtime/comm", "runtime/model",
+        "runtime/model/experts", "runtime/placement", "runtime/recording/counts_file.h",
+        "runtime/engine/engine_options.h",
+    ],
+    "runtime/rank": [
+        "kernels", "runtime/base", "runtime/config", "runtime/checkpoint", "runtime/arch", "runtime/comm",
+        "runtime/step", "runtime/weights", "runtime/model", "runtime/model/experts", "runtime/placement",
+        "runtime/recording", "runtime/policy", "runtime/engine/engine.h", "runtime/engine/engine_options.h",
+        "runtime/plan",
     ],
     "runtime/client": ["runtime/base"],
-    "launcher": ["runtime", "kernels"],
+    "launcher": [
+        "kernels", "kernels/format", "runtime/base", "runtime/config", "runtime/arch", "runtime/comm",
+        "runtime/weights", "runtime/convert", "runtime/model", "runtime/placement", "runtime/recording",
+        "runtime/policy", "runtime/text/json", "runtime/text/tokens", "runtime/text/templates",
+        "runtime/text/grammars", "runtime/text/answers", "runtime/engine", "runtime/serve/http", "runtime/plan",
+        "runtime/rank", "runtime/client",
+    ],
 }
 
 # Header of a library, by its beginning -> the only folders or files that may include it.
@@ -75,7 +120,14 @@ def within(path, places):
 
 
 def folder_of(path):
-    return next((folder for folder in LAYERS if path.startswith(folder + "/")), None)
+    """The innermost folder of the table that the file is in."""
+    return max((folder for folder in LAYERS if path.startswith(folder + "/")), key=len, default=None)
+
+
+def permission(path, header):
+    """Of the file's folder the entry that allows the header: the folder itself or one of its permissions; or None."""
+    folder, home = folder_of(path), folder_of(header)
+    return next((p for p in [folder] + LAYERS[folder] if p in (home, header)), None)
 
 
 def complaint(path, quote, header):
@@ -86,7 +138,7 @@ def complaint(path, quote, header):
     if quote == '"':
         if folder_of(header) is None:
             return f'"{header}": expected a path from the root, such as "runtime/base/error.h"'
-        if not within(header, [folder] + LAYERS[folder]):
+        if permission(path, header) is None:
             return f'"{header}": {folder} may include of ours only: {", ".join([folder] + LAYERS[folder])}'
         return None
     for library, places in LIBRARIES.items():
@@ -95,13 +147,25 @@ def complaint(path, quote, header):
     return None
 
 
+def faults_of_table(used):
+    """What is wrong with LAYERS itself: arrows that run up, and permissions that no file uses."""
+    seen = []
+    for folder, permissions in LAYERS.items():
+        for p in permissions:
+            if (p if p in LAYERS else folder_of(p)) not in seen:
+                yield f"{folder} may use {p}, which does not stand before it in the table LAYERS"
+            elif (folder, p) not in used:
+                yield f"{folder} may use {p} and does not: take that out of the table LAYERS"
+        seen.append(folder)
+
+
 def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent)
     files = [f for top in ("kernels", "runtime", "launcher") for f in sorted((root / top).rglob("*"))
              if f.suffix in (".h", ".cpp", ".cu")]
     if not files:
         sys.exit(f"check_layers: no sources under {root}")
-    complaints = 0
+    complaints, used = 0, set()
     for file in files:
         path = file.relative_to(root).as_posix()
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
@@ -110,6 +174,11 @@ def main():
             if wrong:
                 print(f"{path}:{number}: {wrong}")
                 complaints += 1
+            elif match and match[1] == '"':
+                used.add((folder_of(path), permission(path, match[2])))
+    for fault in faults_of_table(used):
+        print(f"LAYERS: {fault}")
+        complaints += 1
     print(f"check_layers: {len(files)} files, {complaints} complaints")
     sys.exit(1 if complaints else 0)
 

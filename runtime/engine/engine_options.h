@@ -2,7 +2,7 @@
 
 #include "runtime/config/run_config.h"
 #include "runtime/engine/engine.h"
-#include "runtime/model/cache.h"
+#include "runtime/step/step.h"
 
 namespace kt {
 

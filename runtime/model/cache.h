@@ -8,12 +8,6 @@
 
 namespace kt {
 
-struct CacheLimits {
-  int blocks = 0;     // pages of kKvBlock tokens, shared by all sequences
-  int slots = 0;      // running sequences
-  int snapshots = 0;  // kept recurrent states; none are made for models without
-};
-
 // What a trunk rank remembers of the running sequences: pages of keys and values for its key-value heads in attention
 // layers, pages of latents in layers of latent attention, and per slot the convolution's last inputs and the recurrent
 // state of its heads in delta-net layers.

@@ -37,8 +37,7 @@ void embed(Trunk& t, const StepPlan& plan) {
 
 void begin_step(Trunk& t, const StepPlan& plan) {
   begin_report(t, plan);
-  move_experts(t, plan.orders);
-  t.layerwise = plan.orders.layerwise;
+  begin_experts(t, plan.orders);
   set_states(t, plan);
   make_batch(t, plan);
   if (t.config.mla.heads) cut_latent_blocks(t.config.mla, plan, t.blocks);
@@ -152,7 +151,7 @@ const float* forward(Trunk& t, const StepPlan& plan) {
     feed_forward(t, layer);
     if (layer + 1 < layers) end_sublayer(t, t.weights.layers[layer + 1].mixer_norm);
   }
-  t.report.arrived = t.mover && t.mover->arrived();
+  t.report.arrived = experts_arrived(t);
   return head(t);
 }
 
@@ -160,7 +159,7 @@ Trunk make_trunk(Transport& transport, const Topology& topology, Device& device,
                  const ModelConfig& config, const TrunkShare& share, const TrunkWeights& weights,
                  const ExpertBank* bank, StateCache& cache, TrunkLimits limits, std::span<const ExpertSets> copies,
                  TrunkDispatch* dispatch, Group* group) {
-  Trunk t{transport, topology, device, checkpoint, config, share, weights, bank, cache, dispatch, group};
+  Trunk t{transport, topology, device, checkpoint, config, share, weights, cache, dispatch, group};
   t.limits = limits;
   t.clock = StepClock(config.layers.size());
   t.step = take_laid_out(
@@ -173,12 +172,9 @@ Trunk make_trunk(Transport& transport, const Topology& topology, Device& device,
     t.step.logits = sums.logits;
     device.clear(group->values().data(), group->values().size());  // touched by who computes them
   }
-  t.routed = take_laid_out(
-      t.routing_memory, [&](size_t bytes) { return device.take_host(bytes); },
-      [&](Layout& l) { return lay_out_routing(l, config, limits); });
-  device.reserve(step_shape(config, share, limits, bank ? bank->share.columns.size() : 0));
+  device.reserve(step_shape(config, share, limits, bank_columns(bank)));
   t.batch.frequencies = rope_frequencies(config.rope());
-  make_expert_room(t, copies);
+  make_moe_room(t, bank, copies);
   return t;
 }
 

@@ -118,17 +118,11 @@ StepMemory lay_out_step(Layout& layout, const ModelConfig& c, const TrunkShare& 
   return s;
 }
 
-RoutingMemory lay_out_routing(Layout& layout, const ModelConfig& c, const TrunkLimits& limits) {
-  const int64_t pairs = static_cast<int64_t>(limits.max_rows) * c.moe.top_k;
-  return {.ids = layout.array<int32_t>(pairs), .weights = layout.array<float>(pairs)};
-}
-
 size_t step_bytes(const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits, int bank_columns,
                   int threads) {
-  Layout step, routing;
+  Layout step;
   lay_out_step(step, config, share, limits);
-  lay_out_routing(routing, config, limits);
-  return Buffer::footprint(step.bytes()) + Buffer::footprint(routing.bytes()) +
+  return Buffer::footprint(step.bytes()) +
          Buffer::footprint(cpu_reserve_bytes(step_shape(config, share, limits, bank_columns), threads));
 }
 

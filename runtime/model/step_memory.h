@@ -74,14 +74,7 @@ SumMemory lay_out_sums(Layout& layout, const ModelConfig& config, const TrunkSha
 // Without those where they are shared.
 StepMemory lay_out_step(Layout& layout, const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits);
 
-// A layer's routing on the host, (rows, top_k) of both.
-struct RoutingMemory {
-  int32_t* ids = nullptr;
-  float* weights = nullptr;
-};
-RoutingMemory lay_out_routing(Layout& layout, const ModelConfig& config, const TrunkLimits& limits);
-
-// What make_trunk takes, device's own memory included, without hot experts and messages.
+// What make_trunk takes, device's own memory included, without what experts need, and messages.
 size_t step_bytes(const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits, int bank_columns,
                   int threads);
 

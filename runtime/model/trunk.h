@@ -10,12 +10,6 @@
 #include "runtime/comm/group.h"
 #include "runtime/comm/topology.h"
 #include "runtime/model/cache.h"
-#include "runtime/model/experts/bank.h"
-#include "runtime/model/experts/expert_fetch.h"
-#include "runtime/model/experts/expert_groups.h"
-#include "runtime/model/experts/expert_mover.h"
-#include "runtime/model/experts/hot_experts.h"
-#include "runtime/model/experts/remote_experts.h"
 #include "runtime/model/latent_blocks.h"
 #include "runtime/model/step_memory.h"
 #include "runtime/step/step.h"
@@ -24,8 +18,14 @@
 
 namespace kt {
 
-// A trunk rank: everything but the routed experts that live elsewhere. The functions of forward.cpp, attention.cpp,
-// mla.cpp, delta_net.cpp and moe.cpp take it as their first argument; there are no methods.
+struct ExpertBank;
+struct MoeRoom;  // experts/moe_room.h
+struct DeleteMoeRoom {
+  void operator()(MoeRoom* room) const;
+};
+
+// A trunk rank: everything but the routed experts that live elsewhere. The functions of forward.cpp, mixers/ and
+// experts/ take it as their first argument; there are no methods.
 struct Trunk {
   Transport& transport;
   const Topology& topology;
@@ -34,8 +34,6 @@ struct Trunk {
   const ModelConfig& config;
   const TrunkShare& share;
   const TrunkWeights& weights;
-  const ExpertBank*
-      bank;  // experts that this rank computes itself: all in a world of one, a shard on a rank that is both
   StateCache& cache;
   TrunkDispatch* dispatch = nullptr;  // to expert ranks; null: there are none elsewhere
   Group* group = nullptr;             // of the trunk ranks; null: this one is rank 0 and alone
@@ -43,24 +41,13 @@ struct Trunk {
   // Memory of a step, for the largest; made once by make_trunk.
   TrunkLimits limits;
   StepMemory step;
-  RoutingMemory routed;  // of a layer
-  Buffer step_memory, routing_memory;
+  Buffer step_memory;
 
   Batch batch;                      // of this step
   std::vector<LatentBlock> blocks;  // and how latent attention takes its rows
   StepReport report;                // of this step
 
-  std::vector<ExpertShare> expert_shares;  // of topology.experts
-  std::vector<RemoteTeam> remote;          // of dispatch->teams()
-  ExpertGroups groups;                     // of all expert ranks
-  int last_moe_layer = -1;
-  bool layerwise = false;                    // this step
-  std::unique_ptr<HotExperts> hot;           // null when there are none
-  std::unique_ptr<ExpertMover> mover;        // null when none come beside steps
-  const ExpertSource* hot_source = nullptr;  // the checkpoint that they are read from; null: the banks
-  std::unique_ptr<HotExperts> stream[2];     // of layerwise steps: one batch is computed while the next one comes
-  FetchRoom fetch_room;                      // of those
-  std::vector<int32_t> hot_ids, cold_ids, late_ids, group_of, group_ids, group_late_ids;  // of a layer's routing
+  std::unique_ptr<MoeRoom, DeleteMoeRoom> experts;
 
   StepClock clock;
 
@@ -89,13 +76,13 @@ void mix_delta_net(Trunk& t, int layer);
 void dense_ffn(Trunk& t, int layer);
 void moe(Trunk& t, int layer);
 
-// What moe needs between layers.
-void make_expert_room(Trunk& t, std::span<const ExpertSets> copies);
-struct ExpertRoomBytes {
-  size_t hot = 0;      // their weights
-  size_t stream = 0;   // weights on their way in layerwise steps
-  size_t scratch = 0;  // ids
-};
-ExpertRoomBytes expert_room_bytes(const ModelConfig& config, const TrunkShare& share, TrunkLimits limits);
+// What moe needs between layers and steps; `bank`: experts that this rank computes itself, or null.
+void make_moe_room(Trunk& t, const ExpertBank* bank, std::span<const ExpertSets> copies);
+// Of each expert; 0: none, or no bank.
+int bank_columns(const ExpertBank* bank);
+// What the orders say of experts, before anything else of a step.
+void begin_experts(Trunk& t, const StepOrders& orders);
+// This rank has what was to come beside the steps.
+bool experts_arrived(const Trunk& t);
 
 }  // namespace kt

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <fstream>
 
-#include "runtime/model/experts/expert_fetch.h"
+#include "runtime/model/experts/moe_room.h"
 
 namespace kt {
 namespace {
@@ -40,13 +40,13 @@ void add_trunk(MemoryPlan& plan, const MemoryRequest& r) {
   plan.step = step_bytes(c, *r.trunk, r.limits, r.bank.columns.size(), r.threads);
 
   if (c.moe.experts) {
-    const ExpertRoomBytes room = expert_room_bytes(c, *r.trunk, r.limits);
+    const MoeRoomBytes room = moe_room_bytes(c, *r.trunk, r.limits);
     const int columns = inter_part(c.moe.inter, r.trunk->index, r.trunk->count).size();
     plan.hot_experts = room.hot;
     plan.layer_slots = room.stream;
     if (r.gpu_trunk && r.limits.layerwise)
       plan.layer_slots = kLayerSlots * Buffer::footprint(HotExperts::bytes(c, r.experts, columns, c.moe.experts));
-    plan.step += room.scratch;
+    plan.step += room.routing;
     plan.messages += batches(r) * static_cast<size_t>(fetch_batch(c, r.experts)) * expert_bytes(c, r.experts, columns);
   }
 }

@@ -5,6 +5,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/model/experts/ask.h"
+#include "runtime/model/experts/moe_room.h"
 
 namespace kt {
 namespace {
@@ -24,7 +25,7 @@ void tell_experts(Trunk& t, Ask what) {
 
 void leave(Trunk& t) {
   tell_experts(t, Ask::leave);
-  t.mover.reset();
+  t.experts->mover.reset();
 }
 
 }  // namespace

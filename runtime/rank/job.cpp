@@ -313,8 +313,9 @@ void load(JobRank& job) {
   job.trunk.emplace(make_trunk(job.transport, job.topology, *job.device, *job.checkpoint, job.model(), job.share,
                                *job.trunk_weights, job.bank ? &*job.bank : nullptr, *job.cache, job.limits, job.copies,
                                job.dispatch.get(), job.group.get()));
-  if (job.experts->hot) job.trunk->hot_source = &*job.experts->hot;
-  if (job.lane) job.trunk->mover = std::make_unique<ExpertMover>(*job.trunk, *job.lane, job.side_dispatch.get());
+  if (job.experts->hot) job.trunk->experts->hot_source = &*job.experts->hot;
+  if (job.lane)
+    job.trunk->experts->mover = std::make_unique<ExpertMover>(*job.trunk, *job.lane, job.side_dispatch.get());
 }
 
 // What the options ask for, with MPI under a launcher.

@@ -14,6 +14,7 @@
 #include "runtime/config/run_config.h"
 #include "runtime/engine/engine.h"
 #include "runtime/model/experts/doors.h"
+#include "runtime/model/experts/moe_room.h"
 #include "runtime/placement/placement.h"
 #include "runtime/plan/layout.h"
 #include "runtime/plan/memory_plan.h"

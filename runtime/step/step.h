@@ -13,6 +13,13 @@ namespace kt {
 // Tokens in one page of the KV cache. Prefill chunks end at absolute multiples of it (or at the prompt's end).
 inline constexpr int kBlockTokens = 64;
 
+// What steps may name.
+struct CacheLimits {
+  int blocks = 0;     // pages of kBlockTokens tokens, shared by all sequences
+  int slots = 0;      // running sequences
+  int snapshots = 0;  // kept recurrent states; none are made for models without
+};
+
 // The part of one sequence that is in a step: `count` tokens at positions first, first+1, ...
 struct SeqSlice {
   int32_t slot = 0;   // which running sequence: index of its recurrent state, below max_running_requests

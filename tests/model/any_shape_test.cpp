@@ -10,7 +10,7 @@
 
 #include "runtime/arch/check_model.h"
 #include "runtime/checkpoint/dummy.h"
-#include "runtime/model/trunk.h"
+#include "runtime/model/experts/moe_room.h"
 
 namespace kt {
 namespace {

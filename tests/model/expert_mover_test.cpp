@@ -19,7 +19,7 @@ TEST(ExpertMover, NewcomersTakeOverWithoutABitsChange) {
     const ExpertWorld world(config, arch(), on);
     Machine m(config, "qwen3_moe", on, {.hot_experts = 3, .spare_experts = 3},
               {world.transports[0].get(), world.topology(0), world.dispatch.get()});
-    m.trunk.mover = std::make_unique<ExpertMover>(m.trunk, *world.lane, world.side_dispatch.get());
+    m.trunk.experts->mover = std::make_unique<ExpertMover>(m.trunk, *world.lane, world.side_dispatch.get());
     const std::vector<float> cold = m.logits({{0, 70}});
     if (expected.empty()) expected = cold;
     EXPECT_EQ(cold, expected) << on.name();
@@ -31,18 +31,18 @@ TEST(ExpertMover, NewcomersTakeOverWithoutABitsChange) {
       return std::vector<float>(row, row + config.vocab);
     };
     EXPECT_EQ(step({.bring = {{.layer = 0, .in = 1}, {.layer = 1, .in = 4}, {.layer = 1, .in = 0}}}), expected);
-    EXPECT_FALSE(m.trunk.hot->holds(0, 1));
+    EXPECT_FALSE(m.trunk.experts->hot->holds(0, 1));
     EXPECT_EQ(m.trunk.report.hot_pairs, 0);
     EXPECT_EQ(step({.take_over = true}), expected) << on.name();
-    EXPECT_TRUE(m.trunk.hot->holds(0, 1));
-    EXPECT_TRUE(m.trunk.hot->holds(1, 4));
+    EXPECT_TRUE(m.trunk.experts->hot->holds(0, 1));
+    EXPECT_TRUE(m.trunk.experts->hot->holds(1, 4));
     EXPECT_GT(m.trunk.report.hot_pairs, 0);
 
     EXPECT_EQ(step({.bring = {{.layer = 1, .in = 5, .out = 4}}}), expected);
     EXPECT_EQ(step({.take_over = true}), expected) << on.name();
-    EXPECT_TRUE(m.trunk.hot->holds(1, 5));
-    EXPECT_FALSE(m.trunk.hot->holds(1, 4));
-    m.trunk.mover.reset();
+    EXPECT_TRUE(m.trunk.experts->hot->holds(1, 5));
+    EXPECT_FALSE(m.trunk.experts->hot->holds(1, 4));
+    m.trunk.experts->mover.reset();
   }
 }
 

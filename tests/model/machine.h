@@ -11,7 +11,7 @@
 #include "kernels/format/bf16.h"
 #include "runtime/arch/arch.h"
 #include "runtime/checkpoint/dummy.h"
-#include "runtime/model/trunk.h"
+#include "runtime/model/experts/moe_room.h"
 
 namespace kt {
 

@@ -72,7 +72,7 @@ TEST(Moe, IsWithinItsBoundOfFloat64) {
       for (int r = 0; r < kRows; ++r) {
         const std::vector<double> x = m.input(r), logits = product(w.router, x),
                                   s = scores(moe_spec, logits, w.router_bias);
-        const int32_t* ids = m.trunk.routed.ids + r * moe_spec.top_k;
+        const int32_t* ids = m.trunk.experts->routed.ids + r * moe_spec.top_k;
         std::vector<double> sorted = s;
         std::sort(sorted.rbegin(), sorted.rend());
         for (int j = 0; j < moe_spec.top_k; ++j)
@@ -87,7 +87,7 @@ TEST(Moe, IsWithinItsBoundOfFloat64) {
         for (size_t i = 0; i < y.size(); ++i) y[i] *= gate, bound[i] *= gate;
         for (int j = 0; j < moe_spec.top_k; ++j) {
           const double weight = raw(j) / total * (moe_spec.sigmoid ? moe_spec.sigmoid->scale : 1);
-          ASSERT_NEAR(m.trunk.routed.weights[r * moe_spec.top_k + j], weight, 1e-5) << r;
+          ASSERT_NEAR(m.trunk.experts->routed.weights[r * moe_spec.top_k + j], weight, 1e-5) << r;
           const Output out = swiglu(m.bank->layer(0, moe_spec.experts)[ids[j]], x);
           for (size_t i = 0; i < y.size(); ++i) y[i] += weight * out.y[i], bound[i] += weight * out.bound[i];
         }

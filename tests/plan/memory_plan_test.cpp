@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/device.h"
 #include "runtime/checkpoint/dummy.h"
+#include "runtime/model/experts/moe_room.h"
 #include "tests/plan/releases.h"
 
 namespace kt {
@@ -114,8 +115,8 @@ TEST_P(MemoryPlanOf, BuffersOfAStepAreWhatTheTrunkTakes) {
   const Trunk t =
       make_trunk(*transports[0], topology, device, *weights, config, share, trunk_weights, nullptr, cache, limits);
 
-  EXPECT_EQ(step_bytes(config, share, limits, 0, pool.size()),
-            touched(t.step_memory) + touched(t.routing_memory) + touched(device.reserved()));
+  EXPECT_EQ(step_bytes(config, share, limits, 0, pool.size()), touched(t.step_memory) + touched(device.reserved()));
+  EXPECT_EQ(moe_room_bytes(config, share, limits).routing, touched(t.experts->memory));
   const MemoryPlan plan = plan_memory({.config = config,
                                        .trunk = &share,
                                        .trunk_weights = 7,
@@ -123,10 +124,11 @@ TEST_P(MemoryPlanOf, BuffersOfAStepAreWhatTheTrunkTakes) {
                                        .limits = limits,
                                        .threads = pool.size()});
   EXPECT_EQ(plan.trunk_weights, 7u);
-  EXPECT_EQ(plan.hot_experts, Buffer::footprint((5 + 2) * t.hot->shape().bytes()));
-  EXPECT_EQ(plan.layer_slots, 2 * Buffer::footprint(t.stream[0]->slots() * t.stream[0]->shape().bytes()));
+  EXPECT_EQ(plan.hot_experts, Buffer::footprint((5 + 2) * t.experts->hot->shape().bytes()));
+  EXPECT_EQ(plan.layer_slots,
+            2 * Buffer::footprint(t.experts->stream[0]->slots() * t.experts->stream[0]->shape().bytes()));
   EXPECT_EQ(plan.step,
-            step_bytes(config, share, limits, 0, pool.size()) + expert_room_bytes(config, share, limits).scratch);
+            step_bytes(config, share, limits, 0, pool.size()) + moe_room_bytes(config, share, limits).routing);
   EXPECT_EQ(plan.experts, 0u);
 }
 

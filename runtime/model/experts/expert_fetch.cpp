@@ -4,7 +4,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/model/experts/ask.h"
-#include "runtime/model/trunk.h"
+#include "runtime/model/experts/moe_room.h"
 
 namespace kt {
 namespace {
@@ -55,7 +55,7 @@ ExpertFetch::ExpertFetch(const Trunk& t, Transport& transport, TrunkDispatch* di
         .ask = static_cast<int32_t>(Ask::weights), .layer = layer, .listed = static_cast<int32_t>(experts_.size())};
     check(dispatch->give(i, order).fault, "experts to fetch");
   }
-  if (t.bank) room_.outboxes.resize(t.topology.trunk.size());
+  if (t.experts->bank) room_.outboxes.resize(t.topology.trunk.size());
 }
 
 // Ranks with both roles serve each other without being asked.
@@ -63,7 +63,7 @@ void ExpertFetch::send_to_peers(std::span<const int32_t> batch) {
   for (size_t i = 0; i < room_.outboxes.size(); ++i) {
     if (static_cast<int>(i) == t_.share.index) continue;
     const Range columns = inter_part(t_.config.moe.inter, static_cast<int>(i), static_cast<int>(room_.outboxes.size()));
-    stage_pieces(t_.config, *t_.bank, layer_, batch, columns, room_.outboxes[i]);
+    stage_pieces(t_.config, *t_.experts->bank, layer_, batch, columns, room_.outboxes[i]);
     if (!room_.outboxes[i].empty())
       room_.sends.push_back(transport_.post_send(t_.topology.trunk[i], Tag::weights, room_.outboxes[i]));
   }
@@ -81,15 +81,16 @@ std::span<const int32_t> ExpertFetch::next(const std::function<ExpertBytes(int32
   send_to_peers(batch);
   const Range mine = inter_part(c.moe.inter, t_.share.index, t_.share.count);
   const PackedShape whole = expert_shape(c, t_.limits.expert_format, mine.size());
-  for (size_t i = 0; i < t_.expert_shares.size(); ++i) {
-    const ExpertShare& share = t_.expert_shares[i];
+  const std::vector<ExpertShare>& shares = t_.experts->shares;
+  for (size_t i = 0; i < shares.size(); ++i) {
+    const ExpertShare& share = shares[i];
     const int rank = t_.topology.experts[i];
     const Range common = overlap(share.columns, mine);
     const auto owned = std::count_if(batch.begin(), batch.end(), [&](int32_t e) { return share.owns(e); });
     if (!common.size() || !owned) continue;
     const PackedShape piece = expert_shape(c, t_.limits.expert_format, common.size());
     if (rank == t_.topology.rank) {
-      stage_pieces(c, *t_.bank, layer_, batch, mine, room_.inbox);
+      stage_pieces(c, *t_.experts->bank, layer_, batch, mine, room_.inbox);
     } else {
       room_.inbox.resize(static_cast<size_t>(owned) * piece.bytes());
       check(finish(transport_, transport_.post_receive(rank, Tag::weights, room_.inbox), rank), "experts fetched");

@@ -4,15 +4,14 @@
 
 #include "runtime/base/error.h"
 #include "runtime/model/experts/ask.h"
-#include "runtime/model/experts/expert_fetch.h"
-#include "runtime/model/trunk.h"
+#include "runtime/model/experts/moe_room.h"
 
 namespace kt {
 namespace {
 
 void check(const Trunk& t, std::span<const ExpertMove> moves) {
   for (const ExpertMove& m : moves)
-    if (!t.hot || m.layer < 0 || m.layer >= static_cast<int>(t.config.layers.size()) ||
+    if (!t.experts->hot || m.layer < 0 || m.layer >= static_cast<int>(t.config.layers.size()) ||
         t.config.layers[m.layer].ffn != Ffn::moe || std::max(m.in, m.out) >= t.config.moe.experts)
       fail(kExitPeerLost, "expert {} of layer {} cannot become hot, nor {} cold", m.in, m.layer, m.out);
 }
@@ -21,10 +20,10 @@ void check(const Trunk& t, std::span<const ExpertMove> moves) {
 // `transport`.
 void bring_experts(const Trunk& t, Transport& transport, TrunkDispatch* dispatch, FetchRoom& room, ThreadPool& pool,
                    int layer, std::vector<int32_t> experts, const std::function<ExpertBytes(int32_t)>& place) {
-  if (t.hot_source) {
+  if (t.experts->hot_source) {
     for (int32_t e : experts)
       if (const ExpertBytes to = place(e); to.gate_up)
-        load_expert(*t.hot_source, t.config, layer, e, t.hot->columns(), to.gate_up, pool);
+        load_expert(*t.experts->hot_source, t.config, layer, e, t.experts->hot->columns(), to.gate_up, pool);
     return;
   }
   ExpertFetch fetch(t, transport, dispatch, room, layer, std::move(experts));
@@ -36,14 +35,14 @@ void bring_experts(const Trunk& t, Transport& transport, TrunkDispatch* dispatch
 void move_now(Trunk& t, std::span<const ExpertMove> moves) {
   std::map<int, std::vector<int32_t>> in;  // by layer
   for (const ExpertMove& m : moves) {
-    if (m.out >= 0) t.hot->give_up(m.layer, m.out);
+    if (m.out >= 0) t.experts->hot->give_up(m.layer, m.out);
     if (m.in >= 0) in[m.layer].push_back(m.in);
   }
   for (auto& [layer, experts] : in) {
     std::sort(experts.begin(), experts.end());
-    t.report.moved_bytes += static_cast<int64_t>(experts.size() * t.hot->shape().bytes());
-    bring_experts(t, t.transport, t.dispatch, t.fetch_room, t.device.host_threads(), layer, std::move(experts),
-                  [&t, layer = layer](int32_t e) { return t.hot->take(layer, e); });
+    t.report.moved_bytes += static_cast<int64_t>(experts.size() * t.experts->hot->shape().bytes());
+    bring_experts(t, t.transport, t.dispatch, t.experts->fetch_room, t.device.host_threads(), layer, std::move(experts),
+                  [&t, layer = layer](int32_t e) { return t.experts->hot->take(layer, e); });
   }
 }
 
@@ -60,7 +59,7 @@ void ExpertMover::bring(std::span<const ExpertMove> moves) {
   moves_.assign(moves.begin(), moves.end());
   newcomers_.clear();
   for (const ExpertMove& m : moves_)
-    if (m.in >= 0) newcomers_[m.layer].push_back({m.in, t_.hot->claim()});
+    if (m.in >= 0) newcomers_[m.layer].push_back({m.in, t_.experts->hot->claim()});
   for (auto& [layer, experts] : newcomers_)
     std::sort(experts.begin(), experts.end(), [](Newcomer a, Newcomer b) { return a.expert < b.expert; });
   fetched_ = std::async(std::launch::async, [this] { fetch(); });
@@ -76,7 +75,7 @@ void ExpertMover::fetch() {
         t_, lane_, dispatch_, room_, pool, layer, std::move(experts), [this, &newcomers = newcomers](int32_t expert) {
           const auto found =
               std::find_if(newcomers.begin(), newcomers.end(), [&](const Newcomer& n) { return n.expert == expert; });
-          return t_.hot->bytes_of(found->slot);
+          return t_.experts->hot->bytes_of(found->slot);
         });
   }
   const std::vector<int>& trunk = t_.topology.trunk;
@@ -96,21 +95,21 @@ int64_t ExpertMover::take_over() {
   if (!fetched_.valid()) return 0;
   fetched_.get();
   for (const ExpertMove& m : moves_)
-    if (m.out >= 0) t_.hot->give_up(m.layer, m.out);
+    if (m.out >= 0) t_.experts->hot->give_up(m.layer, m.out);
   int64_t count = 0;
   for (const auto& [layer, newcomers] : newcomers_)
-    for (const Newcomer& n : newcomers) t_.hot->hold(layer, n.expert, n.slot), ++count;
-  return count * static_cast<int64_t>(t_.hot->shape().bytes());
+    for (const Newcomer& n : newcomers) t_.experts->hot->hold(layer, n.expert, n.slot), ++count;
+  return count * static_cast<int64_t>(t_.experts->hot->shape().bytes());
 }
 
 void move_experts(Trunk& t, const StepOrders& orders) {
   check(t, orders.moves);
   check(t, orders.bring);
-  if ((orders.take_over || !orders.bring.empty()) && !t.mover)
+  if ((orders.take_over || !orders.bring.empty()) && !t.experts->mover)
     fail(kExitPeerLost, "no experts can come beside the steps of this rank");
-  if (orders.take_over) t.report.moved_bytes += t.mover->take_over();
+  if (orders.take_over) t.report.moved_bytes += t.experts->mover->take_over();
   move_now(t, orders.moves);
-  if (!orders.bring.empty()) t.mover->bring(orders.bring);
+  if (!orders.bring.empty()) t.experts->mover->bring(orders.bring);
 }
 
 }  // namespace kt

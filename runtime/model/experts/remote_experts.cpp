@@ -4,7 +4,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/model/experts/ask.h"
-#include "runtime/model/trunk.h"
+#include "runtime/model/experts/moe_room.h"
 
 namespace kt {
 namespace {
@@ -37,24 +37,23 @@ void pick(std::span<const T> from, const std::vector<int32_t>& rows, int top_k, 
 
 }  // namespace
 
-Routing of_group(const Trunk& t, const Routing& routing, int group, std::vector<int32_t>& room) {
-  if (t.groups.count() == 1 || !routing.rows) return routing;
-  room.assign(routing.ids.begin(), routing.ids.end());
-  for (size_t i = 0; i < room.size(); ++i)
-    if (t.group_of[i] != group) room[i] = -1;
+Routing of_group(const MoeRoom& room, const Routing& routing, int group, int32_t* ids) {
+  if (room.groups.count() == 1 || !routing.rows) return routing;
+  for (size_t i = 0; i < routing.ids.size(); ++i) ids[i] = room.routed.group_of[i] == group ? routing.ids[i] : -1;
   Routing out = routing;
-  out.ids = room;
+  out.ids = {ids, routing.ids.size()};
   return out;
 }
 
 void send_rows(Trunk& t, int layer, const Routing& all_now, const Routing& all_late) {
   if (!t.dispatch) return;
+  MoeRoom& room = *t.experts;
   const std::span<const Team> teams = t.dispatch->teams();
   for (size_t i = 0; i < teams.size(); ++i) {
     if (teams[i].group < 0) continue;
-    RemoteTeam& team = t.remote[i];
-    const Routing now = of_group(t, all_now, teams[i].group, t.group_ids);
-    const Routing late = of_group(t, all_late, teams[i].group, t.group_late_ids);
+    RemoteTeam& team = room.remote[i];
+    const Routing now = of_group(room, all_now, teams[i].group, room.routed.of_group);
+    const Routing late = of_group(room, all_late, teams[i].group, room.routed.late_of_group);
     team.order = {
         .ask = static_cast<int32_t>(Ask::compute), .layer = layer, .phase = static_cast<int32_t>(t.clock.phase())};
     choose_rows(t, now, late, team);
@@ -69,7 +68,7 @@ void send_rows(Trunk& t, int layer, const Routing& all_now, const Routing& all_l
   t.device.wait();
   for (size_t i = 0; i < teams.size(); ++i) {
     if (teams[i].group < 0) continue;
-    const Given given = t.dispatch->give(i, t.remote[i].order);
+    const Given given = t.dispatch->give(i, room.remote[i].order);
     check(given.fault, "rows for experts");
     t.clock.sent(given.bytes);
   }
@@ -78,15 +77,16 @@ void send_rows(Trunk& t, int layer, const Routing& all_now, const Routing& all_l
 // In whatever order they come: the sums are exact.
 void receive_sums(Trunk& t) {
   if (!t.dispatch) return;
+  MoeRoom& room = *t.experts;
   for (TrunkDispatch::Sums sums; t.dispatch->next(sums);) {
     check(sums.fault, "sums of experts");
     t.clock.lap(StepPart::wait);
-    const RemoteTeam& team = t.remote[sums.team];
+    const RemoteTeam& team = room.remote[sums.team];
     t.device.sums_in(sums.at, sums.late ? team.late_rows : team.rows, t.sums());
     t.clock.lap(StepPart::other);
   }
   t.device.wait();
-  for (RemoteTeam& team : t.remote) {
+  for (RemoteTeam& team : room.remote) {
     team.late_rows.clear();
     if (team.order.late) std::swap(team.rows, team.late_rows);
   }
