@@ -222,6 +222,12 @@ void write_url_file(const std::string& path, const std::string& url) {
     fail(kExitUsage, "url-file {}: cannot be written: {}", path, error ? error.message() : std::strerror(errno));
 }
 
+// What an engine's end has to say leaves before the engine does, also when it ends by an error.
+struct Stops {
+  HttpServer& http;
+  ~Stops() { http.stop(); }
+};
+
 // Everything of a rank between start and end of the job.
 int serve(JobRank& job, const sigset_t& signals, bool hasty) {
   const RunConfig& run = job.run;
@@ -316,8 +322,10 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
   write_url_file(run.url_file, http->url());
   log("ready: {} on {} ranks, {} tokens of KV cache, {}", run.served_model_name, transport.size(),
       job.engine.kv_blocks * kBlockTokens, http->url());
-  engine->run(watch.stop_token());
-  http->stop();
+  {
+    const Stops stops{*http};
+    engine->run(watch.stop_token());
+  }
   runner.dismiss();
   if (!run.kt_expert_statistics.empty()) write_counts(run.kt_expert_statistics, policy.averages());
   return kExitOk;

@@ -43,8 +43,8 @@ LAYERS = {
     "runtime/text/answers": ["runtime/base", "runtime/text/tokens", "runtime/text/grammars"],
     # The engine makes steps of requests and sees no tensor.
     "runtime/engine": [
-        "runtime/base", "runtime/config", "runtime/step", "runtime/recording/recorder.h", "runtime/text/tokens",
-        "runtime/text/grammars", "runtime/text/answers",
+        "runtime/base", "runtime/config", "runtime/arch/config.h", "runtime/step", "runtime/recording/recorder.h",
+        "runtime/text/tokens", "runtime/text/grammars", "runtime/text/answers",
     ],
     "runtime/serve": [
         "runtime/base", "runtime/recording/recorder.h", "runtime/text/json", "runtime/text/tokens",

@@ -21,7 +21,7 @@ enum class DeltaLayout : uint8_t {
 };
 
 // All that is particular to one architecture. Tensor names are derived from the prefixes; layer tensors are
-// "{layers}.N.{suffix}" with the suffixes that the Hugging Face models of this family share (see model/weights.cpp).
+// "{layers}.N.{suffix}" with the suffixes that the Hugging Face models of this family share (see weights/weights.cpp).
 struct Arch {
   std::string_view hf_name;                               // config.json "architectures"[0]
   std::string_view model_type;                            // accepted when the architecture's name is unknown

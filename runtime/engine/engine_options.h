@@ -1,5 +1,6 @@
 #pragma once
 
+#include "runtime/arch/config.h"
 #include "runtime/config/run_config.h"
 #include "runtime/engine/engine.h"
 #include "runtime/step/step.h"

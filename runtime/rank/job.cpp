@@ -368,7 +368,7 @@ bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& 
   };
   if (!phases.run([&] { open_lifeline(job); }) || !phases.run([&] { choose_kernels(job); }) || !phases.run(measure) ||
       !phases.run([&] { read_set_up(job, rates, front, edit); }) || !phases.run([&] { place(job); }) ||
-      !phases.run([&] { open_doors(job); }) || !phases.run([&] { plan(job); }) || !phases.run([&] { load(job); }))
+      !phases.run([&] { plan(job); }) || !phases.run([&] { open_doors(job); }) || !phases.run([&] { load(job); }))
     return false;
   const int64_t pages =
       job.cores.numa_node >= 0 && job.bank ? misplaced_pages(job.bank->storage, job.cores.numa_node) : -1;
@@ -398,11 +398,12 @@ void follow(JobRank& job) {
   };
   std::jthread beside;  // gives weights away, computes nothing
   if (job.lane && job.bank->share.count(job.model().moe.experts))
-    beside = std::jthread([&] {
+    beside = std::jthread([&, name = log_name()] {
+      set_log_name(name);
       job.pool->unpin_caller();
       end_all_on_error(job, [&] { serve(*job.lane, job.side_doors); });
     });
-  serve(job.transport, job.doors);
+  end_all_on_error(job, [&] { serve(job.transport, job.doors); });  // before the lane is waited for
 }
 
 }  // namespace kt
