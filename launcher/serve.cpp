@@ -18,6 +18,7 @@
 #include "launcher/commands.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
+#include "runtime/base/prometheus.h"
 #include "runtime/engine/step_recorder.h"
 #include "runtime/policy/expert_metrics.h"
 #include "runtime/policy/expert_policy.h"
@@ -171,32 +172,27 @@ constexpr size_t kMostLayers = 512;  // of all ranks together, that have lines o
 std::string rank_metrics(const ClusterRunner& runner, const std::vector<double>& rates) {
   const std::vector<ClockReading> readings = runner.readings();
   const std::vector<double> ages = runner.heartbeat_ages();
-  std::string out;
-  const auto header = [&](std::string_view name, std::string_view type, std::string_view help) {
-    out += fmt::format("# HELP ktmpi_{0} {2}\n# TYPE ktmpi_{0} {1}\n", name, type, help);
-  };
-  const auto layers = [&](std::string_view name, const std::function<double(const LayerTotal&)>& value) {
+  PrometheusText text;
+  const auto layers = [&](const std::function<double(const LayerTotal&)>& value) {
     for (size_t r = 0; r < readings.size(); ++r)
       for (size_t l = 0; l < readings[r].layers.size() && readings.size() * readings[r].layers.size() <= kMostLayers;
            ++l)
         for (const Phase phase : {Phase::prefill, Phase::decode})
           if (const double x = value(readings[r].layers[l][static_cast<size_t>(phase)]); x > 0.0)
-            out += fmt::format("ktmpi_{}{{rank=\"{}\",phase=\"{}\",layer=\"{}\"}} {}\n", name, r, name_of(phase), l, x);
+            text.add({{"rank", r}, {"phase", name_of(phase)}, {"layer", l}}, x);
   };
-  header("layer_seconds_total", "counter", "Time of a rank at work on a layer");
-  layers("layer_seconds_total", [](const LayerTotal& t) { return t.work.seconds; });
-  header("layer_bytes_total", "counter", "Weights and cached rows that it touched, once for each step");
-  layers("layer_bytes_total", [](const LayerTotal& t) { return t.work.bytes; });
-  header("layer_wait_seconds_total", "counter", "Time in which it waited for other ranks in this layer");
-  layers("layer_wait_seconds_total", [](const LayerTotal& t) { return t.wait_s; });
-  header("rank_read_limit_bytes_per_second", "gauge", "How fast a rank's threads read its weights, measured at start");
+  text.counter("layer_seconds_total", "Time of a rank at work on a layer");
+  layers([](const LayerTotal& t) { return t.work.seconds; });
+  text.counter("layer_bytes_total", "Weights and cached rows that it touched, once for each step");
+  layers([](const LayerTotal& t) { return t.work.bytes; });
+  text.counter("layer_wait_seconds_total", "Time in which it waited for other ranks in this layer");
+  layers([](const LayerTotal& t) { return t.wait_s; });
+  text.gauge("rank_read_limit_bytes_per_second", "How fast a rank's threads read its weights, measured at start");
   for (size_t r = 0; r < rates.size(); ++r)
-    if (rates[r] > 0)
-      out += fmt::format("ktmpi_rank_read_limit_bytes_per_second{{rank=\"{}\"}} {:.4g}\n", r, rates[r] * 1e9);
-  header("heartbeat_age_seconds", "gauge", "Since a rank last answered; rank 0 asks every two seconds, between steps");
-  for (size_t r = 0; r < ages.size(); ++r)
-    out += fmt::format("ktmpi_heartbeat_age_seconds{{rank=\"{}\"}} {:.3f}\n", r, ages[r]);
-  return out;
+    if (rates[r] > 0) text.add({{"rank", r}}, fmt::format("{:.4g}", rates[r] * 1e9));
+  text.gauge("heartbeat_age_seconds", "Since a rank last answered; rank 0 asks every two seconds, between steps");
+  for (size_t r = 0; r < ages.size(); ++r) text.add({{"rank", r}}, fmt::format("{:.3f}", ages[r]));
+  return text.take();
 }
 
 std::string part_of(const std::string& path) { return path + ".part"; }

@@ -1,18 +1,13 @@
 #include "runtime/policy/expert_load.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <functional>
-#include <iterator>
 #include <numeric>
+
+#include "runtime/base/prometheus.h"
 
 namespace kt {
 namespace {
-
-void header(std::string& out, std::string_view name, std::string_view type, std::string_view help) {
-  fmt::format_to(std::back_inserter(out), "# HELP ktmpi_{0} {2}\n# TYPE ktmpi_{0} {1}\n", name, type, help);
-}
 
 constexpr size_t kMostSeries = 2048;  // of one metric; with more ranks and layers the layers are added up
 
@@ -73,16 +68,13 @@ std::vector<ExpertLoad::OfRank> ExpertLoad::by_rank() const {
 
 std::string ExpertLoad::to_prometheus(const std::vector<StepTotals>& totals) const {
   const std::vector<OfRank> ranks = by_rank();
-  std::string out;
-  const auto line = std::back_inserter(out);
-  header(out, "expert_tokens_total", "counter",
-         "Times that a row chose an expert which the rank computes, or a part of");
+  PrometheusText text;
+  text.counter("expert_tokens_total", "Times that a row chose an expert which the rank computes, or a part of");
   const bool few = ranks.size() * static_cast<size_t>(workers_.layers) <= kMostSeries;
   for (size_t r = 0; r < ranks.size(); ++r) {
-    if (!few) fmt::format_to(line, "ktmpi_expert_tokens_total{{layer=\"all\",rank=\"{}\"}} {}\n", r, ranks[r].pairs);
+    if (!few) text.add({{"layer", "all"}, {"rank", r}}, ranks[r].pairs);
     for (size_t l = 0; few && l < ranks[r].by_layer.size(); ++l)
-      if (const uint64_t pairs = ranks[r].by_layer[l])
-        fmt::format_to(line, "ktmpi_expert_tokens_total{{layer=\"{}\",rank=\"{}\"}} {}\n", l, r, pairs);
+      if (const uint64_t pairs = ranks[r].by_layer[l]) text.add({{"layer", l}, {"rank", r}}, pairs);
   }
 
   uint64_t most = 0, all = 0;
@@ -91,15 +83,14 @@ std::string ExpertLoad::to_prometheus(const std::vector<StepTotals>& totals) con
     all += ranks[static_cast<size_t>(w.rank)].pairs;
   }
   const double mean = static_cast<double>(all) / static_cast<double>(std::max<size_t>(workers_.banks.size(), 1));
-  header(out, "expert_imbalance_ratio", "gauge",
-         "Those of the expert rank that has most, over the mean of all; 1: even");
-  fmt::format_to(line, "ktmpi_expert_imbalance_ratio {}\n", all ? static_cast<double>(most) / mean : 1.0);
+  text.gauge("expert_imbalance_ratio", "Those of the expert rank that has most, over the mean of all; 1: even",
+             all ? static_cast<double>(most) / mean : 1.0);
 
-  header(out, "cpu_gemm_gflops", "gauge", "Rate at which a rank has computed routed experts, 1e9 operations a second");
+  text.gauge("cpu_gemm_gflops", "Rate at which a rank has computed routed experts, 1e9 operations a second");
   for (size_t r = 0; r < std::min(ranks.size(), totals.size()); ++r)
     if (const double seconds = seconds_in_experts(totals[r]); seconds > 0 && ranks[r].flops > 0)
-      fmt::format_to(line, "ktmpi_cpu_gemm_gflops{{rank=\"{}\"}} {}\n", r, ranks[r].flops / seconds / 1e9);
-  return out;
+      text.add({{"rank", r}}, ranks[r].flops / seconds / 1e9);
+  return text.take();
 }
 
 }  // namespace kt
