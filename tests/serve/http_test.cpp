@@ -83,6 +83,29 @@ TEST(Http, AnswersLoadingUntilThereIsAnEngine) {
   EXPECT_EQ(body_of(models)["error"]["code"], "loading");
 }
 
+TEST(Http, ARefusalAtTheHeadStaysWhenTheModelGetsReadyBeforeTheBody) {
+  HttpServer server(on_any_port());
+  Client refused(server.port()), taken(server.port());
+  refused.send(
+      "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n");
+  const std::string refusal = refused.read_response();
+  taken.send("GET /health HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+  EXPECT_EQ(taken.read_until("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
+
+  FakeEngine engine;
+  server.serve(engine, fake_model());
+  refused.send(R"({"text": "a"})");
+  taken.send("{}");
+
+  EXPECT_EQ(status_of(refusal), 503);
+  EXPECT_EQ(body_of(refusal)["error"]["code"], "loading");
+  EXPECT_EQ(refused.read_until(""), "") << "nothing was computed";
+  EXPECT_TRUE(refused.closed());
+  EXPECT_EQ(body_of(taken.read_response())["status"], "ok") << "what may be asked while loading sees what is there now";
+  engine.finish();
+  server.stop();
+}
+
 TEST(Http, ATakenPortIsAnErrorAtOnce) {
   HttpServer first(on_any_port());
   HttpConfig config;

@@ -166,7 +166,7 @@ bool Connection::step() {
   HttpRequest request = std::move(reader_.request());
   begin_answer(request.keep_alive);
   reader_.reset();
-  events_.on_request(shared_from_this(), std::move(request));
+  events_.on_request(shared_from_this(), *route_, std::move(request));
   return true;
 }
 
@@ -177,12 +177,14 @@ bool Connection::on_head() {
   cors_ = cors_headers(request, config_);
   named_by_client_ = !request.request_id.empty();
   request_id_ = named_by_client_ ? request.request_id : random_id();
-  if (const std::optional<HttpResponse> refusal = events_.on_head(request)) {
+  const auto routed = events_.on_head(request);
+  if (const HttpResponse* refusal = std::get_if<HttpResponse>(&routed)) {
     begin_answer(request.keep_alive && !reader_.has_body());  // a body that nobody reads ends the connection
     reader_.reset();
     respond(*refusal);
     return true;
   }
+  route_ = std::get<const Route*>(routed);
   if (reader_.expects_continue() && reader_.has_body() && in_.empty()) pending_ += kContinue;
   const auto since_start = std::chrono::duration<double>(Clock::now() - request_start_).count();
   expire_in(deadline_, std::max(0.0, config_.request_timeout_s - since_start), &Connection::on_deadline);

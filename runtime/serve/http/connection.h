@@ -5,9 +5,9 @@
 #include <boost/asio/steady_timer.hpp>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 
 #include "runtime/serve/http/metrics.h"
 #include "runtime/serve/http/request_reader.h"
@@ -16,13 +16,15 @@
 namespace kt {
 
 class Connection;
+struct Route;
 
 // What a connection asks of the server. Called on the io thread.
 class ConnectionEvents {
  public:
   virtual ~ConnectionEvents() = default;
-  virtual std::optional<HttpResponse> on_head(const HttpRequest& request) = 0;  // a response refuses before the body
-  virtual void on_request(std::shared_ptr<Connection> connection, HttpRequest request) = 0;
+  // Said once for each request, before its body is read: the route that on_request gets, or a response that refuses it.
+  virtual std::variant<const Route*, HttpResponse> on_head(const HttpRequest& request) = 0;
+  virtual void on_request(std::shared_ptr<Connection> connection, const Route& route, HttpRequest request) = 0;
   virtual void on_closed(Connection& connection) = 0;
 };
 
@@ -72,6 +74,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Metrics& metrics_;
   ConnectionEvents& events_;
   RequestReader reader_;
+  const Route* route_ = nullptr;        // of the request that is read, from its head on
   boost::asio::steady_timer deadline_;  // of what is read: idle, header, body, lingering
   boost::asio::steady_timer write_deadline_;
   std::chrono::steady_clock::time_point request_start_;

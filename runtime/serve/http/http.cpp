@@ -105,18 +105,13 @@ class HttpServer::Impl : public ConnectionEvents {
     grammar_desk_.join();
   }
 
-  std::optional<HttpResponse> on_head(const HttpRequest& request) override {
-    auto route = find_route(request, service_);
-    HttpResponse* refusal = std::get_if<HttpResponse>(&route);
-    if (!refusal) return std::nullopt;
-    count_refusal(*refusal);
-    return std::move(*refusal);
+  std::variant<const Route*, HttpResponse> on_head(const HttpRequest& request) override {
+    auto routed = find_route(request, service_);
+    if (const HttpResponse* refusal = std::get_if<HttpResponse>(&routed)) count_refusal(*refusal);
+    return routed;
   }
 
-  void on_request(std::shared_ptr<Connection> connection, HttpRequest request) override {
-    const auto found = find_route(request, service_);
-    if (const HttpResponse* refusal = std::get_if<HttpResponse>(&found)) return connection->respond(*refusal);
-    const Route& route = *std::get<const Route*>(found);
+  void on_request(std::shared_ptr<Connection> connection, const Route& route, HttpRequest request) override {
     request.client = client_of(request, config_, connections_.at(connection).to_string());
     if (route.where == Route::Where::io) return conclude(route, std::move(connection), handle(route, request));
     asio::post(workers_, [this, &route, connection = std::move(connection), request = std::move(request)]() mutable {
