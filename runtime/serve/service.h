@@ -68,7 +68,7 @@ struct HttpConfig {
   std::vector<std::string> origins;     // whose pages may ask too, in lower case
   std::vector<std::string> api_keys;    // any of them opens what users may do; none: everybody may
   std::string admin_api_key;
-  std::string version = "0.1.0";
+  std::string version;  // of the program, as clients are told
 
   size_t max_header_bytes = 16 << 10;
   size_t max_header_fields = 100;

@@ -31,6 +31,7 @@ const std::string kChatStream = R"({"messages": [{"role": "user", "content": "hi
 HttpConfig on_any_port() {
   HttpConfig config;
   config.port = 0;
+  config.version = "9.8.7";
   return config;
 }
 
@@ -148,7 +149,7 @@ TEST(Http, AnswersPipelinedRequestsInOrder) {
               post("/generate", R"({"text": "de"})"));
   EXPECT_EQ(body_of(client.read_response())["status"], "ok");
   EXPECT_EQ(body_of(client.read_response())["text"], "abc");
-  EXPECT_EQ(body_of(client.read_response())["version"], "0.1.0");
+  EXPECT_EQ(body_of(client.read_response())["version"], "9.8.7");
   EXPECT_EQ(body_of(client.read_response())["text"], "de");
 }
 
@@ -281,7 +282,7 @@ TEST(Http, MetricsCountWhatHappened) {
         "step_seconds", "step_age_seconds", "batch_tokens", "rank_info"})
     EXPECT_NE(text.find(std::string("# TYPE ktmpi_") + name + " "), text.npos) << name;
   EXPECT_NE(text.find("ktmpi_step_seconds_count{phase=\"decode\"} 0\n"), text.npos);
-  EXPECT_NE(text.find("ktmpi_build_info{version=\"0.1.0\",model_name=\"fake/model\"} 1\n"), text.npos);
+  EXPECT_NE(text.find("ktmpi_build_info{version=\"9.8.7\",model_name=\"fake/model\"} 1\n"), text.npos);
 }
 
 TEST(Http, MetricsSayWhatTheTimeOfEachRankWentInto) {
@@ -921,7 +922,7 @@ TEST(Http, AFloodOfPipelinedRequestsWaitsForItsReader) {
   std::this_thread::sleep_for(std::chrono::milliseconds(200));
   EXPECT_EQ(status_of(running.ask(get("/health"))), 200);
   int answers = 0;
-  while (answers < 20000 && client.read_until("{\"version\":\"0.1.0\"}", 5).ends_with('}')) ++answers;
+  while (answers < 20000 && client.read_until("{\"version\":\"9.8.7\"}", 5).ends_with('}')) ++answers;
   writer.join();
   EXPECT_EQ(answers, 20000);
 }

@@ -42,7 +42,7 @@ struct LargeJob {
     for (const int status : {200, 400, 401, 403, 404, 405, 408, 413, 429, 431, 499, 500, 503, 504, 529})
       for (const char* reason : {"", "stop", "length", "abort", "error"}) metrics.requests[{status, reason}] = 1;
   }
-  std::string text() const { return to_prometheus(metrics, stats, "0.1.0", model); }
+  std::string text() const { return to_prometheus(metrics, stats, "9.8.7", model); }
 
   HotSets hot;
   std::optional<ExpertLoad> load;

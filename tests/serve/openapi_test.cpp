@@ -58,6 +58,8 @@ Operations operations_of_file() {
   return operations;
 }
 
+TEST(OpenApi, HasTheVersionOfTheProgram) { EXPECT_EQ(Json::parse(openapi_json())["info"]["version"], KTMPI_VERSION); }
+
 TEST(OpenApi, NamesEveryRouteAndNoOther) { EXPECT_EQ(operations_of_file(), operations_of_program()); }
 
 }  // namespace
