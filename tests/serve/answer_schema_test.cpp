@@ -48,6 +48,34 @@ TEST(AnswerSchema, HoldsRequiredNamesThatNoPropertyHas) {
         {R"({"a": 1})", R"({"a": 1, "b": "x"})", R"({"a": 1, "c": 2})"}}});
 }
 
+TEST(AnswerSchema, LeavesOutWhatWouldNeverEnd) {
+  const std::string endless = R"("$defs": {"n": {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}},
+                                              "required": ["n"]}})";
+  const std::string member =
+      R"({"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}, "a": {"type": "null"}}, )";
+  const std::string branch = R"({"anyOf": [{"$ref": "#/$defs/n"}, {"type": "null"}], )";
+  const std::string items = R"({"type": "array", "prefixItems": [{"type": "null"}], "items": {"$ref": "#/$defs/n"}, )";
+  expect_held(
+      {{(member + endless + "}").c_str(), {"{}", R"({"a": null})"}, {R"({"n": null})", R"({"n": {}})"}},
+       {(branch + endless + "}").c_str(), {"null"}, {"{}", R"({"n": null})"}},
+       {(items + endless + "}").c_str(), {"[null]"}, {"[null, {}]"}},
+       {R"({"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}, "required": ["next"]})",
+        {R"({"next": null})", R"({"next": {"next": null}})"},
+        {"{}"}},
+       {R"({"type": "object", "properties": {"kids": {"type": "array", "items": {"$ref": "#"}}}, "required": ["kids"]})",
+        {R"({"kids": []})", R"({"kids": [{"kids": []}]})"},
+        {R"({"kids": [null]})"}},
+       {R"({"type": "object", "additionalProperties": {"$ref": "#"}})", {"{}", R"({"a": {}})"}, {R"({"a": 1})"}}});
+  for (const char* schema :
+       {R"({"type": "object", "properties": {"n": {"$ref": "#"}}, "required": ["n"]})",
+        R"({"type": "array", "items": {"$ref": "#"}, "minItems": 1})",
+        R"({"type": "object", "additionalProperties": {"$ref": "#"}, "minProperties": 1})",
+        R"({"type": "object", "properties": {"kids": {"type": "array", "items": {"$ref": "#"}, "minItems": 1}},
+            "required": ["kids"]})"})
+    EXPECT_NE(refusal(schema).find("no value is admitted that ever ends"), std::string::npos)
+        << schema << refusal(schema);
+}
+
 TEST(AnswerSchema, HoldsTypesBesideOtherKeywords) {
   expect_held({{R"({"type": "string", "enum": ["a", 1, null]})", {"\"a\""}, {"1", "null"}},
                {R"({"type": ["string", "null"], "anyOf": [{"minLength": 2}, {"pattern": "^a"}]})",

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "runtime/serve/schemas/schema_ends.h"
+
 namespace kt {
 namespace {
 
@@ -33,7 +35,9 @@ Json SchemaWriter::write_root(const SchemaPlaces& places) {
     if (root->contains("$ref") && (*root)["$ref"] == "#/$defs/" + definition.name) *root = *definition.written;
   }
   if (!definitions.empty()) (*root)["$defs"] = std::move(definitions);
-  return std::move(*root);
+  std::optional<Json> ending = without_endless(std::move(*root));
+  if (!ending) reader_.wrong(places.front(), "", "no value is admitted that ever ends");
+  return std::move(*ending);
 }
 
 SchemaWriter::Written SchemaWriter::write(SchemaPlaces places) {
