@@ -36,14 +36,6 @@ Ids ids_of(const Json& field) {
   return ids;
 }
 
-std::vector<std::string> stream_of(const Tokenizer& tokenizer, const Ids& ids) {
-  Utf8Stream stream;
-  std::vector<std::string> chunks;
-  for (const int32_t id : ids) chunks.push_back(stream.push(tokenizer.bytes(id)));
-  chunks.push_back(stream.flush());
-  return chunks;
-}
-
 Json answer(const Tokenizer& tokenizer, EncodeOptions options, std::string_view line) {
   const Json record = parse_exact(line);
   if (!record.is_object()) throw std::runtime_error("a JSON object is expected");
@@ -59,7 +51,7 @@ Json answer(const Tokenizer& tokenizer, EncodeOptions options, std::string_view 
     throw std::runtime_error("a record needs text or ids");
   }
   out["decoded"] = decode(tokenizer, ids, false);
-  out["stream"] = stream_of(tokenizer, ids);
+  out["stream"] = decode_stream(tokenizer, ids);
   return out;
 }
 

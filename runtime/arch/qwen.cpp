@@ -6,21 +6,10 @@
 #include <cmath>
 
 #include "runtime/arch/limits.h"
-#include "runtime/arch/quantization.h"
+#include "runtime/arch/skeleton.h"
 
 namespace kt::qwen {
 namespace {
-
-void refuse_unsupported(const ConfigReader& json) {
-  const std::string activation = json.text_or("hidden_act", "silu");
-  if (activation != "silu") json.refuse("hidden_act", fmt::format("\"{}\" is not supported, only silu is", activation));
-  if (json.boolean_or("use_sliding_window", false)) {
-    json.refuse("use_sliding_window", "sliding window attention is not supported");
-  }
-  if (json.boolean_or("attention_bias", false)) {
-    json.refuse("attention_bias", "biases of the attention projections are not supported for this architecture");
-  }
-}
 
 // Theta and the kind of one of the two places for rope settings.
 void check_rope_type(const ConfigReader& json, const char* key) {
@@ -37,15 +26,9 @@ void check_rope_type(const ConfigReader& json, const char* key) {
 }  // namespace
 
 void read_skeleton(const ConfigReader& json, ModelConfig& config) {
-  refuse_unsupported(json);
-  config.quant = read_quantization(json);
-  config.hidden = json.integer("hidden_size", 1, kMaxWidth);
-  config.vocab = json.integer("vocab_size", 1, kMaxVocab);
-  config.max_context = json.integer("max_position_embeddings", 1, kMaxContext);
-  config.norm_eps = static_cast<float>(json.number_or("rms_norm_eps", 1e-6, 0.0, 1.0));
-  config.tied_head = json.boolean_or("tie_word_embeddings", false);
-  config.layers.resize(static_cast<size_t>(json.integer("num_hidden_layers", 1, kMaxLayers)));
-  config.eos = json.integers("eos_token_id", 0, kMaxVocab);
+  if (json.boolean_or("use_sliding_window", false))
+    json.refuse("use_sliding_window", "sliding window attention is not supported");
+  kt::read_skeleton(json, config);
 }
 
 void read_attention(const ConfigReader& json, ModelConfig& config) {

@@ -7,8 +7,7 @@
 
 namespace kt::qwen {
 
-// Sizes, norms, end tokens; refuses quantisation, activations other than silu and sliding windows.
-// `layers` is resized, its entries are left as they are by default.
+// That of all families; refuses sliding windows.
 void read_skeleton(const ConfigReader& json, ModelConfig& config);
 
 // Heads and rope. Without head_dim in the config it is hidden / heads.

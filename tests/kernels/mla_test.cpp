@@ -2,7 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <xmmintrin.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,46 +12,15 @@
 
 #include "kernels/ops.h"
 #include "kernels/top_keys.h"
+#include "tests/kernels/on_table.h"
 
 namespace kt {
 namespace {
 
-const Ops& ref() { return *available_ops().front(); }
-
-class MlaOps : public testing::TestWithParam<const Ops*> {
+class MlaOps : public OnTable {
  protected:
-  void SetUp() override {
-    mode_ = _mm_getcsr();
-    _mm_setcsr(mode_ | 0x8040);  // denormals are zero wherever kernels run
-  }
-  void TearDown() override { _mm_setcsr(mode_); }
-  const Ops& ops() const { return *GetParam(); }
-
-  std::vector<float> floats(size_t n, float scale = 1.0f) {
-    std::normal_distribution<float> normal(0.0f, scale);
-    std::vector<float> v(n);
-    for (float& x : v) x = normal(random_);
-    return v;
-  }
-  std::vector<bf16> halves(size_t n) {
-    std::vector<bf16> v(n);
-    for (bf16& x : v) x = to_bf16(floats(1)[0]);
-    return v;
-  }
-
-  std::mt19937 random_{11};
-
- private:
-  unsigned mode_ = 0;
+  MlaOps() : OnTable(11) {}
 };
-
-template <class T>
-void expect_same_bits(const std::vector<T>& found, const std::vector<T>& expected) {
-  ASSERT_EQ(found.size(), expected.size());
-  for (size_t i = 0; i < found.size(); ++i)
-    ASSERT_EQ(0, std::memcmp(&found[i], &expected[i], sizeof(T)))
-        << "element " << i << ": " << +found[i] << ", expected " << +expected[i];
-}
 
 TEST_P(MlaOps, RotatesNeighbouringPairs) {
   const std::vector<float> x = floats(32), c = floats(16), s = floats(16);
@@ -217,12 +185,7 @@ TEST_P(MlaOps, SigmoidRoutingKeepsTheGroupsWithTheBestTwo) {
   EXPECT_THAT(r.ids, testing::ElementsAre(7, 0, 1, 6));
 }
 
-INSTANTIATE_TEST_SUITE_P(, MlaOps, testing::ValuesIn(available_ops().begin(), available_ops().end()),
-                         [](const auto& table) {
-                           std::string name(table.param->name);
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(, MlaOps, every_table(), table_name);
 
 std::vector<int32_t> top(const std::vector<float>& scores, int k) {
   std::vector<int32_t> out(k, -1);

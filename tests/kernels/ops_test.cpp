@@ -3,7 +3,6 @@
 #include "kernels/ops.h"
 
 #include <gtest/gtest.h>
-#include <xmmintrin.h>
 
 #include <cmath>
 #include <cstring>
@@ -15,39 +14,14 @@
 #include "kernels/format/fp8.h"
 #include "kernels/format/rawint4.h"
 #include "kernels/thread_pool.h"
+#include "tests/kernels/on_table.h"
 
 namespace kt {
 namespace {
 
-const Ops& ref() { return *available_ops().front(); }
-
-class EveryTable : public testing::TestWithParam<const Ops*> {
+class EveryTable : public OnTable {
  protected:
-  // Denormals are zero wherever kernels run.
-  void SetUp() override {
-    mode_ = _mm_getcsr();
-    _mm_setcsr(mode_ | 0x8040);
-  }
-  void TearDown() override { _mm_setcsr(mode_); }
-  const Ops& ops() const { return *GetParam(); }
-
-  std::vector<float> floats(size_t n, float scale = 1.0f) {
-    std::normal_distribution<float> normal(0.0f, scale);
-    std::vector<float> v(n);
-    for (float& x : v) x = normal(random_);
-    return v;
-  }
-  std::vector<bf16> halves(size_t n, float scale = 1.0f) {
-    std::vector<bf16> v(n);
-    const std::vector<float> f = floats(n, scale);
-    for (size_t i = 0; i < n; ++i) v[i] = to_bf16(f[i]);
-    return v;
-  }
-
-  std::mt19937 random_{7};
-
- private:
-  unsigned mode_ = 0;
+  EveryTable() : OnTable(7) {}
 };
 
 struct Packed {
@@ -105,14 +79,6 @@ std::vector<bf16> padded_rows(const std::vector<bf16>& x, int rows, int k) {
   std::vector<bf16> out(static_cast<size_t>(rows * stride), 0);
   for (int i = 0; i < rows; ++i) std::memcpy(&out[i * stride], &x[static_cast<size_t>(i) * k], k * sizeof(bf16));
   return out;
-}
-
-template <class T>
-void expect_same_bits(const std::vector<T>& found, const std::vector<T>& expected) {
-  ASSERT_EQ(found.size(), expected.size());
-  for (size_t i = 0; i < found.size(); ++i)
-    ASSERT_EQ(0, std::memcmp(&found[i], &expected[i], sizeof(T)))
-        << "element " << i << ": " << +found[i] << ", expected " << +expected[i];
 }
 
 Inputs inputs(const std::vector<bf16>& x, int rows, int k, int group_tiles) {
@@ -490,12 +456,7 @@ TEST_P(EveryTable, TopKPrefersTheLowerIndexAndMatchesTheReference) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, EveryTable, testing::ValuesIn(available_ops().begin(), available_ops().end()),
-                         [](const auto& table) {
-                           std::string name(table.param->name);
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(, EveryTable, every_table(), table_name);
 
 TEST(ThreadPool, RunsEveryPartOnceJobAfterJob) {
   for (int threads : {1, 2, 5}) {

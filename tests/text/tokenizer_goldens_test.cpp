@@ -25,14 +25,6 @@ std::unique_ptr<Tokenizer> load(const std::string& vocabulary) {
   return load_tokenizer(shared_folder() / "fixtures/tokenizer/vocab" / vocabulary);
 }
 
-std::vector<std::string> stream_of(const Tokenizer& tokenizer, const Ids& ids) {
-  Utf8Stream stream;
-  std::vector<std::string> chunks;
-  for (const int32_t id : ids) chunks.push_back(stream.push(tokenizer.bytes(id)));
-  chunks.push_back(stream.flush());
-  return chunks;
-}
-
 void check_case(const Tokenizer& tokenizer, const nlohmann::ordered_json& c) {
   SCOPED_TRACE(c.at("id").get<std::string>());
   const Ids ids = c.at("ids");
@@ -47,7 +39,7 @@ void check_case(const Tokenizer& tokenizer, const nlohmann::ordered_json& c) {
     EXPECT_EQ(decode(tokenizer, ids, true), c["decoded_skip_special"].get<std::string>());
   }
   if (c.contains("stream")) {
-    EXPECT_EQ(stream_of(tokenizer, ids), c["stream"].get<std::vector<std::string>>());
+    EXPECT_EQ(decode_stream(tokenizer, ids), c["stream"].get<std::vector<std::string>>());
   }
 }
 

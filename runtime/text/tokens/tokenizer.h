@@ -37,6 +37,9 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder);
 // Whole text of the ids, U+FFFD for each maximal invalid sub-part.
 std::string decode(const Tokenizer& tokenizer, std::span<const int32_t> ids, bool skip_special_tokens);
 
+// The texts that a stream of the ids brings one after the other, and what its end brings.
+std::vector<std::string> decode_stream(const Tokenizer& tokenizer, std::span<const int32_t> ids);
+
 // Decoding token by token: emits the longest prefix that is whole characters, U+FFFD at once for what can never
 // become valid, and keeps at most three bytes back.
 class Utf8Stream {

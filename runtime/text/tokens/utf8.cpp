@@ -83,4 +83,12 @@ std::string decode(const Tokenizer& tokenizer, std::span<const int32_t> ids, boo
   return text + stream.flush();
 }
 
+std::vector<std::string> decode_stream(const Tokenizer& tokenizer, std::span<const int32_t> ids) {
+  Utf8Stream stream;
+  std::vector<std::string> texts;
+  for (const int32_t id : ids) texts.push_back(stream.push(tokenizer.bytes(id)));
+  texts.push_back(stream.flush());
+  return texts;
+}
+
 }  // namespace kt
