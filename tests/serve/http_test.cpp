@@ -797,6 +797,14 @@ TEST(Http, LocalhostIsBothOfItsAddresses) {
   EXPECT_TRUE(connects("::1", server.port()));
 }
 
+TEST(Http, OfAllAddressesItsUrlNamesTheMachine) {
+  HttpConfig config = on_any_port();
+  config.host = "0.0.0.0";
+  const HttpServer server(config);
+  EXPECT_EQ(server.url(), fmt::format("http://{}:{}", machine_names().front(), server.port()));
+  EXPECT_EQ(server.url().find("0.0.0.0"), std::string::npos);
+}
+
 TEST(Http, AllAddressesAreThoseOfBothFamilies) {
   if (!has_ipv6()) GTEST_SKIP() << "this machine has no IPv6";
   HttpConfig config = on_any_port();

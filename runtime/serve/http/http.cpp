@@ -288,7 +288,9 @@ HttpServer::HttpServer(HttpConfig config) : impl_(std::make_unique<Impl>(std::mo
 HttpServer::~HttpServer() { stop(); }
 int HttpServer::port() const { return impl_->port(); }
 std::string HttpServer::url() const {
-  const std::string& host = impl_->config().host;
+  std::string host = impl_->config().host;
+  if (host == "0.0.0.0" || host == "::")  // where others find all addresses of this machine
+    if (const std::vector<std::string> names = machine_names(); !names.empty()) host = names.front();
   const std::string name = host.find(':') == host.npos ? host : "[" + host + "]";  // IPv6
   return fmt::format("http://{}:{}", name, impl_->port());
 }
