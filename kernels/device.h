@@ -137,6 +137,7 @@ struct ExpertShape {
 };
 struct StepShape {
   int rows = 0, context = 0;  // tokens of a step and of a sequence
+  int int8_columns = 0;       // inputs of the widest of its products with 8-bit activations, experts apart
   GroupedHeads attention;
   LatentHeads latent;
   ExpertShape experts;

@@ -100,6 +100,7 @@ Json StepLines::head(const char* phase, int tokens) const {
                    {"experts", model.moe.experts},
                    {"indexer", model.mla.indexer.has_value()},
                    {"method", info(job_.experts->source.format).name},
+                   {"trunk_method", job_.run.trunk_method},
                    {"ranks_total", job_.topology.world},
                    {"threads", job_.cores.threads},
                    {"kernels", job_.ops->name}});

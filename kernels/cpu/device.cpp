@@ -10,13 +10,17 @@ namespace {
 
 CpuScratch lay_out(Layout& layout, std::byte* memory, const StepShape& shape, int threads) {
   CpuScratch s;
-  Layout attention(memory), experts(memory);
+  Layout attention(memory), experts(memory), inputs(memory);
   const int most = shape.latent.heads ? kRunQueries : kQueriesPerTask;
   const int n = shape.latent.heads ? shape.latent.kv_rank : shape.attention.head_dim;
   if (n) s.spans = lay_out_spans(attention, threads, most, n);
   if (shape.latent.heads) s.latent = lay_out_latent(attention, shape, threads);
   if (shape.experts.columns) s.experts = lay_out_experts(experts, shape.experts);
-  layout.array<std::byte>(static_cast<int64_t>(std::max(attention.bytes(), experts.bytes())));
+  if (shape.int8_columns) {
+    s.inputs.q = inputs.array<int8_t>(shape.rows * round_up(shape.int8_columns, kTileK));
+    s.inputs.groups = inputs.array<QuantGroup>(shape.rows * ceil_div(shape.int8_columns, kTileK));
+  }
+  layout.array<std::byte>(static_cast<int64_t>(std::max({attention.bytes(), experts.bytes(), inputs.bytes()})));
   return s;
 }
 

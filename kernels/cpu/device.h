@@ -42,8 +42,15 @@ struct ExpertScratch {
   QuantGroup *x_groups = nullptr, *activation_groups = nullptr;
 };
 
-// Attention and experts take turns: they share the memory.
+// Inputs of one product as int8 with the scales of their groups; room for groups of one tile.
+struct InputScratch {
+  int8_t* q = nullptr;
+  QuantGroup* groups = nullptr;
+};
+
+// Attention, experts and products take turns: they share the memory.
 struct CpuScratch {
+  InputScratch inputs;
   SpanRoom spans;
   LatentScratch latent;
   ExpertScratch experts;
@@ -121,6 +128,8 @@ class CpuDevice final : public Device {
   void sums_in(const WireSums& host, std::span<const int32_t> rows, const Mat<double>& y) override;
 
  private:
+  Rows inputs(const Mat<bf16>& x, const PackedMatrix& w);
+
   KernelContext k_;
   int numa_node_;
   StepShape shape_;

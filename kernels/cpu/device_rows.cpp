@@ -57,9 +57,30 @@ void CpuDevice::last_norm(const Mat<float>& x, const Mat<double>& y, const float
   });
 }
 
+// Rows as the product with w takes them: also quantised, if its format is one of those.
+Rows CpuDevice::inputs(const Mat<bf16>& x, const PackedMatrix& w) {
+  Rows rows = rows_of(x);
+  if (!info(w.format).int8_activations) return rows;
+  const int tiles = w.k_tiles();
+  rows.q = scratch_.inputs.q;
+  rows.q_stride = tiles * kTileK;
+  rows.groups = scratch_.inputs.groups;
+  rows.group_stride = w.groups();
+  k_.split(x.rows, 1, [&](int begin, int end) {
+    for (int r = begin; r < end; ++r)
+      k_.ops.quantize(x.row(r), tiles, w.group_tiles, scratch_.inputs.q + r * rows.q_stride,
+                      scratch_.inputs.groups + r * rows.group_stride);
+  });
+  return rows;
+}
+
 void CpuDevice::linear(const Mat<bf16>& x, std::initializer_list<Product> products) {
   int64_t panels = 0;
-  for (const Product& p : products) panels += p.w.panels();
+  Rows rows = rows_of(x);
+  for (const Product& p : products) {
+    panels += p.w.panels();
+    if (info(p.w.format).int8_activations && !rows.q) rows = inputs(x, p.w);  // of one k: alike for all of them
+  }
   const int64_t step = k_.step(panels, 4);
   int64_t parts = 0;
   for (const Product& p : products) parts += ceil_div(p.w.panels(), step);
@@ -67,7 +88,7 @@ void CpuDevice::linear(const Mat<bf16>& x, std::initializer_list<Product> produc
     for (const Product& p : products) {
       const int64_t mine = ceil_div(p.w.panels(), step);
       if (part < mine)
-        return k_.ops.matmul(rows_of(x), p.w, static_cast<int>(part * step),
+        return k_.ops.matmul(rows, p.w, static_cast<int>(part * step),
                              static_cast<int>(std::min<int64_t>(p.w.panels(), (part + 1) * step)), p.out.at, p.out.ld);
       part -= mine;
     }
@@ -76,14 +97,14 @@ void CpuDevice::linear(const Mat<bf16>& x, std::initializer_list<Product> produc
 
 void CpuDevice::linear_sum(const Mat<bf16>& x, const PackedMatrix& w, int slice, const float* scale,
                            const Mat<double>& y) {
-  k_.split(w.panels(), 4, [&](int begin, int end) {
-    k_.ops.matmul_add(rows_of(x), w, slice, begin, end, scale, y.at, y.ld, nullptr);
-  });
+  const Rows rows = inputs(x, w);
+  k_.split(w.panels(), 4,
+           [&](int begin, int end) { k_.ops.matmul_add(rows, w, slice, begin, end, scale, y.at, y.ld, nullptr); });
 }
 
 void CpuDevice::swiglu(const Mat<bf16>& x, const PackedMatrix& gate_up, const Mat<bf16>& h) {
-  k_.split(gate_up.panels() / 2, 2,
-           [&](int begin, int end) { k_.ops.swiglu(rows_of(x), gate_up, begin, end, h.at, h.ld); });
+  const Rows rows = inputs(x, gate_up);
+  k_.split(gate_up.panels() / 2, 2, [&](int begin, int end) { k_.ops.swiglu(rows, gate_up, begin, end, h.at, h.ld); });
 }
 
 }  // namespace kt

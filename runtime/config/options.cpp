@@ -274,6 +274,13 @@ constexpr Option kOptions[] = {
      .group = ranks,
      .reason = "there is one all-reduce, whose result does not depend on the path"},
 
+    {.name = "trunk-method",
+     .group = ranks,
+     .value = "WORD",
+     .help = "trunk's matrices: model (default; as stored), or quantised while loading: int8, int4",
+     .field = &Run::trunk_method,
+     .words = "model|int8|int4"},
+
     {.name = "kt-weight-path",
      .group = experts,
      .value = "DIR",

@@ -46,6 +46,7 @@ struct RunConfig {
   int threads_per_core = 1;
   std::string transport = "auto";        // auto, local, mpi
   std::string dispatch_dtype = "exact";  // exact, float32, bf16
+  std::string trunk_method = "model";    // model, int8, int4
   // experts
   std::string kt_weight_path;  // "" becomes model
   std::string kt_method = "auto";

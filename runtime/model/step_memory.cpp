@@ -71,6 +71,13 @@ StepShape bank_shape(const ModelConfig& c, int columns, Format format, int max_r
                       .format = format}};
 }
 
+// Of the trunk's products.
+int widest_input(const ModelConfig& c, const TrunkShare& share) {
+  const DeltaHeads d = delta_heads(c, share);
+  return std::max({c.hidden, static_cast<int>(grouped_heads(c, share).query_columns()), d.value_heads * d.value_dim,
+                   share.heads.size() * c.mla.value_dim, share.dense.size(), share.shared.size()});
+}
+
 // Experts: of the rank's bank, and those that are hot here or come here, one after the other. Only a bank's format has
 // 8-bit activations.
 StepShape step_shape(const ModelConfig& c, const TrunkShare& share, const TrunkLimits& limits, int bank_columns) {
@@ -82,6 +89,7 @@ StepShape step_shape(const ModelConfig& c, const TrunkShare& share, const TrunkL
   shape.context = limits.context;
   shape.attention = grouped_heads(c, share);
   shape.latent = latent_heads(c, share);
+  if (limits.trunk_method) shape.int8_columns = widest_input(c, share);
   return shape;
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <optional>
+
 #include "kernels/device.h"
 #include "runtime/arch/config.h"
 #include "runtime/weights/shares.h"
@@ -18,6 +20,8 @@ struct TrunkLimits {
   int64_t spare_experts = 0;            // room for those that come beside steps
   bool layerwise = false;               // steps may bring the cold experts here
   int max_deferred = 0;                 // of a token's experts, those of least weight, added one MoE layer later
+
+  std::optional<Format> trunk_method;  // what the trunk's matrices are quantised to; nothing: as stored
 
   bool shares_sums = false;           // sums and logits lie where other ranks see them, apart from a step's memory
   WireType wire = WireType::float64;  // of expert sums between machines

@@ -67,7 +67,7 @@ Deployment deploy(const RunConfig& run, const LoadedConfig& model, Format expert
                   const Topology& topology) {
   trunk_share(model.config, 0, run.tensor_parallel_size);  // the heads divide, also in a world of one
   const auto weights = dummy_checkpoint({.norm_plus_one = model.config.norm_plus_one});
-  Deployment d = make_deployment(model, *weights, topology, experts);
+  Deployment d = make_deployment(model, *weights, topology, experts, trunk_method(run));
   d.gpu_trunk = run.device == "cuda";
   const int experts_here = static_cast<int>(ceil_div(static_cast<int64_t>(topology.experts.size()), hardware.nodes));
   d.expert_threads = threads_of(run.kt_cpuinfer, hardware.cores, experts_here);

@@ -99,6 +99,11 @@ WireType dispatch_type(const RunConfig& run) {
   return run.dispatch_dtype == "float32" ? WireType::float32 : WireType::float64;
 }
 
+std::optional<Format> trunk_method(const RunConfig& run) {
+  if (run.trunk_method == "model") return std::nullopt;
+  return run.trunk_method == "int8" ? Format::AMXINT8 : Format::AMXINT4;
+}
+
 TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const ModelConfig& config, Format bank,
                          const Topology& topology) {
   TrunkLimits limits{.max_rows = max_step_rows(engine),
@@ -110,6 +115,7 @@ TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const
                                                moe_layer_count(config), config.moe.experts),
                      .layerwise = run.prefill_threshold() != 0,
                      .max_deferred = run.kt_max_deferred_experts_per_token,
+                     .trunk_method = trunk_method(run),
                      .shares_sums = shares_sums(topology),
                      .wire = dispatch_type(run)};
   if (limits.hot_experts && run.moves_beside_steps())
@@ -118,13 +124,13 @@ TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const
 }
 
 Deployment make_deployment(const LoadedConfig& model, const Checkpoint& weights, const Topology& topology,
-                           Format experts) {
+                           Format experts, std::optional<Format> trunk) {
   const ModelConfig& config = model.config;
   Deployment d{.model = model, .topology = topology, .experts = experts};
   const int count = static_cast<int>(topology.trunk.size());
   for (int i = 0; i < count; ++i) {
     d.shares.push_back(trunk_share(config, i, count));
-    d.trunk.push_back(trunk_size(weights, model.arch, config, d.shares.back()));
+    d.trunk.push_back(trunk_size(weights, model.arch, config, d.shares.back(), trunk));
   }
   d.trunk_files = trunk_size(weights, model.arch, config, trunk_share(config, 0, 1)).stored;
   d.expert_files = expert_file_bytes(config, experts);

@@ -23,9 +23,10 @@ struct Deployment {
   std::vector<TrunkSize> trunk;              // likewise
   size_t trunk_files = 0, expert_files = 0;  // bytes that are read
 };
-// `weights`: the checkpoint, or a generator when only the config is known; tells the trunk's formats.
+// `weights`: the checkpoint, or a generator when only the config is known; tells the trunk's formats. `trunk`: what
+// they are quantised to.
 Deployment make_deployment(const LoadedConfig& model, const Checkpoint& weights, const Topology& topology,
-                           Format experts);
+                           Format experts, std::optional<Format> trunk = {});
 
 struct RankPlan {
   int rank = 0, node = 0;
@@ -54,6 +55,8 @@ std::vector<int> ranks_without_experts(const ModelConfig& config, const Topology
 std::string idle_ranks_line(const ModelConfig& config, const Topology& topology);
 
 WireType dispatch_type(const RunConfig& run);
+// What the trunk's matrices are quantised to; nothing: they stay as stored.
+std::optional<Format> trunk_method(const RunConfig& run);
 // What the options ask of the ranks' steps and of the experts on the trunk. `bank`: format of the banks.
 TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const ModelConfig& config, Format bank,
                          const Topology& topology);

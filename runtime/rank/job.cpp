@@ -54,7 +54,8 @@ size_t memory_of_machine(const std::vector<RankPlan>& ranks, int node) {
 }
 
 Deployment deployment_of(const JobRank& job) {
-  Deployment deployment = make_deployment(*job.loaded, *job.checkpoint, job.topology, job.experts->source.format);
+  Deployment deployment =
+      make_deployment(*job.loaded, *job.checkpoint, job.topology, job.experts->source.format, trunk_method(job.run));
   deployment.trunk_threads = deployment.expert_threads = job.cores.threads;
   return deployment;
 }
@@ -251,7 +252,10 @@ void place(JobRank& job) {
   job.memory = plan_memory(
       {.config = job.model(),
        .trunk = trunk ? &job.share : nullptr,
-       .trunk_weights = trunk ? trunk_size(*job.checkpoint, job.loaded->arch, job.model(), job.share).resident : 0,
+       .trunk_weights =
+           trunk
+               ? trunk_size(*job.checkpoint, job.loaded->arch, job.model(), job.share, job.limits.trunk_method).resident
+               : 0,
        .bank = job.expert_share,
        .experts = job.experts->source.format,
        .cache = job.cache_limits,
@@ -299,8 +303,8 @@ void load(JobRank& job) {
   job.lifeline->set_pulse([&pool = *job.pool] { return pool.pulse(); });
   const bool is_trunk = job.topology.trunk_index() >= 0;
   if (is_trunk)
-    job.trunk_weights.emplace(
-        load_trunk(*job.checkpoint, job.loaded->arch, job.model(), job.share, *job.pool, numa_node));
+    job.trunk_weights.emplace(load_trunk(*job.checkpoint, job.loaded->arch, job.model(), job.share, *job.pool,
+                                         numa_node, job.limits.trunk_method));
   if (job.topology.expert_index() >= 0)
     job.bank.emplace(load_experts(job.experts->source, job.model(), job.expert_share, *job.pool, numa_node));
   if (!is_trunk) {

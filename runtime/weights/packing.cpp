@@ -12,7 +12,9 @@
 #include "runtime/base/first_error.h"
 #include "runtime/base/log.h"
 #include "runtime/base/progress.h"
+#include "runtime/weights/expert_tensors.h"
 #include "runtime/weights/floats.h"
+#include "runtime/weights/quantize.h"
 
 namespace kt {
 namespace {
@@ -31,6 +33,19 @@ bool kept_in_bf16(const std::string& name) {
   return false;
 }
 
+// Small matrices that decide much, and those that the trunk does not multiply by rows that are quantised.
+bool kept_as_stored(const std::string& name) {
+  for (const char* part :
+       {"mlp.gate.", "shared_expert_gate", "in_proj_ba", "in_proj_a.", "in_proj_b.", "indexer.", "q_b_proj"})
+    if (name.find(part) != std::string::npos) return true;
+  return false;
+}
+
+// Its errors are those of the logits.
+bool is_head(const std::string& name) {
+  return name.ends_with("lm_head.weight") || name.ends_with("embed_tokens.weight");
+}
+
 std::vector<int64_t> divided(const std::vector<int64_t>& shape, int64_t by) { return {shape[0], shape[1] / by}; }
 
 // An E4M3 number near x, |x| < 448, for generated weights.
@@ -44,6 +59,12 @@ uint8_t to_fp8(float x) {
 }  // namespace
 
 Format Packing::format_of(const std::string& name) const {
+  const Format stored = stored_format_of(name);
+  if (!method_ || stored == Format::RAWINT4 || kept_as_stored(name)) return stored;
+  return is_head(name) ? Format::AMXINT8 : *method_;
+}
+
+Format Packing::stored_format_of(const std::string& name) const {
   if (checkpoint_.find(name)) return checkpoint_.find(name + "_scale_inv") ? Format::FP8 : Format::BF16;
   if (checkpoint_.find(name + "_packed")) return Format::RAWINT4;
   if (!checkpoint_.names().empty()) return Format::BF16;  // missing: the check says so
@@ -82,9 +103,10 @@ void Packing::add(PackedMatrix* target, std::vector<RowRun> rows, int64_t first_
   *target = planned(rows, n, first_column, columns, slice);
   if (target->format == Format::FP8)
     for (const RowRun& run : rows) require_one_scale(run, &run == &rows.back());
-  stored_ += stored_bytes(target->format, n, columns);
+  const Format stored = stored_format_of(rows.front().name);
+  stored_ += stored_bytes(stored, n, columns);
   elements_ += static_cast<size_t>(n * columns);
-  jobs_.push_back({target, std::move(rows), first_column, columns, bytes_, 0, 1});
+  jobs_.push_back({target, stored, std::move(rows), first_column, columns, bytes_, 0, 1});
   bytes_ += target->bytes();
 }
 
@@ -93,10 +115,11 @@ void Packing::add_pair(PackedMatrix* target, RowRun gate, RowRun up) {
   *target = planned({gate, up}, 2 * round_up(gate.count, 2 * kPanel), 0, columns, 0);
   if (target->format == Format::FP8)
     for (const RowRun* run : {&gate, &up}) require_one_scale(*run, true);
-  stored_ += stored_bytes(target->format, gate.count + up.count, columns);
+  const Format stored = stored_format_of(gate.name);
+  stored_ += stored_bytes(stored, gate.count + up.count, columns);
   elements_ += static_cast<size_t>((gate.count + up.count) * columns);
-  jobs_.push_back({target, {std::move(gate)}, 0, columns, bytes_, 0, 2});
-  jobs_.push_back({target, {std::move(up)}, 0, columns, bytes_, 1, 2});
+  jobs_.push_back({target, stored, {std::move(gate)}, 0, columns, bytes_, 0, 2});
+  jobs_.push_back({target, stored, {std::move(up)}, 0, columns, bytes_, 1, 2});
   bytes_ += target->bytes();
 }
 
@@ -109,9 +132,9 @@ void Packing::check() const {
       auto type = [&](const std::string& name, const std::vector<int64_t>& shape) {
         return checkpoint_.rows(name, shape, 0, 0, scratch).type;
       };
-      if (generated || job.target->format == Format::BF16) {
+      if (generated || job.stored == Format::BF16) {
         require_floats(type(run.name, run.shape), run.name);
-      } else if (job.target->format == Format::FP8) {
+      } else if (job.stored == Format::FP8) {
         require(type(run.name, run.shape), StoredType::f8_e4m3, run.name);
         require_floats(type(run.name + "_scale_inv", scale_shape(run.shape, quant_)), run.name + "_scale_inv");
       } else {
@@ -177,8 +200,7 @@ void Packing::pack(const Job& job, int first_panel, int panels, std::byte* buffe
       case Format::BF16: pack_bf16(job, p, out); break;
       case Format::FP8: pack_fp8(job, p, out); break;
       case Format::RAWINT4: pack_int4(job, p, out); break;
-      default:
-        fail(kExitModel, "{}: {} is not a checkpoint's format", job.rows.front().name, info(job.target->format).name);
+      default: pack_quantized(job, p, out); break;
     }
   }
 }
@@ -288,6 +310,18 @@ void Packing::pack_int4(const Job& job, int panel, std::byte* out) const {
     }
   });
   RawInt4Format::pack(words.data(), row_bytes, scales.data(), groups, count, m, out);
+}
+
+void Packing::pack_quantized(const Job& job, int panel, std::byte* out) const {
+  thread_local std::vector<float> values;
+  values.resize(static_cast<size_t>(kPanel * job.columns));
+  const int64_t end = job.first_column + job.columns;
+  const int count = for_panel(job.rows, panel, [&](const RowRun& run, int64_t first, int64_t n, int before) {
+    const FloatRows rows(checkpoint_, quant_, {run.name, run.shape, first, n});
+    rows.read(0, n, {static_cast<int>(job.first_column), static_cast<int>(end)},
+              &values[static_cast<size_t>(before * job.columns)]);
+  });
+  quantize_panel(*job.target, values.data(), count, out);
 }
 
 }  // namespace kt

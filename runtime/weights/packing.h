@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -28,9 +29,12 @@ struct RowRun {
 // A tensor's name ends in ".weight" (or is that of a fused stack of experts). What is stored decides the format: BF16,
 // to which F32 and F16 are rounded; FP8 where "<name>_scale_inv" is there; INT4 where "<name>_packed" stands in its
 // place. A generated checkpoint stores nothing: there `quant` decides, for the linear layers that releases quantise.
+// What is stored as BF16 or FP8 may be quantised to `method`, AMXINT8 or AMXINT4, where that is not too much for it:
+// routers, gates and what picks keys stay as they are, and the head gets no fewer than 8 bits.
 class Packing {
  public:
-  Packing(const Checkpoint& checkpoint, const QuantSpec& quant) : checkpoint_(checkpoint), quant_(quant) {}
+  Packing(const Checkpoint& checkpoint, const QuantSpec& quant, std::optional<Format> method = {})
+      : checkpoint_(checkpoint), quant_(quant), method_(method) {}
 
   // `target` becomes a packed matrix of the given rows (one run after the other) and columns; `slice` is that of
   // Ops::matmul_add, 0 for Ops::matmul. Its data is set by load().
@@ -53,13 +57,15 @@ class Packing {
  private:
   struct Job {
     PackedMatrix* target;
+    Format stored;
     std::vector<RowRun> rows;
     int64_t first_column;
     int columns;
     size_t offset;                // of the target in the buffer
     int first_panel, panel_step;  // where the job's panels go in the target
   };
-  Format format_of(const std::string& name) const;
+  Format stored_format_of(const std::string& name) const;
+  Format format_of(const std::string& name) const;  // in memory
   PackedMatrix planned(const std::vector<RowRun>& rows, int64_t n, int64_t first_column, int columns, int slice) const;
   bool rounds() const;  // some weights are stored as F32 or F16
   void require_one_scale(const RowRun& run, bool closes_its_panel) const;
@@ -68,9 +74,11 @@ class Packing {
   void pack_bf16(const Job& job, int panel, std::byte* out) const;
   void pack_fp8(const Job& job, int panel, std::byte* out) const;
   void pack_int4(const Job& job, int panel, std::byte* out) const;
+  void pack_quantized(const Job& job, int panel, std::byte* out) const;
 
   const Checkpoint& checkpoint_;
   QuantSpec quant_;
+  std::optional<Format> method_;
   std::vector<Job> jobs_;
   size_t bytes_ = 0, stored_ = 0, elements_ = 0;
 };

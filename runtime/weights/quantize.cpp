@@ -9,14 +9,6 @@
 namespace kt {
 namespace {
 
-void pack_panel(const PackedMatrix& m, const float* rows, int count, std::byte* panel) {
-  switch (m.format) {
-    case Format::AMXINT4: return AmxInt4Format::pack(rows, m.k, count, m, panel);
-    case Format::AMXINT8: return AmxInt8Format::pack(rows, m.k, count, m, panel);
-    default: fail(kExitUsage, "weights are not quantised to {}, only to AMXINT4 and AMXINT8", info(m.format).name);
-  }
-}
-
 template <class F>
 void dequantize(const PackedMatrix& m, int row, float* out) {
   const std::byte* panel = m.panel(row / kPanel);
@@ -32,6 +24,14 @@ void dequantize(const PackedMatrix& m, int row, float* out) {
 
 }  // namespace
 
+void quantize_panel(const PackedMatrix& m, const float* rows, int count, std::byte* panel) {
+  switch (m.format) {
+    case Format::AMXINT4: return AmxInt4Format::pack(rows, m.k, count, m, panel);
+    case Format::AMXINT8: return AmxInt8Format::pack(rows, m.k, count, m, panel);
+    default: fail(kExitUsage, "weights are not quantised to {}, only to AMXINT4 and AMXINT8", info(m.format).name);
+  }
+}
+
 void quantize_expert(const FloatRows& gate, const FloatRows& up, const FloatRows& down, Range columns,
                      const PackedShape& shape, std::byte* out) {
   thread_local std::vector<float> rows;
@@ -40,12 +40,12 @@ void quantize_expert(const FloatRows& gate, const FloatRows& up, const FloatRows
   for (int p = 0; p < shape.gate_up.panels(); ++p, out += shape.gate_up.panel_bytes()) {
     const int first = columns.begin + p / 2 * kPanel, count = std::clamp(columns.end - first, 0, kPanel);
     (p % 2 ? up : gate).read(first, count, {0, shape.gate_up.k}, rows.data());
-    pack_panel(shape.gate_up, rows.data(), count, out);
+    quantize_panel(shape.gate_up, rows.data(), count, out);
   }
   for (int p = 0; p < shape.down.panels(); ++p, out += shape.down.panel_bytes()) {
     const int count = std::min(kPanel, shape.down.n - p * kPanel);
     down.read(p * kPanel, count, columns, rows.data());
-    pack_panel(shape.down, rows.data(), count, out);
+    quantize_panel(shape.down, rows.data(), count, out);
   }
 }
 

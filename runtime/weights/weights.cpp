@@ -176,10 +176,10 @@ size_t mla_layers(const ModelConfig& config) {
 
 }  // namespace
 
-TrunkSize trunk_size(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config,
-                     const TrunkShare& share) {
+TrunkSize trunk_size(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config, const TrunkShare& share,
+                     std::optional<Format> method) {
   TrunkWeights t;
-  Packing packing(checkpoint, config.quant);
+  Packing packing(checkpoint, config.quant, method);
   plan_trunk(t, packing, checkpoint, arch, config, share);
   packing.check();
   const MlaSpec& m = config.mla;
@@ -195,13 +195,13 @@ TrunkSize trunk_size(const Checkpoint& checkpoint, const Arch& arch, const Model
 }
 
 TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config,
-                        const TrunkShare& share, ThreadPool& pool, int numa_node) {
+                        const TrunkShare& share, ThreadPool& pool, int numa_node, std::optional<Format> method) {
   TrunkWeights t;
-  Packing packing(checkpoint, config.quant);
+  Packing packing(checkpoint, config.quant, method);
   plan_trunk(t, packing, checkpoint, arch, config, share);
   if (const StoredTensor* e = checkpoint.find(t.embedding); e && e->type != StoredType::bf16)
     log("{}: stored as {}, its rows are rounded to BF16", t.embedding, name_of(e->type));
-  t.storage = packing.load(pool, numa_node, "trunk");
+  t.storage = packing.load(pool, numa_node, method ? fmt::format("trunk as {}", info(*method).name) : "trunk");
   std::vector<AbsorbedLayer> absorbed;
   for (size_t i = 0; i < t.layers.size(); ++i)
     if (config.layers[i].mixer == Mixer::mla)

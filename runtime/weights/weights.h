@@ -47,15 +47,16 @@ struct TrunkWeights {
 
 // A trunk rank's part: bytes in memory, packed; bytes in the checkpoint's files, those of the embedding and of tensors
 // that all ranks share included; weights that a token is multiplied with. Checks every tensor's shape and type, so that
-// a wrong one is refused before any rank loads, but takes no memory. Throws Error(kExitModel) naming the tensor.
+// a wrong one is refused before any rank loads, but takes no memory. `method`: what matrices are quantised to (see
+// Packing); nothing: as stored. Throws Error(kExitModel) naming the tensor.
 struct TrunkSize {
   size_t resident = 0, stored = 0, elements = 0;
 };
-TrunkSize trunk_size(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config,
-                     const TrunkShare& share);
+TrunkSize trunk_size(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config, const TrunkShare& share,
+                     std::optional<Format> method = {});
 
 // Load this rank's part; throw Error(kExitModel) naming the tensor. The result may be moved: views point into storage.
 TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config,
-                        const TrunkShare& share, ThreadPool& pool, int numa_node);
+                        const TrunkShare& share, ThreadPool& pool, int numa_node, std::optional<Format> method = {});
 
 }  // namespace kt

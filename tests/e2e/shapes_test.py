@@ -128,6 +128,14 @@ CONVERTED = {
     "deepseek_v32-fp8-int4": ("deepseek_v32-fp8", "int4", 8),
 }
 
+# The same of a trunk that is quantised while it is loaded.
+QUANTISED = {
+    "qwen2_moe-trunk-int8": ("qwen2_moe-bf16", "int8", 3.5),
+    "qwen3_moe-fp8-trunk-int8": ("qwen3_moe-fp8", "int8", 3.5),
+    "qwen3_next-trunk-int4": ("qwen3_next-bf16", "int4", 35),
+    "deepseek_v32-fp8-trunk-int8": ("deepseek_v32-fp8", "int8", 4),
+}
+
 # What is refused before anything is loaded, and what is said about it.
 REFUSED = {
     "value heads of half a tile": (NEXT | {"linear_value_head_dim": 16}, {},
@@ -215,14 +223,18 @@ def refuse(program, name, folder):
 
 
 def run_case(program, name, folder, layouts):
-    case, method, tolerance = CONVERTED.get(name, (name, None, 1))
+    case, method, tolerance = (CONVERTED | QUANTISED).get(name, (name, None, 1))
     config, how = CASES[case]
     weights = write_model(folder, config, **how)
-    converted = convert(program, folder, case, method) if method else []
+    quantised = []
+    if name in CONVERTED:
+        quantised = convert(program, folder, case, method)
+    elif method:
+        quantised = ["--trunk-method", method]
     first = None
     for layout in layouts:
         world, given = options(layout)
-        with Server(program, folder, world, [*given, *converted, "--context-length", 256]) as server:
+        with Server(program, folder, world, [*given, *quantised, "--context-length", 256]) as server:
             answers = [ask(server, ids) for ids in prompts(config.get("text_config", config)["vocab_size"])]
         if first is None:
             first = answers
@@ -241,7 +253,7 @@ def run_case(program, name, folder, layouts):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--program", required=True)
-    parser.add_argument("--only", nargs="*", default=[*CASES, *CONVERTED, *REFUSED])
+    parser.add_argument("--only", nargs="*", default=[*CASES, *CONVERTED, *QUANTISED, *REFUSED])
     parser.add_argument("--layouts", default="1x0,2x3")
     parser.add_argument("--keep", help="folder for the checkpoints")
     a = parser.parse_args()

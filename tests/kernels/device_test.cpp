@@ -9,6 +9,7 @@
 #include <cstring>
 #include <random>
 
+#include "kernels/format/amxint.h"
 #include "kernels/format/bf16.h"
 
 namespace kt {
@@ -159,6 +160,72 @@ TEST(Device, MultipliesByEachMatrix) {
       for (int o = 0; o < 48; ++o) EXPECT_NEAR(m.out.row(r)[o], a.product(m.h, r, o), 1e-4) << on.name;
       for (int o = 0; o < 100; ++o) EXPECT_NEAR(m.second.row(r)[o], b.product(m.h, r, o), 1e-4) << on.name;
     }
+  }
+}
+
+// A random matrix of 8-bit integers with scales; only the inputs' rounding is left as an error.
+struct PackedInt8 {
+  std::unique_ptr<std::byte[], void (*)(std::byte*)> bytes{nullptr, nullptr};
+  PackedMatrix matrix;
+
+  PackedInt8(int n, int k, int group_tiles, unsigned seed)
+      : matrix{.format = Format::AMXINT8, .n = n, .k = k, .group_tiles = group_tiles} {
+    const std::vector<float> rows = normal(n * k, seed);
+    bytes = {static_cast<std::byte*>(std::aligned_alloc(64, matrix.bytes())), [](std::byte* p) { std::free(p); }};
+    for (int p = 0; p < matrix.panels(); ++p)
+      AmxInt8Format::pack(&rows[static_cast<size_t>(p) * kPanel * k], k, std::min(kPanel, n - p * kPanel), matrix,
+                          bytes.get() + p * matrix.panel_bytes());
+    matrix.data = bytes.get();
+  }
+  double weight(int output, int input) const {
+    const std::byte* panel = matrix.panel(output / kPanel);
+    const int tile = input / kTileK, group = tile / matrix.group_tiles;
+    const std::byte* scales = panel + matrix.scales_at() + group * info(matrix.format).scale_bytes;
+    return static_cast<double>(AmxInt8Format::scale(scales, output % kPanel)) *
+           AmxInt8Format::get(panel + tile * info(matrix.format).tile_bytes, output % kPanel, input % kTileK);
+  }
+  // An input is off by half a step, 1 / 254 of the largest of its group, and the sum by float32's rounding.
+  void expect_near(double found, const Mat<bf16>& x, int row, int output, double factor) const {
+    const int group = matrix.group_tiles * kTileK;
+    double sum = 0, bound = 1e-4;
+    for (int begin = 0; begin < matrix.k; begin += group) {
+      double largest = 0, weights = 0;
+      for (int i = begin; i < std::min(matrix.k, begin + group); ++i) {
+        const double value = to_float(x.row(row)[i]), w = weight(output, i);
+        sum += value * w;
+        weights += std::abs(w);
+        largest = std::max(largest, std::abs(value));
+      }
+      bound += weights * largest / 254;
+    }
+    EXPECT_NEAR(found, sum * factor, bound * std::abs(factor));
+  }
+};
+
+TEST(Device, QuantisesTheInputsOfIntegerWeights) {
+  const PackedInt8 a(48, kHidden, 4, 7), down(kHidden, kHidden, 1, 9);
+  const Packed exact(100, kHidden, 8);
+  const std::vector<float> w(kHidden, 1.0f);
+  std::vector<float> first;
+  for (const OnDevice& on : devices()) {
+    SCOPED_TRACE(on.name);
+    Memory m = Memory::of(*on.device);
+    on.device->reserve({.rows = kRows, .int8_columns = kHidden});
+    fill(*on.device, m);
+    on.device->norm(m.x, w.data(), 1e-6f, m.h, m.y);
+    on.device->linear(m.h, {{exact.matrix, m.second}, {a.matrix, m.out}});
+    on.device->linear_sum(m.h, down.matrix, 32, nullptr, m.y);
+    on.device->linear_sum(m.h, down.matrix, 32, nullptr, m.y);
+    on.device->wait();
+
+    std::vector<float> all;
+    for (int r = 0; r < kRows; ++r) {
+      for (int o = 0; o < 48; ++o) a.expect_near(m.out.row(r)[o], m.h, r, o, 1.0), all.push_back(m.out.row(r)[o]);
+      for (int o = 0; o < 100; ++o) EXPECT_NEAR(m.second.row(r)[o], exact.product(m.h, r, o), 1e-4);
+      for (int o = 0; o < kHidden; ++o) down.expect_near(m.y.row(r)[o], m.h, r, o, 2.0);
+    }
+    if (first.empty()) first = all;
+    EXPECT_EQ(all, first);
   }
 }
 

@@ -70,7 +70,7 @@ struct Shapes {
 };
 
 // Logits of the last of 70 tokens, taken in chunks.
-std::vector<float> logits(const ModelConfig& config, int threads, int chunk) {
+std::vector<float> logits(const ModelConfig& config, std::optional<Format> method, int threads, int chunk) {
   constexpr int kTokens = 70;
   ThreadPool pool(threads);
   const std::unique_ptr<Device> device = make_cpu_device(choose_ops(), pool, -1);
@@ -79,15 +79,19 @@ std::vector<float> logits(const ModelConfig& config, int threads, int chunk) {
   const auto checkpoint = dummy_checkpoint({});
   const Arch& arch = find_arch(nlohmann::json{{"model_type", config.mla.heads ? "deepseek_v3" : "qwen3_next"}});
   const TrunkShare share = trunk_share(config, 0, 1);
-  const TrunkWeights weights = load_trunk(*checkpoint, arch, config, share, pool, -1);
+  const TrunkWeights weights = load_trunk(*checkpoint, arch, config, share, pool, -1, method);
   const Format format = stored_format(config.quant.stored);
   const ExpertBank bank =
       load_experts({.format = format, .quant = config.quant, .checkpoint = checkpoint.get(), .arch = &arch}, config,
                    Range{0, config.moe.inter}, pool, -1);
   StateCache cache(config, share, {.blocks = 4, .slots = 1}, *device);
-  Trunk trunk = make_trunk(
-      *transports[0], topology, *device, *checkpoint, config, share, weights, &bank, cache,
-      {.max_rows = kTokens, .max_logit_rows = 1, .context = kTokens, .expert_format = format, .hot_format = format});
+  Trunk trunk = make_trunk(*transports[0], topology, *device, *checkpoint, config, share, weights, &bank, cache,
+                           {.max_rows = kTokens,
+                            .max_logit_rows = 1,
+                            .context = kTokens,
+                            .expert_format = format,
+                            .hot_format = format,
+                            .trunk_method = method});
   std::vector<float> out;
   for (int first = 0; first < kTokens; first += chunk) {
     StepPlan plan;
@@ -110,11 +114,13 @@ TEST_P(AnyShape, GivesTheSameNumbersHoweverItIsComputed) {
     const ModelConfig config = shapes.model(GetParam());
     ASSERT_NO_THROW(check_model(config));
 
-    const std::vector<float> whole = logits(config, 1, 70);
+    const auto method = shapes.one_of<std::optional<Format>>({{}, Format::AMXINT8, Format::AMXINT4});
+
+    const std::vector<float> whole = logits(config, method, 1, 70);
 
     for (const float x : whole) ASSERT_TRUE(std::isfinite(x)) << "round " << round;
     for (const auto& [threads, chunk] : {std::pair(3, 70), {2, 64}, {1, 1}}) {
-      const std::vector<float> other = logits(config, threads, chunk);
+      const std::vector<float> other = logits(config, method, threads, chunk);
       ASSERT_EQ(0, std::memcmp(other.data(), whole.data(), whole.size() * sizeof(float)))
           << "round " << round << ", " << threads << " threads, chunks of " << chunk;
     }

@@ -2,6 +2,7 @@
 // with their weights wherever slices and blocks end.
 
 #include "runtime/weights/packing.h"
+#include "runtime/weights/quantize.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -96,6 +97,35 @@ TEST(Packing, TakesEveryTypeOfFloatAndRoundsItOnce) {
         ASSERT_EQ(Bf16Format::weight(tile, r % kPanel, c % kTileK), to_float(to_bf16(x))) << type << r << ", " << c;
         ASSERT_EQ(read[static_cast<size_t>(r * kColumns + c)], type == "BF16" ? to_float(to_bf16(x)) : x) << type;
       }
+  }
+}
+
+// Half a step of the scale, which has bf16's precision, and is 3/4 of what the largest weight wants at least.
+TEST(Packing, QuantisesWhatItIsToldToAndKeepsTheSmallAndDecisive) {
+  ThreadPool pool(2);
+  StoredFile stored;
+  for (const char* name : {"self_attn.q_proj.weight", "mlp.gate.weight", "linear_attn.in_proj_ba.weight"})
+    stored.add(name, "F32", {kRows, kColumns}, values());
+  const auto checkpoint = stored.open();
+  for (const Format method : {Format::AMXINT8, Format::AMXINT4}) {
+    std::map<std::string, PackedMatrix> matrices;
+    Packing packing(*checkpoint, {}, method);
+    for (const char* name : {"self_attn.q_proj.weight", "mlp.gate.weight", "linear_attn.in_proj_ba.weight"})
+      packing.add(&matrices[name], {{name, {kRows, kColumns}, 0, kRows}}, 0, kColumns);
+    const Buffer buffer = packing.load(pool, -1, "test");
+
+    EXPECT_EQ(matrices["mlp.gate.weight"].format, Format::BF16);
+    EXPECT_EQ(matrices["linear_attn.in_proj_ba.weight"].format, Format::BF16);
+    const PackedMatrix& m = matrices["self_attn.q_proj.weight"];
+    ASSERT_EQ(m.format, method);
+    const double step = 2.0 / (method == Format::AMXINT8 ? 127 : 7) * (1 + 1.0 / 256);
+    const double clipped = method == Format::AMXINT8 ? 0.0 : 2.0 * 15 / 64;
+    std::vector<float> row(kColumns);
+    for (int r = 0; r < kRows; ++r) {
+      dequantize_row(m, r, row.data());
+      for (int c = 0; c < kColumns; ++c)
+        ASSERT_NEAR(row[c], values()[static_cast<size_t>(r * kColumns + c)], std::max(step / 2, clipped)) << r << c;
+    }
   }
 }
 
