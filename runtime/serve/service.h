@@ -107,6 +107,7 @@ struct HttpRequest {
   std::string body;
   bool keep_alive = true;
   bool http_1_0 = false;
+  bool cross_site = false;  // a page of another site had a browser ask (https://www.w3.org/TR/fetch-metadata)
 };
 
 struct HttpResponse {

@@ -442,6 +442,18 @@ TEST(Http, NoPageOfAnotherOriginIsLetIn) {
   EXPECT_EQ(running.ask(get("/v1/models")).find("Access-Control-Allow"), std::string::npos);
 }
 
+TEST(Http, NoImageOfAnotherSiteIsARequest) {
+  const Running running;
+  const std::string by_image = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n";
+  for (const char* path : {"/flush_cache", "/start_expert_distribution_record", "/v1/models", "/nowhere"}) {
+    const std::string answer = running.ask(get(path, by_image));
+    EXPECT_EQ(status_of(answer), 403) << path;
+    EXPECT_EQ(body_of(answer)["error"]["code"], "origin_refused") << path;
+  }
+  EXPECT_EQ(status_of(running.ask(get("/", by_image))), 200) << "a link to the page";
+  EXPECT_EQ(status_of(running.ask(get("/flush_cache", "Sec-Fetch-Site: same-origin\r\n"))), 200);
+}
+
 TEST(Http, PagesOfAllowedOriginsAreLetIn) {
   HttpConfig config = on_any_port();
   config.origins = {"https://chat.example"};

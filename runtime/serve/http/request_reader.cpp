@@ -133,6 +133,7 @@ RequestReader::State RequestReader::read_head(std::string& bytes) {
   request_.query = query_of(text(fields.target()));
   request_.host = field(http::field::host);
   request_.origin = field(http::field::origin);
+  request_.cross_site = field("sec-fetch-site") == "cross-site";
   request_.preflight_headers = field(http::field::access_control_request_headers);
   request_.content_type = field(http::field::content_type);
   request_.authorization = field(http::field::authorization);

@@ -429,6 +429,10 @@ std::variant<const Route*, HttpResponse> find_route(const HttpRequest& request, 
                     request.origin),
         "origin_refused");
 
+  // What has no Origin, as images and links have none. Where anybody may ask there is nothing to be had by it.
+  if (request.cross_site && request.origin.empty() && !(known && route->access == Route::Access::open))
+    return refuse(403, "requests that a page of another site has a browser send are refused", "origin_refused");
+
   const bool options = request.method == "OPTIONS";
   if (!options && !may(request, known ? route->access : Route::Access::user, service.config))
     return refuse(401, "a valid key is required: \"Authorization: Bearer <key>\" or \"x-api-key: <key>\"",

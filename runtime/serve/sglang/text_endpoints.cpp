@@ -7,6 +7,7 @@
 #include "runtime/serve/fields.h"
 #include "runtime/serve/openai/openai.h"
 #include "runtime/serve/openai/openai_completions.h"
+#include "runtime/serve/unsupported.h"
 
 namespace kt {
 namespace {
@@ -90,7 +91,9 @@ OrError<std::string> detokenize(std::string_view body, const ServedModel& model)
 OrError<std::string> apply_template(std::string_view body, const ServedModel& model) {
   return or_error([&] {
     const Json request = parse_body(body);
-    return dump({{"prompt", render_chat(Fields(request), model).prompt}});
+    const Fields fields(request);
+    refuse_unsupported_in_chat(fields);
+    return dump({{"prompt", render_chat(fields, model).prompt}});
   });
 }
 
