@@ -21,13 +21,18 @@ std::string_view name_of(Finish::Kind kind) {
   }
 }
 
-// Two emissions of one choice as one.
+template <class T>
+void append(std::vector<T>& first, std::vector<T>& next) {
+  first.insert(first.end(), std::make_move_iterator(next.begin()), std::make_move_iterator(next.end()));
+  next = std::move(first);
+}
+
+// Two emissions of one choice as one. What the first one says stays where it is: a slow reader's may be many.
 void append(Emission& first, Emission next) {
-  next.text.insert(0, first.text);
-  next.tokens.insert(next.tokens.begin(), std::make_move_iterator(first.tokens.begin()),
-                     std::make_move_iterator(first.tokens.end()));
-  next.prompt.insert(next.prompt.begin(), std::make_move_iterator(first.prompt.begin()),
-                     std::make_move_iterator(first.prompt.end()));
+  first.text += next.text;
+  next.text = std::move(first.text);
+  append(first.tokens, next.tokens);
+  append(first.prompt, next.prompt);
   first = std::move(next);
 }
 
