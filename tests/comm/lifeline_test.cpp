@@ -167,6 +167,27 @@ TEST(Lifeline, RankZeroSeesAnyRanksWork) {
       losses);
 }
 
+// A rank asks for its pulse each time that it tells it. Whoever answered each message would tell it for ever.
+TEST(Lifeline, TellsItsPulseByTheClockAndNotInAnswer) {
+  std::atomic<int> told = 0;
+  std::atomic<bool> done = false;
+  Losses losses;
+  run_ranks(
+      3,
+      [&](int rank, Lifeline& lifeline) {
+        lifeline.set_pulse([&] { return ++told; });
+        if (rank == 0) {
+          std::this_thread::sleep_for(1s);
+          done = true;
+        }
+        while (!done) std::this_thread::sleep_for(5ms);
+        lifeline.set_pulse(nullptr);
+      },
+      losses);
+  EXPECT_GE(told, 3);
+  EXPECT_LE(told, 3 * 10) << "of three ranks in one second, four times a second each";
+}
+
 TEST(Lifeline, OtherRanksHearThatRankZeroEndsTheJob) {
   Losses losses;
   run_ranks(

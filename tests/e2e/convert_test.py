@@ -17,8 +17,8 @@ import subprocess
 import tempfile
 import time
 
-from golden_test import answers_of_job, check_against_reference, expect_same, read_prompts, run_layouts
-from ktmpi_server import Server, environment, fixture_folder, mpirun, need_program, skip
+from golden_test import answers_of_job, check_against_reference, expect_same, open_reference, run_layouts
+from ktmpi_server import Server, environment, mpirun, need_program
 
 import numpy as np
 
@@ -154,10 +154,8 @@ def main():
     parser.add_argument("--worlds", default="1,2,3,5")
     parser.add_argument("--kills", type=int, default=20)
     a = parser.parse_args()
-    program, model = need_program(a.program), fixture_folder(a.fixture)
-    if not os.path.isdir(os.path.join(model, "reference")):
-        skip(f"{model} has no reference")
-    prompts, _ = read_prompts(model)
+    program = need_program(a.program)
+    model, prompts, _ = open_reference(a.fixture)
     worlds = [int(w) for w in a.worlds.split(",")]
 
     native = serve_everywhere(program, model, prompts, worlds[:1], [])

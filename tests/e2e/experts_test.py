@@ -5,12 +5,11 @@ by layer, whole experts on ranks and copies of them: all give the bytes of one r
 the same on every layout.
 """
 import argparse
-import os
 
-from ktmpi_server import enter_venv, fixture_folder, need_program, skip
+from ktmpi_server import enter_venv, need_program
 
 enter_venv()
-from golden_test import read_prompts, run_layouts  # noqa: E402
+from golden_test import drift, open_reference, run_layouts  # noqa: E402
 
 
 def update(rule, threshold):
@@ -40,10 +39,8 @@ def check_metrics(server, options):
 
 def print_drift(deferred, exact, found):
     """How far prompt logprobs move when so many experts of a token are deferred."""
-    drift = sorted(abs(x - y) for name in exact if name.startswith("prompt of")
-                   for (x, *_), (y, *_) in zip(exact[name]["input_token_logprobs"], found[name]["input_token_logprobs"])
-                   if x is not None)
-    print(f"  deferring {deferred}: prompt logprobs move by {drift[len(drift) // 2]:.3f} (median), {drift[-1]:.3f} (most)")
+    median, most = drift(exact, found)
+    print(f"  deferring {deferred}: prompt logprobs move by {median:.3f} (median), {most:.3f} (most)")
 
 
 def main():
@@ -52,10 +49,7 @@ def main():
     parser.add_argument("--program", required=True)
     a = parser.parse_args()
     program = need_program(a.program)
-    fixture = fixture_folder(a.fixture)
-    if not os.path.isdir(os.path.join(fixture, "reference")):
-        skip(f"{fixture} has no reference")
-    prompts, _ = read_prompts(fixture)
+    fixture, prompts, _ = open_reference(a.fixture)
 
     ratio, tp2 = ["--kt-gpu-experts-ratio", "0.4"], ["--tensor-parallel-size", "2"]
     whole, copies = ["--expert-layout", "expert"], ["--ep-num-redundant-experts"]

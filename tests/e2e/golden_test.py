@@ -34,6 +34,22 @@ def read_prompts(fixture):
     return prompts, reference
 
 
+def open_reference(fixture):
+    """The fixture's folder and its prompts, where it has a reference; else the test skips."""
+    folder = fixture_folder(fixture)
+    if not os.path.isdir(os.path.join(folder, "reference")):
+        skip(f"{folder} has no reference")
+    return folder, *read_prompts(folder)
+
+
+def drift(exact, found):
+    """How far the logprobs of prompts are from each other in two answers of run_layouts: median, largest."""
+    differences = sorted(abs(x - y) for name in exact if name.startswith("prompt of")
+                         for (x, *_), (y, *_) in zip(exact[name]["input_token_logprobs"],
+                                                     found[name]["input_token_logprobs"]) if x is not None)
+    return differences[len(differences) // 2], differences[-1]
+
+
 def greedy(ids, steps, **more):
     return {"input_ids": ids, "return_logprob": True, "top_logprobs_num": TOP, **more,
             "sampling_params": {"temperature": 0, "max_new_tokens": steps, "ignore_eos": True}}
@@ -134,10 +150,7 @@ def main():
     a = parser.parse_args()
     program = need_program(a.program)
     tables = kernel_tables(program) if a.tables is None else a.tables
-    fixture = fixture_folder(a.fixture)
-    if not os.path.isdir(os.path.join(fixture, "reference")):
-        skip(f"{fixture} has no reference")
-    prompts, reference = read_prompts(fixture)
+    fixture, prompts, reference = open_reference(a.fixture)
 
     jobs = [job.split(":") for job in a.jobs.split(",")]
     layouts = [(int(world), ["--tensor-parallel-size", tp], {}) for world, tp in jobs]

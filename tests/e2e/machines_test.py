@@ -8,10 +8,10 @@ import os
 import stat
 import tempfile
 
-from ktmpi_server import enter_venv, fixture_folder, need_program, skip
+from ktmpi_server import enter_venv, need_program
 
 enter_venv()
-from golden_test import read_prompts, run_layouts  # noqa: E402
+from golden_test import drift, open_reference, run_layouts  # noqa: E402
 
 
 def on_machines(program, machines, folder):
@@ -24,23 +24,13 @@ def on_machines(program, machines, folder):
     return path
 
 
-def drift(exact, found):
-    differences = sorted(abs(x - y) for name in exact if name.startswith("prompt of")
-                         for (x, *_), (y, *_) in zip(exact[name]["input_token_logprobs"],
-                                                     found[name]["input_token_logprobs"]) if x is not None)
-    return differences[len(differences) // 2], differences[-1]
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("fixture")
     parser.add_argument("--program", required=True)
     a = parser.parse_args()
     program = need_program(a.program)
-    fixture = fixture_folder(a.fixture)
-    if not os.path.isdir(os.path.join(fixture, "reference")):
-        skip(f"{fixture} has no reference")
-    prompts, _ = read_prompts(fixture)
+    fixture, prompts, _ = open_reference(a.fixture)
     tp2 = ["--tensor-parallel-size", "2"]
     exact = run_layouts(program, fixture, prompts, [(1, [], {})])
 

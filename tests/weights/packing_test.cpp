@@ -102,18 +102,19 @@ TEST(Packing, TakesEveryTypeOfFloatAndRoundsItOnce) {
 
 // Half a step of the scale, which has bf16's precision, and is 3/4 of what the largest weight wants at least.
 TEST(Packing, QuantisesWhatItIsToldToAndKeepsTheSmallAndDecisive) {
+  constexpr const char* kNames[] = {"self_attn.q_proj.weight", "lm_head.weight", "mlp.gate.weight",
+                                    "linear_attn.in_proj_ba.weight"};
   ThreadPool pool(2);
   StoredFile stored;
-  for (const char* name : {"self_attn.q_proj.weight", "mlp.gate.weight", "linear_attn.in_proj_ba.weight"})
-    stored.add(name, "F32", {kRows, kColumns}, values());
+  for (const char* name : kNames) stored.add(name, "F32", {kRows, kColumns}, values());
   const auto checkpoint = stored.open();
   for (const Format method : {Format::AMXINT8, Format::AMXINT4}) {
     std::map<std::string, PackedMatrix> matrices;
     Packing packing(*checkpoint, {}, method);
-    for (const char* name : {"self_attn.q_proj.weight", "mlp.gate.weight", "linear_attn.in_proj_ba.weight"})
-      packing.add(&matrices[name], {{name, {kRows, kColumns}, 0, kRows}}, 0, kColumns);
+    for (const char* name : kNames) packing.add(&matrices[name], {{name, {kRows, kColumns}, 0, kRows}}, 0, kColumns);
     const Buffer buffer = packing.load(pool, -1, "test");
 
+    EXPECT_EQ(matrices["lm_head.weight"].format, Format::AMXINT8);
     EXPECT_EQ(matrices["mlp.gate.weight"].format, Format::BF16);
     EXPECT_EQ(matrices["linear_attn.in_proj_ba.weight"].format, Format::BF16);
     const PackedMatrix& m = matrices["self_attn.q_proj.weight"];

@@ -52,6 +52,15 @@ OpenAiRequest read_openai_request(const Fields& fields) {
   return request;
 }
 
+void read_openai_sampling(const Fields& fields, int vocab, std::initializer_list<std::string_view> max_tokens,
+                          int least, SamplingParams& sampling) {
+  read_sampling(fields, vocab, sampling);
+  read_seed(fields, "seed", sampling.seed);
+  for (const std::string_view name : max_tokens) read_max_tokens(fields, name, least, sampling.max_new_tokens);
+  fields.read("min_tokens", sampling.min_new_tokens, 0);
+  check_token_limits(fields, "min_tokens", sampling);
+}
+
 Json to_json(const Usage& usage) {
   Json json = {{"prompt_tokens", usage.prompt_tokens},
                {"total_tokens", usage.prompt_tokens + usage.completion_tokens},

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/engine/request.h"
@@ -29,6 +31,11 @@ int64_t unix_seconds();
 // id, model, created, n, best_of, stream, stream_options, stream_interval. Throws BadRequest, also for what this server
 // cannot do.
 OpenAiRequest read_openai_request(const Fields& fields);
+
+// On top of what is in `sampling`: the members that all of OpenAI's requests have, and how many tokens at most, in
+// whichever of `max_tokens` is there; from `least` on. Throws BadRequest.
+void read_openai_sampling(const Fields& fields, int vocab, std::initializer_list<std::string_view> max_tokens,
+                          int least, SamplingParams& sampling);
 
 // One choice of an answer under way.
 struct ChoiceState {

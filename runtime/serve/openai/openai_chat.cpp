@@ -184,12 +184,7 @@ class ChatAnswer : public Answer {
 // The model's own defaults, then the request's values.
 SamplingParams read_chat_sampling(const Fields& fields, const ServedModel& model, const Chat& chat) {
   SamplingParams sampling = model_sampling(model);
-  read_sampling(fields, model.vocab, sampling);
-  read_seed(fields, "seed", sampling.seed);
-  read_max_tokens(fields, "max_tokens", 1, sampling.max_new_tokens);
-  read_max_tokens(fields, "max_completion_tokens", 1, sampling.max_new_tokens);
-  fields.read("min_tokens", sampling.min_new_tokens, 0);
-  check_token_limits(fields, "min_tokens", sampling);
+  read_openai_sampling(fields, model.vocab, {"max_tokens", "max_completion_tokens"}, 1, sampling);
   adapt_sampling(chat, model, sampling);
   return sampling;
 }

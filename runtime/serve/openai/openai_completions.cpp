@@ -195,11 +195,7 @@ void read_prompts(const Fields& fields, const SamplingParams& sampling, const Se
 SamplingParams read_completion_sampling(const Fields& fields, const ServedModel& model, bool echo) {
   SamplingParams sampling;
   sampling.max_new_tokens = 16;
-  read_sampling(fields, model.vocab, sampling);
-  read_seed(fields, "seed", sampling.seed);
-  read_max_tokens(fields, "max_tokens", echo ? 0 : 1, sampling.max_new_tokens);
-  fields.read("min_tokens", sampling.min_new_tokens, 0);
-  check_token_limits(fields, "min_tokens", sampling);
+  read_openai_sampling(fields, model.vocab, {"max_tokens"}, echo ? 0 : 1, sampling);
   return sampling;
 }
 

@@ -177,11 +177,7 @@ Prompt read_prompt(const Fields& request, const ServedModel& model, const Respon
 
 SamplingParams read_response_sampling(const Fields& fields, const ServedModel& model, const Chat& chat) {
   SamplingParams sampling = model_sampling(model);
-  read_sampling(fields, model.vocab, sampling);
-  read_seed(fields, "seed", sampling.seed);
-  read_max_tokens(fields, "max_output_tokens", 1, sampling.max_new_tokens);
-  fields.read("min_tokens", sampling.min_new_tokens, 0);
-  check_token_limits(fields, "min_tokens", sampling);
+  read_openai_sampling(fields, model.vocab, {"max_output_tokens"}, 1, sampling);
   adapt_sampling(chat, model, sampling);
   return sampling;
 }
