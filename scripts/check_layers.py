@@ -10,7 +10,7 @@ import re
 import sys
 
 # Folder -> what of ours its files may include besides their own folder: other folders, without those below them, or
-# single headers. A folder stands below all that may be used by it, and uses all that it may.
+# single headers. A folder stands behind all that it may use, and does use it.
 LAYERS = {
     "kernels": [],
     "kernels/format": ["kernels"],
