@@ -16,10 +16,7 @@ CpuScratch lay_out(Layout& layout, std::byte* memory, const StepShape& shape, in
   if (n) s.spans = lay_out_spans(attention, threads, most, n);
   if (shape.latent.heads) s.latent = lay_out_latent(attention, shape, threads);
   if (shape.experts.columns) s.experts = lay_out_experts(experts, shape.experts);
-  if (shape.int8_columns) {
-    s.inputs.q = inputs.array<int8_t>(shape.rows * round_up(shape.int8_columns, kTileK));
-    s.inputs.groups = inputs.array<QuantGroup>(shape.rows * ceil_div(shape.int8_columns, kTileK));
-  }
+  if (shape.int8_columns) s.inputs = lay_out_quantised(inputs, shape.rows, shape.int8_columns);
   layout.array<std::byte>(static_cast<int64_t>(std::max({attention.bytes(), experts.bytes(), inputs.bytes()})));
   return s;
 }

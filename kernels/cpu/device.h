@@ -27,6 +27,12 @@ struct LatentScratch {
   uint32_t* ranks = nullptr;      // of top_keys: index_room for each thread
 };
 
+// Rows as int8 with the scales of their groups; room for groups of one tile.
+struct QuantScratch {
+  int8_t* q = nullptr;
+  QuantGroup* groups = nullptr;
+};
+
 // Routed rows grouped by expert.
 struct ExpertScratch {
   struct Group {
@@ -37,20 +43,12 @@ struct ExpertScratch {
   int32_t* row = nullptr;   // grouped: row of the batch
   float* weight = nullptr;  // grouped
   bf16* activations = nullptr;
-  // Rows of the batch and activations as int8 with the scales of their groups; room for groups of one tile.
-  int8_t *x_q = nullptr, *activations_q = nullptr;
-  QuantGroup *x_groups = nullptr, *activation_groups = nullptr;
-};
-
-// Inputs of one product as int8 with the scales of their groups; room for groups of one tile.
-struct InputScratch {
-  int8_t* q = nullptr;
-  QuantGroup* groups = nullptr;
+  QuantScratch x, quantised;  // rows of the batch; activations
 };
 
 // Attention, experts and products take turns: they share the memory.
 struct CpuScratch {
-  InputScratch inputs;
+  QuantScratch inputs;
   SpanRoom spans;
   LatentScratch latent;
   ExpertScratch experts;
@@ -128,8 +126,6 @@ class CpuDevice final : public Device {
   void sums_in(const WireSums& host, std::span<const int32_t> rows, const Mat<double>& y) override;
 
  private:
-  Rows inputs(const Mat<bf16>& x, const PackedMatrix& w);
-
   KernelContext k_;
   int numa_node_;
   StepShape shape_;
@@ -142,7 +138,11 @@ class CpuDevice final : public Device {
   std::vector<IndexPiece> pieces_, scored_;
 };
 
+// Rows as products with w take them: also quantised, into `room`, where w's format has 8-bit activations.
+Rows input_rows(const KernelContext& k, const Mat<bf16>& x, const PackedMatrix& w, const QuantScratch& room);
+
 // Parts of CpuScratch.
+QuantScratch lay_out_quantised(Layout& layout, int64_t rows, int64_t columns);
 LatentScratch lay_out_latent(Layout& layout, const StepShape& shape, int threads);
 ExpertScratch lay_out_experts(Layout& layout, const ExpertShape& shape);
 size_t head_slot_bytes(const LatentHeads& heads, int rows);  // of `rows` rows in expanded form

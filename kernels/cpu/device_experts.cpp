@@ -47,36 +47,19 @@ int group_rows(const Routing& routing, int experts, const ExpertScratch& s) {
   return groups;
 }
 
-// The rows as they are, and quantised.
-Rows input_rows(const Running& r) {
-  const Mat<bf16>& x = r.job.x;
-  Rows out{.data = x.at, .stride = x.ld};
-  if (!r.int8) return out;
-  const int tiles = static_cast<int>(ceil_div(r.hidden, kTileK)), group_tiles = r.any.gate_up.group_tiles;
-  out.q_stride = tiles * kTileK;
-  out.group_stride = ceil_div(tiles, group_tiles);
-  out.q = r.s.x_q;
-  out.groups = r.s.x_groups;
-  r.k.split(r.job.routing.rows, 1, [&](int begin, int end) {
-    for (int i = begin; i < end; ++i)
-      r.k.ops.quantize(x.row(i), tiles, group_tiles, r.s.x_q + i * out.q_stride, r.s.x_groups + i * out.group_stride);
-  });
-  return out;
-}
-
 // Panels [begin, end) of an expert's activations; begin is the first of a group.
 void quantize_activations(const Running& r, const Group& g, int begin, int end) {
   const int first_tile = begin * kPanel / kTileK, tiles = (end - begin) * kPanel / kTileK;
   for (int64_t i = g.begin; i < g.begin + g.count; ++i)
     r.k.ops.quantize(r.s.activations + i * r.ldh + first_tile * kTileK, tiles, r.group_tiles,
-                     r.s.activations_q + i * r.ldh + first_tile * kTileK,
-                     r.s.activation_groups + i * r.activation_groups + first_tile / r.group_tiles);
+                     r.s.quantised.q + i * r.ldh + first_tile * kTileK,
+                     r.s.quantised.groups + i * r.activation_groups + first_tile / r.group_tiles);
 }
 
 // Tasks are (expert, part of its columns), enough of them to keep every thread busy. Parts begin at groups of the down
 // projection's inputs, so that a part can quantise what it has made.
 void gate_and_up(const Running& r) {
-  const Rows x = input_rows(r);
+  const Rows x = input_rows(r.k, r.job.x.top(r.job.routing.rows), r.any.gate_up, r.s.x);
   const int panels = static_cast<int>(r.ldh) / kPanel, unit = r.group_tiles * kTileK / kPanel;
   const int wanted = 4 * r.k.pool.size();
   const int parts = r.groups >= wanted ? 1 : std::min<int>(ceil_div(wanted, r.groups), ceil_div(panels, unit));
@@ -100,9 +83,9 @@ void down(const Running& r) {
       const Group& g = r.s.groups[i];
       Rows h{.data = r.s.activations + g.begin * r.ldh, .stride = r.ldh, .count = g.count};
       if (r.int8) {
-        h.q = r.s.activations_q + g.begin * r.ldh;
+        h.q = r.s.quantised.q + g.begin * r.ldh;
         h.q_stride = r.ldh;
-        h.groups = r.s.activation_groups + g.begin * r.activation_groups;
+        h.groups = r.s.quantised.groups + g.begin * r.activation_groups;
         h.group_stride = r.activation_groups;
       }
       r.k.ops.matmul_add(h, r.job.experts[g.expert].down, r.job.slice, begin, end, r.s.weight + g.begin, r.job.y.at,
@@ -121,10 +104,8 @@ ExpertScratch lay_out_experts(Layout& layout, const ExpertShape& e) {
                   .weight = layout.array<float>(pairs),
                   .activations = layout.array<bf16>(pairs * stride)};
   if (!info(e.format).int8_activations) return s;
-  s.x_q = layout.array<int8_t>(rows * round_up(e.hidden, kTileK));
-  s.activations_q = layout.array<int8_t>(pairs * stride);
-  s.x_groups = layout.array<QuantGroup>(rows * ceil_div(e.hidden, kTileK));
-  s.activation_groups = layout.array<QuantGroup>(pairs * stride / kTileK);
+  s.x = lay_out_quantised(layout, rows, e.hidden);
+  s.quantised = lay_out_quantised(layout, pairs, stride);
   return s;
 }
 

@@ -57,19 +57,22 @@ void CpuDevice::last_norm(const Mat<float>& x, const Mat<double>& y, const float
   });
 }
 
-// Rows as the product with w takes them: also quantised, if its format is one of those.
-Rows CpuDevice::inputs(const Mat<bf16>& x, const PackedMatrix& w) {
+QuantScratch lay_out_quantised(Layout& layout, int64_t rows, int64_t columns) {
+  return {.q = layout.array<int8_t>(rows * round_up(columns, kTileK)),
+          .groups = layout.array<QuantGroup>(rows * ceil_div(columns, kTileK))};
+}
+
+Rows input_rows(const KernelContext& k, const Mat<bf16>& x, const PackedMatrix& w, const QuantScratch& room) {
   Rows rows = rows_of(x);
   if (!info(w.format).int8_activations) return rows;
   const int tiles = w.k_tiles();
-  rows.q = scratch_.inputs.q;
+  rows.q = room.q;
   rows.q_stride = tiles * kTileK;
-  rows.groups = scratch_.inputs.groups;
+  rows.groups = room.groups;
   rows.group_stride = w.groups();
-  k_.split(x.rows, 1, [&](int begin, int end) {
+  k.split(x.rows, 1, [&](int begin, int end) {
     for (int r = begin; r < end; ++r)
-      k_.ops.quantize(x.row(r), tiles, w.group_tiles, scratch_.inputs.q + r * rows.q_stride,
-                      scratch_.inputs.groups + r * rows.group_stride);
+      k.ops.quantize(x.row(r), tiles, w.group_tiles, room.q + r * rows.q_stride, room.groups + r * rows.group_stride);
   });
   return rows;
 }
@@ -79,7 +82,8 @@ void CpuDevice::linear(const Mat<bf16>& x, std::initializer_list<Product> produc
   Rows rows = rows_of(x);
   for (const Product& p : products) {
     panels += p.w.panels();
-    if (info(p.w.format).int8_activations && !rows.q) rows = inputs(x, p.w);  // of one k: alike for all of them
+    if (info(p.w.format).int8_activations && !rows.q)
+      rows = input_rows(k_, x, p.w, scratch_.inputs);  // of one k: alike for all of them
   }
   const int64_t step = k_.step(panels, 4);
   int64_t parts = 0;
@@ -97,13 +101,13 @@ void CpuDevice::linear(const Mat<bf16>& x, std::initializer_list<Product> produc
 
 void CpuDevice::linear_sum(const Mat<bf16>& x, const PackedMatrix& w, int slice, const float* scale,
                            const Mat<double>& y) {
-  const Rows rows = inputs(x, w);
+  const Rows rows = input_rows(k_, x, w, scratch_.inputs);
   k_.split(w.panels(), 4,
            [&](int begin, int end) { k_.ops.matmul_add(rows, w, slice, begin, end, scale, y.at, y.ld, nullptr); });
 }
 
 void CpuDevice::swiglu(const Mat<bf16>& x, const PackedMatrix& gate_up, const Mat<bf16>& h) {
-  const Rows rows = inputs(x, gate_up);
+  const Rows rows = input_rows(k_, x, gate_up, scratch_.inputs);
   k_.split(gate_up.panels() / 2, 2, [&](int begin, int end) { k_.ops.swiglu(rows, gate_up, begin, end, h.at, h.ld); });
 }
 
