@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/thread_pool.h"
+
 namespace kt {
 
 // The part of one sequence that is in a step: `count` tokens from row `row` on, at positions first, first + 1, ...
@@ -30,5 +32,8 @@ struct Batch {
   const float* cosines_of(int row) const { return cosines.data() + static_cast<int64_t>(row) * half(); }
   const float* sines_of(int row) const { return sines.data() + static_cast<int64_t>(row) * half(); }
 };
+
+// Cosines and sines of all rows, from angles in float64.
+void rotary_angles(Batch& batch, ThreadPool& pool);
 
 }  // namespace kt

@@ -36,12 +36,16 @@ Buffer::Buffer(size_t size, int node, ThreadPool& pool) : size_(size) {
 }
 
 Buffer::~Buffer() {
-  if (data_) munmap(data_, footprint(size_));
+  if (release_)
+    release_(data_);
+  else if (data_)
+    munmap(data_, footprint(size_));
 }
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(release_, other.release_);
   return *this;
 }
 

@@ -15,6 +15,9 @@ class Buffer {
   Buffer() = default;
   // node < 0: wherever the touching threads run. Throws std::bad_alloc when the address space or memory is refused.
   Buffer(size_t size, int node, ThreadPool& pool);
+  // Memory that came from elsewhere, of a device for example, and how to give it back.
+  Buffer(void* at, size_t size, void (*release)(void*))
+      : data_(static_cast<std::byte*>(at)), size_(size), release_(release) {}
   ~Buffer();
   Buffer(Buffer&& other) noexcept { *this = static_cast<Buffer&&>(other); }
   Buffer& operator=(Buffer&& other) noexcept;
@@ -33,6 +36,7 @@ class Buffer {
 
   std::byte* data_ = nullptr;
   size_t size_ = 0;
+  void (*release_)(void*) = nullptr;  // null: it was mapped
 };
 
 // The NUMA node that this thread runs on, 0 where the machine does not say.

@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <memory>
 #include <span>
+#include <string_view>
 
 #include "kernels/batch.h"
 #include "kernels/buffer.h"
@@ -18,11 +19,11 @@ struct GroupedHeads {
   int heads = 0, kv_heads = 0, head_dim = 0;  // 0 heads: none
   bool gated = false;
 
-  int group() const { return heads / kv_heads; }
-  int64_t query_columns() const { return static_cast<int64_t>(heads) * head_dim; }
-  int64_t keys_at() const { return (gated ? 2 : 1) * query_columns(); }
-  int64_t values_at() const { return keys_at() + static_cast<int64_t>(kv_heads) * head_dim; }
-  int64_t columns() const { return values_at() + static_cast<int64_t>(kv_heads) * head_dim; }
+  constexpr int group() const { return heads / kv_heads; }
+  constexpr int64_t query_columns() const { return static_cast<int64_t>(heads) * head_dim; }
+  constexpr int64_t keys_at() const { return (gated ? 2 : 1) * query_columns(); }
+  constexpr int64_t values_at() const { return keys_at() + static_cast<int64_t>(kv_heads) * head_dim; }
+  constexpr int64_t columns() const { return values_at() + static_cast<int64_t>(kv_heads) * head_dim; }
 };
 
 // Gated delta net of a rank. A row of its projections: queries | keys | values | z; the first three are convolved. A
@@ -30,9 +31,9 @@ struct GroupedHeads {
 struct DeltaHeads {
   int key_heads = 0, value_heads = 0, key_dim = 0, value_dim = 0, taps = 0;
 
-  int keys_at() const { return key_heads * key_dim; }
-  int values_at() const { return 2 * keys_at(); }
-  int channels() const { return values_at() + value_heads * value_dim; }
+  constexpr int keys_at() const { return key_heads * key_dim; }
+  constexpr int values_at() const { return 2 * keys_at(); }
+  constexpr int channels() const { return values_at() + value_heads * value_dim; }
 };
 
 // Latent attention of a rank, with or without an indexer (DeepSeek sparse attention).
@@ -42,9 +43,9 @@ struct LatentHeads {
   float scale = 0.0f;
   int index_heads = 0, index_dim = 0, top_k = 0;  // 0: no indexer
 
-  int head_dim() const { return nope_dim + rope_dim; }
-  int cached_dim() const { return kv_rank + rope_dim; }
-  int64_t latent_elements() const { return static_cast<int64_t>(kKvBlock) * cached_dim(); }  // of a page
+  constexpr int head_dim() const { return nope_dim + rope_dim; }
+  constexpr int cached_dim() const { return kv_rank + rope_dim; }
+  constexpr int64_t latent_elements() const { return static_cast<int64_t>(kKvBlock) * cached_dim(); }  // of a page
 };
 
 // One layer's pages in the cache: page b at `at` + b * stride.
@@ -55,14 +56,14 @@ struct Pages {
   bf16* at = nullptr;
   int64_t stride = 0;
 
-  bf16* page(int64_t b) const { return at + b * stride; }
+  constexpr bf16* page(int64_t b) const { return at + b * stride; }
 };
 // Something of one layer for every slot of recurrent state.
 struct Slots {
   float* at = nullptr;
   int64_t stride = 0;
 
-  float* slot(int64_t i) const { return at + i * stride; }
+  constexpr float* slot(int64_t i) const { return at + i * stride; }
 };
 
 struct Product {
@@ -154,10 +155,16 @@ class Device {
   // ---- memory: zeroed, 64-byte aligned
   virtual Buffer take(size_t bytes) = 0;
   virtual Buffer take_host(size_t bytes) = 0;  // that the host may read, and the device write
+  // Memory of the host that others map too: from now on like take_host's, for as long as the device lives.
+  virtual void adopt(void* host, size_t bytes) = 0;
   virtual void write(void* to, const void* host, size_t bytes) = 0;
+  // Where the host makes bytes that write() then takes to `to`: there itself, where it can; or as many of them as fit
+  // into memory of its own, which the next window is again.
+  virtual std::span<std::byte> window(std::byte* to, size_t bytes) = 0;
   virtual void copy(void* to, const void* from, size_t bytes) = 0;
   virtual void clear(void* at, size_t bytes) = 0;
-  virtual const float* read(const Mat<float>& x) = 0;  // on the host, ld and all; valid until x changes
+  // On the host, ld and all; valid until x changes. Adopted memory is there already.
+  virtual const float* read(const Mat<float>& x) = 0;
   virtual void wait() = 0;
   virtual void reserve(const StepShape& largest) = 0;  // before the first step
   virtual ThreadPool& host_threads() = 0;              // for what is no step: loading, fetching
@@ -228,8 +235,19 @@ class Device {
 
 // Loops over Ops on the pool's threads, memory on a NUMA node (-1: any).
 std::unique_ptr<Device> make_cpu_device(const Ops& ops, ThreadPool& pool, int numa_node);
-// What its reserve() takes.
 size_t cpu_reserve_bytes(const StepShape& largest, int threads);
+
+// What a trunk may run on; devices.cpp has the table. The CPU comes first.
+struct DeviceKind {
+  std::string_view name;  // as the option `device` has it
+  std::unique_ptr<Device> (*make)(const Ops& ops, ThreadPool& pool, int numa_node);
+  size_t (*reserve_bytes)(const StepShape& largest, int threads);  // what its reserve() takes
+  bool host_writes;                                                // a host may write into its memory, and read there
+  bool on_host;                                                    // its memory is a part of the machine's
+};
+std::span<const DeviceKind> device_kinds();
+inline const DeviceKind& cpu_kind() { return device_kinds().front(); }
+const DeviceKind* find_device_kind(std::string_view name);  // null: none of that name
 
 // Takes memory, take(bytes), for what lay_out(Layout&) lays out, and returns that.
 template <class Take, class LayOut>

@@ -15,9 +15,9 @@ struct Mat {
   int64_t ld = 0;
   int rows = 0, columns = 0;
 
-  T* row(int64_t r) const { return at + r * ld; }
-  Mat part(int64_t first, int count) const { return {row(first), ld, count, columns}; }
-  Mat top(int count) const { return part(0, count); }
+  constexpr T* row(int64_t r) const { return at + r * ld; }
+  constexpr Mat part(int64_t first, int count) const { return {row(first), ld, count, columns}; }
+  constexpr Mat top(int count) const { return part(0, count); }
 };
 
 // Lays things out one after the other, each at a multiple of 64 bytes. Without memory it only counts: what plans memory

@@ -45,15 +45,15 @@ struct PackedMatrix {
   int group_tiles = 0;              // tiles that share scales; divides the tiles of a slice
   const std::byte* data = nullptr;  // 64-byte aligned
 
-  int panels() const { return static_cast<int>(ceil_div(n, kPanel)); }
-  int k_tiles() const { return static_cast<int>(ceil_div(k, kTileK)); }
-  int groups() const { return group_tiles ? static_cast<int>(ceil_div(k_tiles(), group_tiles)) : 0; }
-  size_t scales_at() const { return static_cast<size_t>(k_tiles()) * info(format).tile_bytes; }  // in a panel
-  size_t panel_bytes() const {
+  constexpr int panels() const { return static_cast<int>(ceil_div(n, kPanel)); }
+  constexpr int k_tiles() const { return static_cast<int>(ceil_div(k, kTileK)); }
+  constexpr int groups() const { return group_tiles ? static_cast<int>(ceil_div(k_tiles(), group_tiles)) : 0; }
+  constexpr size_t scales_at() const { return static_cast<size_t>(k_tiles()) * info(format).tile_bytes; }  // in a panel
+  constexpr size_t panel_bytes() const {
     return static_cast<size_t>(round_up(static_cast<int64_t>(scales_at()) + groups() * info(format).scale_bytes, 64));
   }
-  size_t bytes() const { return panels() * panel_bytes(); }
-  const std::byte* panel(int i) const { return data + i * panel_bytes(); }
+  constexpr size_t bytes() const { return panels() * panel_bytes(); }
+  constexpr const std::byte* panel(int i) const { return data + i * panel_bytes(); }
 };
 
 }  // namespace kt

@@ -2,7 +2,6 @@
 #include "kernels/in_lines.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 namespace kt {
@@ -40,7 +39,9 @@ void cut_runs(const Batch& batch, const GroupedHeads& heads, std::vector<HeadRun
 }  // namespace
 
 Buffer CpuDevice::take(size_t bytes) { return Buffer(bytes, numa_node_, k_.pool); }
-void CpuDevice::write(void* to, const void* host, size_t bytes) { std::memcpy(to, host, bytes); }
+void CpuDevice::write(void* to, const void* host, size_t bytes) {
+  if (to != host) std::memcpy(to, host, bytes);
+}
 void CpuDevice::copy(void* to, const void* from, size_t bytes) { std::memcpy(to, from, bytes); }
 void CpuDevice::clear(void* at, size_t bytes) {
   in_lines(k_.pool, static_cast<int64_t>(bytes), 1 << 20, [&](int64_t begin, int64_t end) {
@@ -62,20 +63,9 @@ size_t cpu_reserve_bytes(const StepShape& largest, int threads) {
   return layout.bytes();
 }
 
-// Angles in float64.
 void CpuDevice::begin(Batch& batch) {
   batch_ = &batch;
-  const int half = batch.half();
-  batch.cosines.resize(static_cast<size_t>(batch.rows()) * half);
-  batch.sines.resize(batch.cosines.size());
-  k_.split(batch.rows(), 1, [&](int begin, int end) {
-    for (int r = begin; r < end; ++r)
-      for (int i = 0; i < half; ++i) {
-        const double angle = batch.positions[r] * batch.frequencies[i];
-        batch.cosines[static_cast<size_t>(r) * half + i] = static_cast<float>(std::cos(angle));
-        batch.sines[static_cast<size_t>(r) * half + i] = static_cast<float>(std::sin(angle));
-      }
-  });
+  rotary_angles(batch, k_.pool);
   if (shape_.attention.heads) cut_runs(batch, shape_.attention, head_runs_);
 }
 

@@ -79,7 +79,9 @@ class CpuDevice final : public Device {
 
   Buffer take(size_t bytes) override;
   Buffer take_host(size_t bytes) override { return take(bytes); }
+  void adopt(void*, size_t) override {}
   void write(void* to, const void* host, size_t bytes) override;
+  std::span<std::byte> window(std::byte* to, size_t bytes) override { return {to, bytes}; }
   void copy(void* to, const void* from, size_t bytes) override;
   void clear(void* at, size_t bytes) override;
   const float* read(const Mat<float>& x) override { return x.at; }

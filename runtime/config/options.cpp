@@ -207,11 +207,15 @@ constexpr Option kOptions[] = {
     {.name = "device",
      .group = ranks,
      .value = "WORD",
-     .help = "what the trunk runs on: auto or cpu (default cpu)",
+     .help = "what the trunk runs on: auto, cpu, cuda, or cuda-emulated (default cpu)",
      .field = &Run::device,
-     .words = "auto|cpu",
+#ifdef KTMPI_CUDA
+     .words = "auto|cpu|cuda|cuda-emulated"},
+#else
+     .words = "auto|cpu|cuda-emulated",
      .later = "cuda",
-     .reason = "the CUDA kernels are not built yet"},
+     .reason = "this program is built without CUDA (scripts/build cuda)"},
+#endif
     {.name = "tensor-parallel-size",
      .aliases = "tp-size|tp",
      .group = ranks,

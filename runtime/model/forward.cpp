@@ -82,7 +82,7 @@ void reduce(Trunk& t) {
 }
 
 // x += the sum of y; h = norm(x), y = 0, for the next sub-layer.
-void end_sublayer(Trunk& t, const std::vector<float>& next_norm) {
+void end_sublayer(Trunk& t, DeviceFloats next_norm) {
   reduce(t);
   t.device.add_norm(t.step.x.top(t.batch.rows()), t.sums(), next_norm.data(), t.config.norm_eps, t.normed());
   t.clock.lap(StepPart::other);
@@ -166,13 +166,14 @@ Trunk make_trunk(Transport& transport, const Topology& topology, Device& device,
       t.step_memory, [&](size_t bytes) { return device.take(bytes); },
       [&](Layout& l) { return lay_out_step(l, config, share, limits); });
   if (limits.shares_sums) {
+    device.adopt(group->values().data(), group->values().size());
     Layout shared(group->values().data());
     const SumMemory sums = lay_out_sums(shared, config, share, limits);
     t.step.y = sums.y;
     t.step.logits = sums.logits;
     device.clear(group->values().data(), group->values().size());  // touched by who computes them
   }
-  device.reserve(step_shape(config, share, limits, bank_columns(bank)));
+  device.reserve(step_shape(config, share, limits, bank_columns(bank, device)));
   t.batch.frequencies = rope_frequencies(config.rope());
   make_moe_room(t, bank, copies);
   return t;

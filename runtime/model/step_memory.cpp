@@ -131,7 +131,7 @@ size_t step_bytes(const ModelConfig& config, const TrunkShare& share, const Trun
   Layout step;
   lay_out_step(step, config, share, limits);
   return Buffer::footprint(step.bytes()) +
-         Buffer::footprint(cpu_reserve_bytes(step_shape(config, share, limits, bank_columns), threads));
+         Buffer::footprint(limits.device->reserve_bytes(step_shape(config, share, limits, bank_columns), threads));
 }
 
 }  // namespace kt

@@ -9,6 +9,7 @@
 namespace kt {
 
 struct TrunkLimits {
+  const DeviceKind* device = &cpu_kind();
   int max_rows = 0;        // tokens of a step
   int max_logit_rows = 0;  // logits of a step
   int context = 0;         // tokens of the longest sequence
@@ -31,7 +32,8 @@ struct TrunkLimits {
 GroupedHeads grouped_heads(const ModelConfig& config, const TrunkShare& share);
 DeltaHeads delta_heads(const ModelConfig& config, const TrunkShare& share);
 LatentHeads latent_heads(const ModelConfig& config, const TrunkShare& share);
-// The largest step of a bank with so many columns of each expert, and of a trunk rank with such a bank of its own.
+// The largest step of a bank with so many columns of each expert, and of a trunk rank with such a bank in its device's
+// memory.
 StepShape bank_shape(const ModelConfig& config, int columns, Format format, int max_rows);
 StepShape step_shape(const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits, int bank_columns);
 
@@ -78,7 +80,7 @@ SumMemory lay_out_sums(Layout& layout, const ModelConfig& config, const TrunkSha
 // Without those where they are shared.
 StepMemory lay_out_step(Layout& layout, const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits);
 
-// What make_trunk takes, device's own memory included, without what experts need, and messages.
+// What make_trunk takes, the device's own memory included, without what experts need, and messages.
 size_t step_bytes(const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits, int bank_columns,
                   int threads);
 

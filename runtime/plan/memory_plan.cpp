@@ -31,22 +31,25 @@ constexpr size_t kProcessBytes = 20'000'000, kSchedulerBytes = 80'000'000;
 // Batches of weights that may be on their way at a time: of a layerwise step, and beside the steps.
 size_t batches(const MemoryRequest& r) { return (r.limits.layerwise ? 1u : 0u) + (r.limits.spare_experts ? 1u : 0u); }
 
+// A trunk rank's own bank lies in the machine's memory, and is computed by the CPU.
+bool bank_is_the_devices(const MemoryRequest& r) { return r.limits.device == &cpu_kind(); }
+
 void add_trunk(MemoryPlan& plan, const MemoryRequest& r) {
   const ModelConfig& c = r.config;
   const StateCache::Bytes cache = StateCache::bytes(c, *r.trunk, r.cache);
   plan.trunk_weights = r.trunk_weights;
   plan.kv_cache = Buffer::footprint(cache.pages);
   plan.states = Buffer::footprint(cache.states);
-  plan.step = step_bytes(c, *r.trunk, r.limits, r.bank.columns.size(), r.threads);
+  plan.step = step_bytes(c, *r.trunk, r.limits, bank_is_the_devices(r) ? r.bank.columns.size() : 0, r.threads);
 
   if (c.moe.experts) {
-    const MoeRoomBytes room = moe_room_bytes(c, *r.trunk, r.limits);
+    const MoeRoomBytes room = moe_room_bytes(c, *r.trunk, r.limits, r.bank.columns.size() > 0);
     const int columns = inter_part(c.moe.inter, r.trunk->index, r.trunk->count).size();
     plan.hot_experts = room.hot;
     plan.layer_slots = room.stream;
     if (r.gpu_trunk && r.limits.layerwise)
       plan.layer_slots = kLayerSlots * Buffer::footprint(HotExperts::bytes(c, r.experts, columns, c.moe.experts));
-    plan.step += room.routing;
+    (r.limits.device->host_writes ? plan.step : plan.messages) += room.host;
     plan.messages += batches(r) * static_cast<size_t>(fetch_batch(c, r.experts)) * expert_bytes(c, r.experts, columns);
   }
 }
@@ -57,7 +60,7 @@ void add_experts(MemoryPlan& plan, const MemoryRequest& r) {
   // Of each batch two, as they are sent.
   plan.messages += 2 * batches(r) * static_cast<size_t>(fetch_batch(c, r.experts)) *
                    expert_bytes(c, r.experts, r.bank.columns.size());
-  if (r.trunk) return;
+  if (r.trunk && bank_is_the_devices(r)) return;
   plan.expert_step = Buffer::footprint(
       cpu_reserve_bytes(bank_shape(c, r.bank.columns.size(), r.experts, r.limits.max_rows), r.threads));
 }

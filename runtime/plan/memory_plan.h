@@ -22,7 +22,7 @@ struct MemoryPlan {
   size_t step = 0;    // buffers of a forward pass
   // In memory, whatever the device is:
   size_t experts = 0;      // the bank
-  size_t expert_step = 0;  // rows, activations and sums of an expert rank
+  size_t expert_step = 0;  // rows, activations and sums of a bank
   size_t messages = 0;     // as large as they grow
   size_t process = 0;      // the program itself, MPI, tokenizer
 

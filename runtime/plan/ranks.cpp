@@ -104,9 +104,21 @@ std::optional<Format> trunk_method(const RunConfig& run) {
   return run.trunk_method == "int8" ? Format::AMXINT8 : Format::AMXINT4;
 }
 
+namespace {
+
+// A plan is made also for what this program was not built for: the emulation takes what the device itself would.
+const DeviceKind* device_of(const RunConfig& run) {
+  if (run.device == "auto") return &cpu_kind();
+  const DeviceKind* kind = find_device_kind(run.device);
+  return kind ? kind : find_device_kind("cuda-emulated");
+}
+
+}  // namespace
+
 TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const ModelConfig& config, Format bank,
                          const Topology& topology) {
-  TrunkLimits limits{.max_rows = max_step_rows(engine),
+  TrunkLimits limits{.device = device_of(run),
+                     .max_rows = max_step_rows(engine),
                      .max_logit_rows = engine.max_logit_rows,
                      .context = longest_sequence(engine),
                      .expert_format = bank,

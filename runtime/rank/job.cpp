@@ -297,24 +297,22 @@ void plan(JobRank& job) {
 
 void load(JobRank& job) {
   enter_doors(job);
-  const int numa_node = job.cores.numa_node;
   job.pool = std::make_unique<ThreadPool>(job.cores.threads, job.cores.cores);
-  job.device = make_cpu_device(*job.ops, *job.pool, numa_node);
+  job.cpu = make_cpu_device(*job.ops, *job.pool, job.cores.numa_node);
   job.lifeline->set_pulse([&pool = *job.pool] { return pool.pulse(); });
-  const bool is_trunk = job.topology.trunk_index() >= 0;
-  if (is_trunk)
-    job.trunk_weights.emplace(load_trunk(*job.checkpoint, job.loaded->arch, job.model(), job.share, *job.pool,
-                                         numa_node, job.limits.trunk_method));
   if (job.topology.expert_index() >= 0)
-    job.bank.emplace(load_experts(job.experts->source, job.model(), job.expert_share, *job.pool, numa_node));
-  if (!is_trunk) {
-    if (job.bank)
-      job.device->reserve(
-          bank_shape(job.model(), job.bank->share.columns.size(), job.bank->format, job.limits.max_rows));
-    return;
-  }
-  job.cache.emplace(job.model(), job.share, job.cache_limits, *job.device);
-  job.trunk.emplace(make_trunk(job.transport, job.topology, *job.device, *job.checkpoint, job.model(), job.share,
+    job.bank.emplace(load_experts(job.experts->source, job.model(), job.expert_share, *job.cpu));
+  const bool is_trunk = job.topology.trunk_index() >= 0;
+  const bool by_other = is_trunk && job.limits.device != &cpu_kind();
+  if (job.bank && (!is_trunk || by_other))
+    job.cpu->reserve(bank_shape(job.model(), job.bank->share.columns.size(), job.bank->format, job.limits.max_rows));
+  if (!is_trunk) return;
+  if (by_other) job.other = job.limits.device->make(*job.ops, *job.pool, job.cores.numa_node);
+  Device& device = job.trunk_device();
+  job.trunk_weights.emplace(
+      load_trunk(*job.checkpoint, job.loaded->arch, job.model(), job.share, device, job.limits.trunk_method));
+  job.cache.emplace(job.model(), job.share, job.cache_limits, device);
+  job.trunk.emplace(make_trunk(job.transport, job.topology, device, *job.checkpoint, job.model(), job.share,
                                *job.trunk_weights, job.bank ? &*job.bank : nullptr, *job.cache, job.limits, job.copies,
                                job.dispatch.get(), job.group.get()));
   if (job.experts->hot) job.trunk->experts->hot_source = &*job.experts->hot;
@@ -385,7 +383,7 @@ bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& 
 std::vector<double> weight_rates(JobRank& job) {
   constexpr size_t kMost = size_t{256} << 20;
   const Buffer* weights = job.bank && job.bank->storage.size() ? &job.bank->storage
-                          : job.trunk_weights                  ? &job.trunk_weights->storage
+                          : job.trunk_weights && !job.other    ? &job.trunk_weights->storage
                                                                : nullptr;
   job.transport.barrier();
   const double mine = weights ? measure_dram(*job.pool, *job.ops, *weights, kMost, 1) : 0.0;
@@ -398,7 +396,7 @@ void follow(JobRank& job) {
   if (job.trunk) return serve_trunk(*job.trunk);
   if (!job.bank) return;
   const auto serve = [&](Transport& transport, const Doors& doors) {
-    serve_experts(transport, job.topology, doors, *job.device, job.model(), *job.bank);
+    serve_experts(transport, job.topology, doors, *job.cpu, job.model(), *job.bank);
   };
   std::jthread beside;  // gives weights away, computes nothing
   if (job.lane && job.bank->share.count(job.model().moe.experts))

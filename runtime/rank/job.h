@@ -50,7 +50,8 @@ struct JobRank {
   std::unique_ptr<Transport> lane = {};  // where hot experts are exchanged beside steps
   Doors side_doors = {};                 // on it
   std::unique_ptr<ThreadPool> pool = {};
-  std::unique_ptr<Device> device = {};
+  std::unique_ptr<Device> cpu = {};    // of the bank, and of the trunk if `device` says so
+  std::unique_ptr<Device> other = {};  // of the trunk, if not
   std::optional<TrunkWeights> trunk_weights = {};
   std::optional<ExpertBank> bank = {};
   std::optional<StateCache> cache = {};
@@ -64,6 +65,7 @@ struct JobRank {
 
   int rank() const { return transport.rank(); }
   const ModelConfig& model() const { return loaded->config; }
+  Device& trunk_device() const { return other ? *other : *cpu; }
 
   // Another rank's end is all ranks' end. From here on clients are told before; null: nobody is left to be told.
   void tell_before_end(std::function<void(const std::string& why)> on_end);

@@ -1,12 +1,11 @@
 #include "runtime/weights/mla_weights.h"
 
 #include <algorithm>
-#include <exception>
-#include <mutex>
 
 #include "kernels/format/bf16.h"
 #include "kernels/format/fp8.h"
 #include "runtime/base/error.h"
+#include "runtime/base/first_error.h"
 #include "runtime/weights/floats.h"
 
 namespace kt {
@@ -90,8 +89,8 @@ void add_mla(MlaWeights& w, const Checkpoint& checkpoint, const std::string& pre
   packing.add(&w.out, rows("o_proj.weight", hidden, m.heads * m.value_dim, whole(config.hidden)),
               share.heads.begin * m.value_dim, share.heads.size() * m.value_dim, m.value_dim);
   check_kv_b(checkpoint, config, prefix + "kv_b_proj.weight");
-  w.q_norm = read_floats(checkpoint, prefix + "q_a_layernorm.weight", {m.q_rank});
-  w.kv_norm = read_floats(checkpoint, prefix + "kv_a_layernorm.weight", {m.kv_rank});
+  packing.add(&w.q_norm, read_floats(checkpoint, prefix + "q_a_layernorm.weight", {m.q_rank}));
+  packing.add(&w.kv_norm, read_floats(checkpoint, prefix + "kv_a_layernorm.weight", {m.kv_rank}));
   if (!m.indexer) return;
 
   const IndexerSpec& index = *m.indexer;
@@ -100,8 +99,8 @@ void add_mla(MlaWeights& w, const Checkpoint& checkpoint, const std::string& pre
   packing.add(&w.index_k, rows("indexer.wk.weight", index.head_dim, hidden, whole(index.head_dim)), 0, config.hidden);
   packing.add(&w.index_weights, rows("indexer.weights_proj.weight", index.heads, hidden, whole(index.heads)), 0,
               config.hidden);
-  w.index_norm = read_floats(checkpoint, prefix + "indexer.k_norm.weight", {index.head_dim});
-  w.index_bias = read_floats(checkpoint, prefix + "indexer.k_norm.bias", {index.head_dim});
+  packing.add(&w.index_norm, read_floats(checkpoint, prefix + "indexer.k_norm.weight", {index.head_dim}));
+  packing.add(&w.index_bias, read_floats(checkpoint, prefix + "indexer.k_norm.bias", {index.head_dim}));
 }
 
 size_t absorbed_bytes(const MlaSpec& mla, const TrunkShare& share) {
@@ -109,22 +108,27 @@ size_t absorbed_bytes(const MlaSpec& mla, const TrunkShare& share) {
 }
 
 Buffer load_absorbed(std::span<const AbsorbedLayer> layers, const Checkpoint& checkpoint, const ModelConfig& config,
-                     const TrunkShare& share, ThreadPool& pool, int numa_node) {
+                     const TrunkShare& share, Device& device) {
   const MlaSpec& mla = config.mla;
   const int heads = share.heads.size();
-  Buffer buffer(layers.size() * absorbed_bytes(mla, share), numa_node, pool);
-  std::exception_ptr error;
-  std::mutex error_mutex;
-  pool.run(static_cast<int64_t>(layers.size()) * heads, [&](int64_t i) {
-    try {
-      pack_head(checkpoint, config, layers[i / heads].prefix + "kv_b_proj.weight",
-                share.heads.begin + static_cast<int>(i % heads), buffer.bytes() + i * head_bytes(mla));
-    } catch (...) {
-      const std::lock_guard lock(error_mutex);
-      if (!error) error = std::current_exception();
-    }
-  });
-  if (error) std::rethrow_exception(error);
+  const size_t one = head_bytes(mla), all = layers.size() * static_cast<size_t>(heads);
+  Buffer buffer = device.take(all * one);
+  for (size_t first = 0, count; first < all; first += count) {
+    const std::span<std::byte> window = device.window(buffer.bytes() + first * one, (all - first) * one);
+    count = window.size() / one;
+    if (!count) fail(kExitDevice, "loading kv_b_proj: a head's {} bytes do not fit into {}", one, window.size());
+    FirstError error;
+    device.host_threads().run(static_cast<int64_t>(count), [&](int64_t i) {
+      error.guard([&] {
+        const size_t layer = (first + static_cast<size_t>(i)) / static_cast<size_t>(heads),
+                     head = (first + static_cast<size_t>(i)) % static_cast<size_t>(heads);
+        pack_head(checkpoint, config, layers[layer].prefix + "kv_b_proj.weight",
+                  share.heads.begin + static_cast<int>(head), window.data() + static_cast<size_t>(i) * one);
+      });
+    });
+    error.rethrow();
+    device.write(buffer.bytes() + first * one, window.data(), count * one);
+  }
 
   const std::byte* at = buffer.bytes();
   for (const AbsorbedLayer& layer : layers)

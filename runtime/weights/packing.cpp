@@ -154,48 +154,89 @@ bool Packing::rounds() const {
   });
 }
 
-Buffer Packing::load(ThreadPool& pool, int numa_node, const std::string& what) {
+void Packing::add(DeviceFloats* target, std::vector<float> values) {
+  const auto bytes = static_cast<int64_t>(values.size() * sizeof(float));
+  vectors_.push_back({target, std::move(values), vector_bytes_});
+  vector_bytes_ += static_cast<size_t>(round_up(bytes, 64));
+}
+
+// In order of their bytes. The halves of a pair alternate, so what makes their panels of one run comes together.
+std::vector<Packing::Task> Packing::tasks() const {
+  std::vector<Task> tasks;
+  for (size_t first = 0, last; first < jobs_.size(); first = last) {
+    last = first + static_cast<size_t>(jobs_[first].panel_step);
+    const PackedMatrix& m = *jobs_[first].target;
+    // Every panel of the target is written: padding has a form of its own in some formats.
+    const int step = jobs_[first].panel_step, panels = m.panels() / step;
+    for (int p = 0; p < panels; p += kPanelsPerTask)
+      for (size_t j = first; j < last; ++j) {
+        const int count = std::min(kPanelsPerTask, panels - p);
+        const auto at = [&](int panel) {
+          return jobs_[j].offset + static_cast<size_t>(panel) * static_cast<size_t>(step) * m.panel_bytes();
+        };
+        tasks.push_back({&jobs_[j], p, count, at(p), at(p + count)});
+      }
+  }
+  return tasks;
+}
+
+Buffer Packing::load(Device& device, const std::string& what) {
   check();
-  Buffer buffer(bytes_, numa_node, pool);
+  Buffer buffer = device.take(bytes());
   if (rounds()) log("{}: weights that are stored as F32 or F16 are rounded to BF16", what);
   Progress progress("loading " + what, "loaded " + what, bytes_);
-  fill(buffer.bytes(), pool, [&](size_t bytes) { progress.add(bytes); });
+  const std::vector<Task> all = tasks();
+  for (size_t first = 0, last; first < all.size(); first = last) {
+    std::byte* const to = buffer.bytes() + all[first].begin;
+    const std::span<std::byte> window = device.window(to, bytes_ - all[first].begin);
+    for (last = first; last < all.size() && all[last].end - all[first].begin <= window.size();) ++last;
+    if (last == first)
+      fail(kExitDevice, "loading {}: {} bytes do not fit into a window of {}", what, all[first].end - all[first].begin,
+           window.size());
+    pack(std::span(all).subspan(first, last - first), {window.data(), all[first].begin}, device.host_threads(),
+         [&](size_t packed) { progress.add(packed); });
+    device.write(to, window.data(), all[last - 1].end - all[first].begin);
+  }
+  for (const Vector& v : vectors_)
+    device.write(buffer.bytes() + bytes_ + v.offset, v.values.data(), v.values.size() * sizeof(float));
   progress.finish();
+  set_targets(buffer.bytes());
   return buffer;
 }
 
 void Packing::load_into(std::byte* memory, ThreadPool& pool) {
   check();
-  fill(memory, pool, [](size_t) {});
+  pack(tasks(), {memory, 0}, pool, [](size_t) {});
+  for (const Vector& v : vectors_)
+    std::memcpy(memory + bytes_ + v.offset, v.values.data(), v.values.size() * sizeof(float));
+  set_targets(memory);
+}
+
+void Packing::set_targets(const std::byte* memory) const {
+  for (const Job& job : jobs_) job.target->data = memory + job.offset;
+  for (const Vector& v : vectors_)
+    *v.target = {reinterpret_cast<const float*>(memory + bytes_ + v.offset), v.values.size()};
 }
 
 // `done` is called with the bytes of every part, by the thread that made it.
-void Packing::fill(std::byte* memory, ThreadPool& pool, const std::function<void(size_t)>& done) {
-  struct Task {
-    const Job* job;
-    int first_panel, panels;
-  };
-  std::vector<Task> tasks;
-  for (const Job& job : jobs_) {
-    // Every panel of the target is written: padding has a form of its own in some formats.
-    const int panels = job.target->panels() / job.panel_step;
-    for (int p = 0; p < panels; p += kPanelsPerTask) tasks.push_back({&job, p, std::min(kPanelsPerTask, panels - p)});
-  }
+void Packing::pack(std::span<const Task> tasks, Window window, ThreadPool& pool,
+                   const std::function<void(size_t)>& done) const {
   FirstError error;
   pool.run(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
     error.guard([&] {
-      pack(*tasks[i].job, tasks[i].first_panel, tasks[i].panels, memory);
-      done(static_cast<size_t>(tasks[i].panels) * tasks[i].job->target->panel_bytes());
+      const Task& task = tasks[static_cast<size_t>(i)];
+      pack(task, window);
+      done(static_cast<size_t>(task.panels) * task.job->target->panel_bytes());
     });
   });
   error.rethrow();
-  for (const Job& job : jobs_) job.target->data = memory + job.offset;
 }
 
-void Packing::pack(const Job& job, int first_panel, int panels, std::byte* buffer) const {
-  for (int p = first_panel; p < first_panel + panels; ++p) {
-    std::byte* out =
-        buffer + job.offset + static_cast<size_t>(job.first_panel + p * job.panel_step) * job.target->panel_bytes();
+void Packing::pack(const Task& task, Window window) const {
+  const Job& job = *task.job;
+  for (int p = task.first_panel; p < task.first_panel + task.panels; ++p) {
+    std::byte* out = window.at + (job.offset - window.begin) +
+                     static_cast<size_t>(job.first_panel + p * job.panel_step) * job.target->panel_bytes();
     switch (job.target->format) {
       case Format::BF16: pack_bf16(job, p, out); break;
       case Format::FP8: pack_fp8(job, p, out); break;

@@ -7,9 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/buffer.h"
-#include "kernels/thread_pool.h"
-#include "kernels/weight.h"
+#include "kernels/device.h"
 #include "runtime/arch/config.h"
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/weights/stored_format.h"
@@ -23,8 +21,11 @@ struct RowRun {
   int64_t first = 0, count = 0;
 };
 
-// Collects the matrices that a rank will hold, so that their size is known before memory is taken; then takes it and
-// fills it from the checkpoint with all threads.
+// Numbers in a device's memory: for its operations, not for the host.
+using DeviceFloats = std::span<const float>;
+
+// Collects the matrices that a rank will hold, and small vectors beside them, so that their size is known before memory
+// is taken; then takes it and fills it from the checkpoint with all threads.
 //
 // A tensor's name ends in ".weight" (or is that of a fused stack of experts). What is stored decides the format: BF16,
 // to which F32 and F16 are rounded; FP8 where "<name>_scale_inv" is there; INT4 where "<name>_packed" stands in its
@@ -41,17 +42,19 @@ class Packing {
   void add(PackedMatrix* target, std::vector<RowRun> rows, int64_t first_column, int columns, int slice = 0);
   // Two matrices of equal size as alternating panels, as Ops::swiglu wants them; padded to an even number of pairs.
   void add_pair(PackedMatrix* target, RowRun gate, RowRun up);
+  // Numbers that are there already.
+  void add(DeviceFloats* target, std::vector<float> values);
 
-  size_t bytes() const { return bytes_; }
+  size_t bytes() const { return bytes_ + vector_bytes_; }
   size_t stored() const { return stored_; }      // bytes in the checkpoint's files
   size_t elements() const { return elements_; }  // weights, without padding
 
   // Every tensor is there, of that shape, and of a type that can be packed; else Error(kExitModel). Reads no weights.
   void check() const;
-  // Checks, allocates on the NUMA node (-1: any) and packs, with a progress line now and then: "loading <what>: 12.0 of
-  // 88.2 GB, 2.15 GB/s, 35 s left". The targets must still be where they were.
-  Buffer load(ThreadPool& pool, int numa_node, const std::string& what);
-  // The same into bytes() bytes at `memory`, matrix after matrix in the order of add, and without lines.
+  // Checks, takes memory and packs, with a progress line now and then: "loading <what>: 12.0 of 88.2 GB, 2.15 GB/s, 35
+  // s left". The targets must still be where they were.
+  Buffer load(Device& device, const std::string& what);
+  // The same into bytes() bytes at `memory` of the host, matrix after matrix in the order of add, and without lines.
   void load_into(std::byte* memory, ThreadPool& pool);
 
  private:
@@ -64,13 +67,32 @@ class Packing {
     size_t offset;                // of the target in the buffer
     int first_panel, panel_step;  // where the job's panels go in the target
   };
+  struct Vector {
+    DeviceFloats* target;
+    std::vector<float> values;
+    size_t offset;  // behind the matrices
+  };
+  // Some panels of a job, and where they are in the buffer.
+  struct Task {
+    const Job* job;
+    int first_panel, panels;
+    size_t begin, end;
+  };
+  // Where the buffer's bytes from `begin` on are made.
+  struct Window {
+    std::byte* at;
+    size_t begin;
+  };
   Format stored_format_of(const std::string& name) const;
   Format format_of(const std::string& name) const;  // in memory
   PackedMatrix planned(const std::vector<RowRun>& rows, int64_t n, int64_t first_column, int columns, int slice) const;
   bool rounds() const;  // some weights are stored as F32 or F16
   void require_one_scale(const RowRun& run, bool closes_its_panel) const;
-  void fill(std::byte* memory, ThreadPool& pool, const std::function<void(size_t)>& done);
-  void pack(const Job& job, int first_panel, int panels, std::byte* buffer) const;
+  std::vector<Task> tasks() const;
+  void pack(std::span<const Task> tasks, Window window, ThreadPool& pool,
+            const std::function<void(size_t)>& done) const;
+  void pack(const Task& task, Window window) const;
+  void set_targets(const std::byte* memory) const;
   void pack_bf16(const Job& job, int panel, std::byte* out) const;
   void pack_fp8(const Job& job, int panel, std::byte* out) const;
   void pack_int4(const Job& job, int panel, std::byte* out) const;
@@ -80,7 +102,8 @@ class Packing {
   QuantSpec quant_;
   std::optional<Format> method_;
   std::vector<Job> jobs_;
-  size_t bytes_ = 0, stored_ = 0, elements_ = 0;
+  std::vector<Vector> vectors_;
+  size_t bytes_ = 0, vector_bytes_ = 0, stored_ = 0, elements_ = 0;
 };
 
 }  // namespace kt

@@ -48,17 +48,19 @@ struct LayerLoader {
     packing.add(&w.out, {run("self_attn.o_proj.weight", hidden, a.heads * d, 0, hidden)}, share.heads.begin * d,
                 share.heads.size() * a.head_dim, a.head_dim);
     if (a.bias) {
+      std::vector<float> bias;
       auto take = [&](const char* suffix, int64_t total, Range heads) {
         const std::vector<float> all = read_floats(checkpoint, name(suffix), {total});
-        w.bias.insert(w.bias.end(), all.begin() + heads.begin * d, all.begin() + heads.end * d);
+        bias.insert(bias.end(), all.begin() + heads.begin * d, all.begin() + heads.end * d);
       };
       take("self_attn.q_proj.bias", a.heads * d, share.heads);
       take("self_attn.k_proj.bias", kv_rows, share.kv_heads);
       take("self_attn.v_proj.bias", kv_rows, share.kv_heads);
+      packing.add(&w.bias, std::move(bias));
     }
     if (a.qk_norm) {
-      w.q_norm = norm(name("self_attn.q_norm.weight"), a.head_dim);
-      w.k_norm = norm(name("self_attn.k_norm.weight"), a.head_dim);
+      packing.add(&w.q_norm, norm(name("self_attn.q_norm.weight"), a.head_dim));
+      packing.add(&w.k_norm, norm(name("self_attn.k_norm.weight"), a.head_dim));
     }
   }
 
@@ -95,23 +97,27 @@ struct LayerLoader {
                 vh.size() * s.value_dim, s.value_dim);
 
     const int taps = s.conv_kernel, channels = s.conv_channels();
-    const std::vector<float> conv = read_floats(checkpoint, name("linear_attn.conv1d.weight"), {channels, 1, taps});
+    const std::vector<float> all = read_floats(checkpoint, name("linear_attn.conv1d.weight"), {channels, 1, taps});
     const int local = 2 * kh.size() * s.key_dim + vh.size() * s.value_dim;
-    w.conv.resize(static_cast<size_t>(taps) * local);
+    std::vector<float> conv(static_cast<size_t>(taps) * local);
     int to = 0;
     auto take = [&](int64_t first, int64_t count) {
       for (int64_t c = first; c < first + count; ++c, ++to)
-        for (int i = 0; i < taps; ++i) w.conv[static_cast<size_t>(i) * local + to] = conv[c * taps + i];
+        for (int i = 0; i < taps; ++i) conv[static_cast<size_t>(i) * local + to] = all[c * taps + i];
     };
     take(kh.begin * dk, kh.size() * dk);
     take(q_all + kh.begin * dk, kh.size() * dk);
     take(2 * q_all + vh.begin * dv, vh.size() * dv);
+    packing.add(&w.conv, std::move(conv));
 
     const std::vector<float> a_log = read_floats(checkpoint, name("linear_attn.A_log"), {s.value_heads});
     const std::vector<float> dt_bias = read_floats(checkpoint, name("linear_attn.dt_bias"), {s.value_heads});
-    for (int h = vh.begin; h < vh.end; ++h) w.decay.push_back(-std::exp(a_log[h]));
-    w.dt_bias.assign(dt_bias.begin() + vh.begin, dt_bias.begin() + vh.end);
-    w.norm = read_floats(checkpoint, name("linear_attn.norm.weight"), {s.value_dim});  // plain in every release
+    std::vector<float> decay;
+    for (int h = vh.begin; h < vh.end; ++h) decay.push_back(-std::exp(a_log[h]));
+    packing.add(&w.decay, std::move(decay));
+    packing.add(&w.dt_bias, {dt_bias.begin() + vh.begin, dt_bias.begin() + vh.end});
+    // Plain in every release.
+    packing.add(&w.norm, read_floats(checkpoint, name("linear_attn.norm.weight"), {s.value_dim}));
   }
 
   void ffn(FfnWeights& w, const std::string& at, int inter, Range columns) const {
@@ -129,15 +135,15 @@ std::string layer_prefix(const Checkpoint& checkpoint, const Arch& arch, size_t 
   return fmt::format("{}layers.{}.", tensor_prefix(checkpoint, arch), layer);
 }
 
-// Everything but the packed matrices' data: what they will be is in `packing`.
+// Everything but the data: what it will be is in `packing`.
 void plan_trunk(TrunkWeights& t, Packing& packing, const Checkpoint& checkpoint, const Arch& arch,
                 const ModelConfig& config, const TrunkShare& share) {
   t.layers.resize(config.layers.size());
   for (size_t i = 0; i < t.layers.size(); ++i) {
     LayerWeights& w = t.layers[i];
     const LayerLoader l{checkpoint, arch, config, share, packing, layer_prefix(checkpoint, arch, i)};
-    w.mixer_norm = l.norm(l.name("input_layernorm.weight"), config.hidden);
-    w.ffn_norm = l.norm(l.name("post_attention_layernorm.weight"), config.hidden);
+    packing.add(&w.mixer_norm, l.norm(l.name("input_layernorm.weight"), config.hidden));
+    packing.add(&w.ffn_norm, l.norm(l.name("post_attention_layernorm.weight"), config.hidden));
     switch (config.layers[i].mixer) {
       case Mixer::attention: l.attention(w.attention); break;
       case Mixer::mla: add_mla(w.mla, checkpoint, l.name("self_attn."), config, share, packing); break;
@@ -151,13 +157,14 @@ void plan_trunk(TrunkWeights& t, Packing& packing, const Checkpoint& checkpoint,
     if (config.moe.shared_gate) router.push_back(l.run("mlp.shared_expert_gate.weight", 1, config.hidden, 0, 1));
     packing.add(&w.router, std::move(router), 0, config.hidden);
     if (config.moe.sigmoid)
-      w.router_bias = read_floats(checkpoint, l.name("mlp.gate.e_score_correction_bias"), {config.moe.experts});
+      packing.add(&w.router_bias,
+                  read_floats(checkpoint, l.name("mlp.gate.e_score_correction_bias"), {config.moe.experts}));
     if (config.moe.shared_inter > 0)
       l.ffn(w.shared, fmt::format("mlp.{}.", arch.shared_expert), config.moe.shared_inter, share.shared);
   }
   const std::string prefix(tensor_prefix(checkpoint, arch));
   const LayerLoader top{checkpoint, arch, config, share, packing, prefix};
-  t.final_norm = top.norm(prefix + "norm.weight", config.hidden);
+  packing.add(&t.final_norm, top.norm(prefix + "norm.weight", config.hidden));
   t.embedding = prefix + "embed_tokens.weight";
   packing.add(&t.head,
               {{config.tied_head ? t.embedding : "lm_head.weight",
@@ -195,18 +202,18 @@ TrunkSize trunk_size(const Checkpoint& checkpoint, const Arch& arch, const Model
 }
 
 TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config,
-                        const TrunkShare& share, ThreadPool& pool, int numa_node, std::optional<Format> method) {
+                        const TrunkShare& share, Device& device, std::optional<Format> method) {
   TrunkWeights t;
   Packing packing(checkpoint, config.quant, method);
   plan_trunk(t, packing, checkpoint, arch, config, share);
   if (const StoredTensor* e = checkpoint.find(t.embedding); e && e->type != StoredType::bf16)
     log("{}: stored as {}, its rows are rounded to BF16", t.embedding, name_of(e->type));
-  t.storage = packing.load(pool, numa_node, method ? fmt::format("trunk as {}", info(*method).name) : "trunk");
+  t.storage = packing.load(device, method ? fmt::format("trunk as {}", info(*method).name) : "trunk");
   std::vector<AbsorbedLayer> absorbed;
   for (size_t i = 0; i < t.layers.size(); ++i)
     if (config.layers[i].mixer == Mixer::mla)
       absorbed.push_back({&t.layers[i].mla, layer_prefix(checkpoint, arch, i) + "self_attn."});
-  t.absorbed = load_absorbed(absorbed, checkpoint, config, share, pool, numa_node);
+  t.absorbed = load_absorbed(absorbed, checkpoint, config, share, device);
   return t;
 }
 

@@ -17,29 +17,29 @@ namespace kt {
 //   delta net   queries | keys | values | z        and, in `ba`:  b | a
 struct AttentionWeights {
   PackedMatrix qkv, out;
-  std::vector<float> bias, q_norm, k_norm;  // empty when the model has none
+  DeviceFloats bias, q_norm, k_norm;  // empty when the model has none
 };
 struct DeltaWeights {
   PackedMatrix qkvz, ba, out;
-  std::vector<float> conv;     // (taps, channels), this rank's channels
-  std::vector<float> decay;    // -exp(A_log) per value head
-  std::vector<float> dt_bias;  // per value head
-  std::vector<float> norm;     // (value_dim)
+  DeviceFloats conv;     // (taps, channels), this rank's channels
+  DeviceFloats decay;    // -exp(A_log) per value head
+  DeviceFloats dt_bias;  // per value head
+  DeviceFloats norm;     // (value_dim)
 };
 struct LayerWeights {
-  std::vector<float> mixer_norm, ffn_norm;  // as multiplied: 1 + w where the model stores w
+  DeviceFloats mixer_norm, ffn_norm;  // as multiplied: 1 + w where the model stores w
   AttentionWeights attention;
   MlaWeights mla;
   DeltaWeights delta;
   FfnWeights dense, shared;
-  PackedMatrix router;             // rows: experts, then the shared expert's gate if there is one
-  std::vector<float> router_bias;  // (experts), of sigmoid routing
+  PackedMatrix router;       // rows: experts, then the shared expert's gate if there is one
+  DeviceFloats router_bias;  // (experts), of sigmoid routing
 };
 
 // What a trunk rank holds. The embedding stays in the checkpoint: a step reads a row per token.
 struct TrunkWeights {
   std::vector<LayerWeights> layers;
-  std::vector<float> final_norm;
+  DeviceFloats final_norm;
   PackedMatrix head;
   std::string embedding;
   Buffer storage, absorbed;
@@ -55,8 +55,9 @@ struct TrunkSize {
 TrunkSize trunk_size(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config, const TrunkShare& share,
                      std::optional<Format> method = {});
 
-// Load this rank's part; throw Error(kExitModel) naming the tensor. The result may be moved: views point into storage.
+// Loads this rank's part; throws Error(kExitModel) naming the tensor. The result may be moved: views point into
+// storage.
 TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const ModelConfig& config,
-                        const TrunkShare& share, ThreadPool& pool, int numa_node, std::optional<Format> method = {});
+                        const TrunkShare& share, Device& device, std::optional<Format> method = {});
 
 }  // namespace kt

@@ -130,6 +130,7 @@ ino_t inode(const std::filesystem::path& file) {
 struct Converting : testing::Test {
   TempFolder out;
   ThreadPool pool{2};
+  std::unique_ptr<Device> device = make_cpu_device(choose_ops(), pool, -1);
 
   PackedManifest convert(const Model& model, const char* type, Format format = Format::AMXINT4) {
     convert_experts(model.input(), plan_conversion(model.input(), type, format), out.path(), pool);
@@ -148,8 +149,7 @@ TEST_F(Converting, KeepsEveryStoredFormatWithinItsError) {
       EXPECT_EQ(manifest.layers, (std::vector{1, 2})) << "no layer beyond the model's last";
       check_packed(folder.path(), manifest, pool);
       for (int layer : manifest.layers) {
-        const LayerDeviation d =
-            compare_layer(model.input(), folder.path(), manifest, layer, *make_cpu_device(choose_ops(), pool, -1));
+        const LayerDeviation d = compare_layer(model.input(), folder.path(), manifest, layer, *device);
         // Relative rounding errors of about 2 / (7 sqrt 3) and 2 / (127 sqrt 3) of half the spread at most; three
         // factors, each with an error of its own, of an output, whose inputs are quantised as well.
         const double limit = format == Format::AMXINT4 ? 0.14 : 0.009;
@@ -198,12 +198,12 @@ TEST_F(Converting, GivesEveryRankTheBytesThatItWouldQuantiseItself) {
       if (!columns.size()) continue;
       const ExpertBank packed =
           load_experts({.format = manifest.format, .packed_folder = out.path(), .packed = &manifest}, model.config,
-                       columns, pool, -1);
+                       columns, *device);
       const ExpertBank quantised = load_experts({.format = manifest.format,
                                                  .quant = model.config.quant,
                                                  .checkpoint = model.checkpoint.get(),
                                                  .arch = &model.arch},
-                                                model.config, columns, pool, -1);
+                                                model.config, columns, *device);
 
       ASSERT_EQ(packed.storage.size(), bank_bytes(model.config, manifest.format, columns));
       EXPECT_EQ(std::memcmp(packed.storage.bytes(), quantised.storage.bytes(), packed.storage.size()), 0)
@@ -267,11 +267,8 @@ TEST_F(Converting, SeesThatAFolderWasMadeFromSomethingElse) {
     convert_experts(model.input(), plan_conversion(model.input(), "bf16", format), folder.path(), pool);
     const PackedManifest manifest = *read_manifest(folder.path());
 
-    EXPECT_THAT(
-        refusal_of(
-            [&] { compare_layer(other.input(), folder.path(), manifest, 1, *make_cpu_device(choose_ops(), pool, -1)); },
-            kExitModel),
-        HasSubstr("was it converted from this checkpoint?"));
+    EXPECT_THAT(refusal_of([&] { compare_layer(other.input(), folder.path(), manifest, 1, *device); }, kExitModel),
+                HasSubstr("was it converted from this checkpoint?"));
   }
 }
 

@@ -1,9 +1,11 @@
 """Greedy answers of a tiny checkpoint agree with its reference, and are the same bytes however the job is laid out.
 
     golden_test.py --program KTMPI FIXTURE [--jobs 1:1,2:1,3:2] [--chunks 64,128,8192] [--tables ref,avx2]
+                   [--emulated 1:1,3:2] [--emulated-prompts len3,len70]
 
 A job is WORLD:TENSOR_PARALLEL. Within every job the batch prompts are also sent all at once and must give the bytes
-they give alone. Every kernel table of this machine must give the same bytes, too. Prompt logprobs are compared as well.
+they give alone. Every kernel table of this machine must give the same bytes, too, and so must a GPU's kernels where the
+CPU runs them: jobs with --device cuda-emulated, which answer some prompts only. Prompt logprobs are compared as well.
 A prompt of several hundred tokens, longer than the reference has, is among those whose bytes are compared.
 Dummy weights must be the same on every layout.
 """
@@ -147,6 +149,8 @@ def main():
     parser.add_argument("--jobs", default="1:1,2:1,3:1,5:1,2:2,3:2,5:2")
     parser.add_argument("--chunks", default="64,128,8192")
     parser.add_argument("--tables", help="values of KTMPI_ISA (default: all that run here)")
+    parser.add_argument("--emulated", default="1:1,3:2", help="jobs on the emulated device")
+    parser.add_argument("--emulated-prompts", default="", help="names (default: the shortest, with few answers)")
     a = parser.parse_args()
     program = need_program(a.program)
     tables = kernel_tables(program) if a.tables is None else a.tables
@@ -160,6 +164,13 @@ def main():
     first = run_layouts(program, fixture, many, layouts)
     short = {n: p for n, p in prompts.items() if n.startswith("len") and len(p[0]) <= 150}  # "ref" is slow
     run_layouts(program, fixture, short, [(1, [], {"KTMPI_ISA": t}) for t in tables.split(",") if t], first)
+    if a.emulated:
+        names = a.emulated_prompts.split(",") if a.emulated_prompts else [min(short, key=lambda n: len(short[n][0]))]
+        some = {n: prompts[n] for n in names}
+        jobs = [job.split(":") for job in a.emulated.split(",")]
+        run_layouts(program, fixture, some,
+                    [(int(world), ["--tensor-parallel-size", tp, "--device", "cuda-emulated"], {}) for world, tp in jobs],
+                    first)
     check_against_reference(fixture, prompts, first)
     check_prompt_logprobs(fixture, reference, prompts, first)
     run_layouts(program, fixture, prompts, [(world, ["--load-format", "dummy"], {}) for world in (1, 3)])

@@ -79,11 +79,11 @@ std::vector<float> logits(const ModelConfig& config, std::optional<Format> metho
   const auto checkpoint = dummy_checkpoint({});
   const Arch& arch = find_arch(nlohmann::json{{"model_type", config.mla.heads ? "deepseek_v3" : "qwen3_next"}});
   const TrunkShare share = trunk_share(config, 0, 1);
-  const TrunkWeights weights = load_trunk(*checkpoint, arch, config, share, pool, -1, method);
+  const TrunkWeights weights = load_trunk(*checkpoint, arch, config, share, *device, method);
   const Format format = stored_format(config.quant.stored);
   const ExpertBank bank =
       load_experts({.format = format, .quant = config.quant, .checkpoint = checkpoint.get(), .arch = &arch}, config,
-                   Range{0, config.moe.inter}, pool, -1);
+                   Range{0, config.moe.inter}, *device);
   StateCache cache(config, share, {.blocks = 4, .slots = 1}, *device);
   Trunk trunk = make_trunk(*transports[0], topology, *device, *checkpoint, config, share, weights, &bank, cache,
                            {.max_rows = kTokens,

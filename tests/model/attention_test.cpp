@@ -37,7 +37,7 @@ struct Projected {
   std::vector<double> q, gate, k, v;
 };
 
-void norm_and_rotate(std::vector<double>& heads, int d, const std::vector<float>* w, double eps,
+void norm_and_rotate(std::vector<double>& heads, int d, const DeviceFloats* w, double eps,
                      const std::vector<double>& frequency, int position) {
   for (size_t at = 0; at < heads.size(); at += d) {
     double squares = 0;

@@ -64,8 +64,8 @@ class ExpertWorld {
     open_doors(doors, transport, mine);
     const std::unique_ptr<Checkpoint> checkpoint = dummy_checkpoint({});
     const ExpertShare share = expert_shares(config_.moe.inter, mine.group_of)[static_cast<size_t>(mine.expert_index())];
-    const ExpertBank bank = load_experts({.checkpoint = checkpoint.get(), .arch = &arch_}, config_, share, pool, -1);
-    const std::unique_ptr<Device> device = on_.make(pool);
+    const std::unique_ptr<Device> device = make_cpu_device(*on_.ops, pool, -1);
+    const ExpertBank bank = load_experts({.checkpoint = checkpoint.get(), .arch = &arch_}, config_, share, *device);
     device->reserve(bank_shape(config_, share.columns.size(), bank.format, 4096));
     serve_experts(transport, mine, doors, *device, config_, bank);
   }

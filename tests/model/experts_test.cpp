@@ -28,13 +28,13 @@ struct Layer {
     config.layers = {{.ffn = Ffn::dense}, {.ffn = Ffn::moe}};
     config.moe = {.experts = 5, .top_k = 3, .inter = inter};
   }
-  ExpertBank bank(Format format, Range columns, ThreadPool& pool) const {
+  ExpertBank bank(Format format, Range columns, Device& device) const {
     QuantSpec quant;
     quant.stored = format == Format::FP8       ? Stored::fp8_block
                    : format == Format::RAWINT4 ? Stored::int4_group
                                                : Stored::bf16;
     return load_experts({.format = format, .quant = quant, .checkpoint = checkpoint.get(), .arch = &arch}, config,
-                        columns, pool, -1);
+                        columns, device);
   }
 };
 
@@ -84,12 +84,13 @@ class Experts : public testing::TestWithParam<std::tuple<Format, int>> {
   int inter = std::get<1>(GetParam());
   Layer layer{288, inter};
   ThreadPool pool{3};
+  std::unique_ptr<Device> device = make_cpu_device(choose_ops(), pool, -1);
   RoutedRows batch{layer.config, 24};  // about 14 rows an expert: tiles and vectors
 };
 
 TEST_P(Experts, GiveARowTheSameBitsAloneAndInABatch) {
   for (const Ops* ops : available_ops()) {
-    const ExpertBank bank = layer.bank(format, {0, inter}, pool);
+    const ExpertBank bank = layer.bank(format, {0, inter}, *device);
     const std::vector<double> together = run(*ops, pool, layer.config, bank, batch, 0, batch.rows);
     const int64_t ldo = round_up(layer.config.hidden, kPanel);
     for (int r = 0; r < batch.rows; r += 7) {
@@ -101,11 +102,12 @@ TEST_P(Experts, GiveARowTheSameBitsAloneAndInABatch) {
 }
 
 TEST_P(Experts, AddUpToTheSameBitsForEverySplitAndEveryTable) {
-  const ExpertBank whole = layer.bank(format, {0, inter}, pool);
+  const ExpertBank whole = layer.bank(format, {0, inter}, *device);
   const std::vector<double> expected = run(*available_ops().front(), pool, layer.config, whole, batch, 0, batch.rows);
   for (int ranks = 1; ranks <= 6; ++ranks) {
     std::vector<ExpertBank> parts;
-    for (int rank = 0; rank < ranks; ++rank) parts.push_back(layer.bank(format, inter_part(inter, rank, ranks), pool));
+    for (int rank = 0; rank < ranks; ++rank)
+      parts.push_back(layer.bank(format, inter_part(inter, rank, ranks), *device));
     for (const Ops* ops : available_ops()) {
       std::vector<double> sum(expected.size());
       for (const ExpertBank& part : parts) {
@@ -125,7 +127,7 @@ TEST_P(Experts, AddUpToTheSameBitsForEverySplitAndEveryTable) {
 class ExpertErrors : public Experts {};
 TEST_P(ExpertErrors, StayWithinThoseOfTheFormat) {
   const ModelConfig& c = layer.config;
-  const ExpertBank bank = layer.bank(format, {0, inter}, pool);
+  const ExpertBank bank = layer.bank(format, {0, inter}, *device);
   const std::vector<double> found = run(*available_ops().back(), pool, c, bank, batch, 0, 1);
 
   std::vector<double> expected(static_cast<size_t>(c.hidden));

@@ -15,19 +15,23 @@
 
 namespace kt {
 
-// What tests of devices run on: every table of kernels, and more or fewer threads.
+// What tests of devices run on: every table of kernels, more or fewer threads, and a GPU's code on the CPU.
 struct TestDevice {
   const Ops* ops;
   int threads;
+  const DeviceKind* kind = &cpu_kind();
 
-  std::string name() const { return std::string(ops->name) + " with " + std::to_string(threads) + " threads"; }
-  std::unique_ptr<Device> make(ThreadPool& pool) const { return make_cpu_device(*ops, pool, -1); }
+  std::string name() const {
+    return std::string(kind->name) + ", " + std::string(ops->name) + " with " + std::to_string(threads) + " threads";
+  }
+  std::unique_ptr<Device> make(ThreadPool& pool) const { return kind->make(*ops, pool, -1); }
 };
 inline std::vector<TestDevice> test_devices() {
   std::vector<TestDevice> devices;
   for (const Ops* ops : available_ops()) devices.push_back({ops, 3});
   devices.push_back({available_ops().front(), 1});
   devices.push_back({available_ops().back(), 5});
+  devices.push_back({available_ops().back(), 1, find_device_kind("cuda-emulated")});
   return devices;
 }
 
@@ -51,8 +55,9 @@ struct Machine {
           const Place& place = {})
       : config(model),
         arch(find_arch(nlohmann::json{{"model_type", model_type}})),
-        limits(with_sizes(experts)),
+        limits(with_sizes(experts, on)),
         pool(on.threads),
+        cpu(make_cpu_device(*on.ops, pool, -1)),
         device(on.make(pool)),
         transport(place.transport ? *place.transport : *alone[0]),
         topology(place.transport ? place.topology : plan_topology({}, 0, transport.nodes())),
@@ -102,6 +107,7 @@ struct Machine {
   Arch arch;
   TrunkLimits limits;
   ThreadPool pool;
+  std::unique_ptr<Device> cpu;  // of the bank, where the trunk's device is another
   std::unique_ptr<Device> device;
   std::vector<std::unique_ptr<Transport>> alone = make_local_transports(1);
   Transport& transport;
@@ -109,14 +115,15 @@ struct Machine {
   TrunkDispatch* dispatch;
   std::unique_ptr<Checkpoint> checkpoint = dummy_checkpoint({});
   TrunkShare share = trunk_share(config, 0, 1);
-  TrunkWeights weights = load_trunk(*checkpoint, arch, config, share, pool, -1);
+  TrunkWeights weights = load_trunk(*checkpoint, arch, config, share, *device);
   StateCache cache{config, share, {.blocks = kBlocks, .slots = 2, .snapshots = 2}, *device};
   std::unique_ptr<ExpertBank> bank = load_bank();
   Trunk trunk = make_trunk(transport, topology, *device, *checkpoint, config, share, weights, bank.get(), cache, limits,
                            {}, dispatch);
 
  private:
-  static TrunkLimits with_sizes(TrunkLimits limits) {
+  static TrunkLimits with_sizes(TrunkLimits limits, const TestDevice& on) {
+    limits.device = on.kind;
     limits.max_rows = 4096;
     limits.max_logit_rows = 4;
     limits.context = kBlocks * kBlockTokens;
@@ -124,8 +131,11 @@ struct Machine {
   }
   std::unique_ptr<ExpertBank> load_bank() {
     if (!config.moe.experts || topology.expert_index() < 0) return nullptr;
-    return std::make_unique<ExpertBank>(
-        load_experts({.checkpoint = checkpoint.get(), .arch = &arch}, config, Range{0, config.moe.inter}, pool, -1));
+    Device& on = limits.device == &cpu_kind() ? *device : *cpu;
+    auto loaded = std::make_unique<ExpertBank>(
+        load_experts({.checkpoint = checkpoint.get(), .arch = &arch}, config, Range{0, config.moe.inter}, on));
+    on.reserve(bank_shape(config, config.moe.inter, loaded->format, limits.max_rows));
+    return loaded;
   }
 };
 

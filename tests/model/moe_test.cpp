@@ -45,7 +45,7 @@ Output swiglu(const FfnWeights& w, const std::vector<double>& x) {
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 // The routing of a row in float64. Expert e of sigmoid routing is in group e / 2, whose score is the sum of its two.
-std::vector<double> scores(const MoeSpec& moe, const std::vector<double>& logits, const std::vector<float>& bias) {
+std::vector<double> scores(const MoeSpec& moe, const std::vector<double>& logits, DeviceFloats bias) {
   std::vector<double> s;
   for (int e = 0; e < moe.experts; ++e) s.push_back(moe.sigmoid ? sigmoid(logits[e]) + bias[e] : std::exp(logits[e]));
   if (!moe.sigmoid) return s;

@@ -58,11 +58,12 @@ LoadedConfig small_qwen(bool fp8) {
 // A model's experts, of random weights in its own format.
 struct GeneratedExperts {
   explicit GeneratedExperts(const LoadedConfig& model) : model(model) {}
-  ExpertBank load(const ExpertShare& share) const { return load_experts(source, model.config, share, pool, -1); }
+  ExpertBank load(const ExpertShare& share) const { return load_experts(source, model.config, share, *device); }
 
   const LoadedConfig& model;
   std::unique_ptr<Checkpoint> weights = dummy_checkpoint({});
   mutable ThreadPool pool{2};
+  std::unique_ptr<Device> device = make_cpu_device(choose_ops(), pool, -1);
   ExpertSource source{.format = stored_format(model.config.quant.stored),
                       .quant = model.config.quant,
                       .checkpoint = weights.get(),
@@ -81,11 +82,12 @@ TEST_P(MemoryPlanOf, TrunkWeightsAreWhatLoadingTakes) {
   const LoadedConfig model = GetParam()();
   const auto weights = dummy_checkpoint({});
   ThreadPool pool(2);
+  CpuDevice device(choose_ops(), pool, -1);
 
   for (const int ranks : {1, 2})
     for (int i = 0; i < ranks; ++i) {
       const TrunkShare share = trunk_share(model.config, i, ranks);
-      const TrunkWeights trunk = load_trunk(*weights, model.arch, model.config, share, pool, -1);
+      const TrunkWeights trunk = load_trunk(*weights, model.arch, model.config, share, device);
 
       EXPECT_EQ(trunk_size(*weights, model.arch, model.config, share).resident,
                 touched(trunk.storage) + touched(trunk.absorbed));
@@ -101,7 +103,7 @@ TEST_P(MemoryPlanOf, BuffersOfAStepAreWhatTheTrunkTakes) {
   const Topology topology = plan_topology({}, 0, transports[0]->nodes());
   CpuDevice device(choose_ops(), pool, -1);
   const TrunkShare share = trunk_share(config, 0, 1);
-  const TrunkWeights trunk_weights = load_trunk(*weights, model.arch, config, share, pool, -1);
+  const TrunkWeights trunk_weights = load_trunk(*weights, model.arch, config, share, device);
   const CacheLimits cache_limits{.blocks = 50, .slots = 3, .snapshots = 4};
   StateCache cache(config, share, cache_limits, device);
   const TrunkLimits limits{.max_rows = 3000,
@@ -116,7 +118,7 @@ TEST_P(MemoryPlanOf, BuffersOfAStepAreWhatTheTrunkTakes) {
       make_trunk(*transports[0], topology, device, *weights, config, share, trunk_weights, nullptr, cache, limits);
 
   EXPECT_EQ(step_bytes(config, share, limits, 0, pool.size()), touched(t.step_memory) + touched(device.reserved()));
-  EXPECT_EQ(moe_room_bytes(config, share, limits).routing, touched(t.experts->memory));
+  EXPECT_EQ(moe_room_bytes(config, share, limits, false).host, touched(t.experts->memory));
   const MemoryPlan plan = plan_memory({.config = config,
                                        .trunk = &share,
                                        .trunk_weights = 7,
@@ -128,7 +130,7 @@ TEST_P(MemoryPlanOf, BuffersOfAStepAreWhatTheTrunkTakes) {
   EXPECT_EQ(plan.layer_slots,
             2 * Buffer::footprint(t.experts->stream[0]->slots() * t.experts->stream[0]->shape().bytes()));
   EXPECT_EQ(plan.step,
-            step_bytes(config, share, limits, 0, pool.size()) + moe_room_bytes(config, share, limits).routing);
+            step_bytes(config, share, limits, 0, pool.size()) + moe_room_bytes(config, share, limits, false).host);
   EXPECT_EQ(plan.experts, 0u);
 }
 

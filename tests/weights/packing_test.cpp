@@ -75,6 +75,7 @@ std::vector<float> values() {
 
 TEST(Packing, TakesEveryTypeOfFloatAndRoundsItOnce) {
   ThreadPool pool(2);
+  const std::unique_ptr<Device> device = make_cpu_device(choose_ops(), pool, -1);
   std::vector<uint16_t> f16, bf16s;
   for (const float x : values()) f16.push_back(half_bits(x)), bf16s.push_back(to_bf16(x));
   std::map<std::string, StoredFile> every;
@@ -87,7 +88,7 @@ TEST(Packing, TakesEveryTypeOfFloatAndRoundsItOnce) {
     PackedMatrix m;
     Packing packing(*checkpoint, {});
     packing.add(&m, {whole()}, 0, kColumns);
-    const Buffer buffer = packing.load(pool, -1, "test");
+    const Buffer buffer = packing.load(*device, "test");
     const std::vector<float> read = read_floats(*checkpoint, "w.weight", {kRows, kColumns});
 
     for (int r = 0; r < kRows; ++r)
@@ -105,6 +106,7 @@ TEST(Packing, QuantisesWhatItIsToldToAndKeepsTheSmallAndDecisive) {
   constexpr const char* kNames[] = {"self_attn.q_proj.weight", "lm_head.weight", "mlp.gate.weight",
                                     "linear_attn.in_proj_ba.weight"};
   ThreadPool pool(2);
+  const std::unique_ptr<Device> device = make_cpu_device(choose_ops(), pool, -1);
   StoredFile stored;
   for (const char* name : kNames) stored.add(name, "F32", {kRows, kColumns}, values());
   const auto checkpoint = stored.open();
@@ -112,7 +114,7 @@ TEST(Packing, QuantisesWhatItIsToldToAndKeepsTheSmallAndDecisive) {
     std::map<std::string, PackedMatrix> matrices;
     Packing packing(*checkpoint, {}, method);
     for (const char* name : kNames) packing.add(&matrices[name], {{name, {kRows, kColumns}, 0, kRows}}, 0, kColumns);
-    const Buffer buffer = packing.load(pool, -1, "test");
+    const Buffer buffer = packing.load(*device, "test");
 
     EXPECT_EQ(matrices["lm_head.weight"].format, Format::AMXINT8);
     EXPECT_EQ(matrices["mlp.gate.weight"].format, Format::BF16);
@@ -212,11 +214,12 @@ struct Fp8Stack {
 // by less than k 2^-24 of the sum of their sizes.
 void expect_products(const Fp8Stack& stack, int first_row, int count_rows, int first, int count, int slice) {
   ThreadPool pool(2);
+  const std::unique_ptr<Device> device = make_cpu_device(choose_ops(), pool, -1);
   const auto checkpoint = stack.stored.open();
   PackedMatrix m;
   Packing packing(*checkpoint, stack.quant);
   packing.add(&m, {{"w.weight", stack.shape(), first_row, count_rows}}, first, count, slice);
-  const Buffer buffer = packing.load(pool, -1, "test");
+  const Buffer buffer = packing.load(*device, "test");
 
   const int64_t stride = round_up(count, kTileK), ldo = round_up(count_rows, kPanel);
   std::vector<bf16> x(static_cast<size_t>(stride));

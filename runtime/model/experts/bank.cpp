@@ -70,10 +70,10 @@ bool is_stored(const ExpertSource& source) { return !source.packed && !info(sour
 
 // Takes the memory, and fills it layer by layer: open(layer) returns what makes one expert at gate_up and down.
 using MakeExpert = std::function<void(int expert, std::byte* gate_up, std::byte* down)>;
-void load_packed(ExpertBank& bank, const ModelConfig& config, ThreadPool& pool, int numa_node,
+void load_packed(ExpertBank& bank, const ModelConfig& config, Device& device,
                  const std::function<MakeExpert(int layer)>& open) {
   const PackedShape shape = expert_shape(config, bank.format, bank.share.columns.size());
-  bank.storage = Buffer(bank_bytes(config, bank.format, bank.share), numa_node, pool);
+  bank.storage = device.take(bank_bytes(config, bank.format, bank.share));
   const std::string what = what_of(config, bank);
   Progress progress("loading " + what, "loaded " + what, bank.storage.size());
   std::byte* next = bank.storage.bytes();
@@ -82,7 +82,7 @@ void load_packed(ExpertBank& bank, const ModelConfig& config, ThreadPool& pool, 
     const MakeExpert make = open(layer);
     const std::vector<int32_t> held = bank.share.held(layer, config.moe.experts);
     FirstError error;
-    pool.run(static_cast<int64_t>(held.size()), [&](int64_t i) {
+    device.host_threads().run(static_cast<int64_t>(held.size()), [&](int64_t i) {
       error.guard([&] {
         const int32_t e = held[static_cast<size_t>(i)];
         std::byte* at = next + static_cast<size_t>(i) * shape.bytes();
@@ -152,18 +152,17 @@ size_t bank_bytes(const ModelConfig& config, Format format, const ExpertShare& s
   return experts * expert_bytes(config, format, share.columns.size());
 }
 
-ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, ExpertShare share, ThreadPool& pool,
-                        int numa_node) {
+ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, ExpertShare share, Device& device) {
   ExpertBank bank = empty_bank(source, config, share);
+  bank.device = &device;
   const Range columns = share.columns;
   if (!share.count(config.moe.experts)) return bank;
   if (is_stored(source))
-    bank.storage = plan_stored(bank, source, config).load(pool, numa_node, what_of(config, bank));
+    bank.storage = plan_stored(bank, source, config).load(device, what_of(config, bank));
   else if (source.packed)
-    load_packed(bank, config, pool, numa_node, [&](int layer) { return copy_experts(source, layer, columns); });
+    load_packed(bank, config, device, [&](int layer) { return copy_experts(source, layer, columns); });
   else
-    load_packed(bank, config, pool, numa_node,
-                [&](int layer) { return quantize_experts(source, config, layer, columns); });
+    load_packed(bank, config, device, [&](int layer) { return quantize_experts(source, config, layer, columns); });
   return bank;
 }
 

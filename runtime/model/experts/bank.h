@@ -18,6 +18,7 @@ struct ExpertBank {
   std::vector<FfnWeights> experts;  // [moe layer * experts + expert]
   std::vector<int> moe_index;       // layer -> which MoE layer it is, or -1
   ExpertShare share;
+  Device* device = nullptr;  // in whose memory they lie, and that computes them
   Buffer storage;
 
   const FfnWeights* layer(int layer, int experts_per_layer) const {
@@ -49,10 +50,9 @@ size_t bank_bytes(const ModelConfig& config, Format format, const ExpertShare& s
 // Throws what load_experts would for a tensor of the checkpoint of a wrong shape or type, without taking memory.
 void check_experts(const ExpertSource& source, const ModelConfig& config, const ExpertShare& share);
 
-// Load this rank's part; throws Error(kExitModel) naming the tensor, or file, layer and expert. The result may be
-// moved: views point into storage.
-ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, ExpertShare share, ThreadPool& pool,
-                        int numa_node);
+// Loads this rank's part into the memory of a device that the host writes; throws Error(kExitModel) naming the tensor,
+// or file, layer and expert. The result may be moved: views point into storage.
+ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, ExpertShare share, Device& device);
 
 // Some columns of one expert of a checkpoint, not a packed one, to expert_bytes() bytes at `memory`; in the same
 // layout, and with the same errors.

@@ -17,18 +17,21 @@ void check(const Trunk& t, std::span<const ExpertMove> moves) {
 }
 
 // Experts of a layer, ascending, to where `place` says: from the checkpoint with `pool`, or from the banks over
-// `transport`.
+// `transport`. `arrived` is told of those that are there.
 void bring_experts(const Trunk& t, Transport& transport, TrunkDispatch* dispatch, FetchRoom& room, ThreadPool& pool,
-                   int layer, std::vector<int32_t> experts, const std::function<ExpertBytes(int32_t)>& place) {
+                   int layer, std::vector<int32_t> experts, const std::function<ExpertBytes(int32_t)>& place,
+                   const std::function<void(int32_t)>& arrived) {
   if (t.experts->hot_source) {
-    for (int32_t e : experts)
+    for (int32_t e : experts) {
       if (const ExpertBytes to = place(e); to.gate_up)
         load_expert(*t.experts->hot_source, t.config, layer, e, t.experts->hot->columns(), to.gate_up, pool);
+      arrived(e);
+    }
     return;
   }
   ExpertFetch fetch(t, transport, dispatch, room, layer, std::move(experts));
-  while (!fetch.next(place).empty()) {
-  }
+  for (std::span<const int32_t> batch; !(batch = fetch.next(place)).empty();)
+    std::for_each(batch.begin(), batch.end(), arrived);
 }
 
 // While nothing else happens.
@@ -40,9 +43,12 @@ void move_now(Trunk& t, std::span<const ExpertMove> moves) {
   }
   for (auto& [layer, experts] : in) {
     std::sort(experts.begin(), experts.end());
-    t.report.moved_bytes += static_cast<int64_t>(experts.size() * t.experts->hot->shape().bytes());
-    bring_experts(t, t.transport, t.dispatch, t.experts->fetch_room, t.device.host_threads(), layer, std::move(experts),
-                  [&t, layer = layer](int32_t e) { return t.experts->hot->take(layer, e); });
+    HotExperts& hot = *t.experts->hot;
+    t.report.moved_bytes += static_cast<int64_t>(experts.size() * hot.shape().bytes());
+    bring_experts(
+        t, t.transport, t.dispatch, t.experts->fetch_room, t.device.host_threads(), layer, std::move(experts),
+        [&hot, layer = layer](int32_t e) { return hot.take(layer, e); },
+        [&hot, layer = layer](int32_t e) { hot.arrive(layer, e); });
   }
 }
 
@@ -59,9 +65,12 @@ void ExpertMover::bring(std::span<const ExpertMove> moves) {
   moves_.assign(moves.begin(), moves.end());
   newcomers_.clear();
   for (const ExpertMove& m : moves_)
-    if (m.in >= 0) newcomers_[m.layer].push_back({m.in, t_.experts->hot->claim()});
+    if (m.in >= 0) {
+      const int64_t slot = t_.experts->hot->claim();
+      newcomers_[m.layer].push_back({m.in, slot, t_.experts->hot->place(slot)});
+    }
   for (auto& [layer, experts] : newcomers_)
-    std::sort(experts.begin(), experts.end(), [](Newcomer a, Newcomer b) { return a.expert < b.expert; });
+    std::sort(experts.begin(), experts.end(), [](const Newcomer& a, const Newcomer& b) { return a.expert < b.expert; });
   fetched_ = std::async(std::launch::async, [this] { fetch(); });
 }
 
@@ -72,11 +81,13 @@ void ExpertMover::fetch() {
     std::vector<int32_t> experts;
     for (const Newcomer& n : newcomers) experts.push_back(n.expert);
     bring_experts(
-        t_, lane_, dispatch_, room_, pool, layer, std::move(experts), [this, &newcomers = newcomers](int32_t expert) {
+        t_, lane_, dispatch_, room_, pool, layer, std::move(experts),
+        [this, &newcomers = newcomers](int32_t expert) {
           const auto found =
               std::find_if(newcomers.begin(), newcomers.end(), [&](const Newcomer& n) { return n.expert == expert; });
-          return t_.experts->hot->bytes_of(found->slot);
-        });
+          return found->to;
+        },
+        [](int32_t) {});
   }
   const std::vector<int>& trunk = t_.topology.trunk;
   if (t_.share.index > 0) {
@@ -98,7 +109,11 @@ int64_t ExpertMover::take_over() {
     if (m.out >= 0) t_.experts->hot->give_up(m.layer, m.out);
   int64_t count = 0;
   for (const auto& [layer, newcomers] : newcomers_)
-    for (const Newcomer& n : newcomers) t_.experts->hot->hold(layer, n.expert, n.slot), ++count;
+    for (const Newcomer& n : newcomers) {
+      t_.experts->hot->arrive(n.slot);
+      t_.experts->hot->hold(layer, n.expert, n.slot);
+      ++count;
+    }
   return count * static_cast<int64_t>(t_.experts->hot->shape().bytes());
 }
 

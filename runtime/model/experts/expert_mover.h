@@ -35,6 +35,7 @@ class ExpertMover {
   struct Newcomer {
     int32_t expert;
     int64_t slot;
+    ExpertBytes to;
   };
   void fetch();
 

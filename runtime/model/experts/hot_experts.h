@@ -12,8 +12,10 @@ namespace kt {
 // are of one size and taken at start; an expert takes whichever is free.
 class HotExperts {
  public:
-  // `columns`: of this rank; `slots`: experts of all layers together that it has room for, also for those to come.
-  HotExperts(const ModelConfig& config, Format format, Range columns, int64_t slots, Device& device);
+  // `columns`: of this rank; `slots`: experts of all layers together that it has room for, also for those to come;
+  // `staged`: how many may be on their way at a time to a device whose memory the host does not write, 0 where it does.
+  HotExperts(const ModelConfig& config, Format format, Range columns, int64_t slots, Device& device,
+             int64_t staged = 0);
   static size_t bytes(const ModelConfig& config, Format format, int columns, int64_t slots);
 
   bool holds(int layer, int expert) const { return slot_of_[index(layer, expert)] >= 0; }
@@ -22,11 +24,14 @@ class HotExperts {
 
   // A slot to be filled, whose expert then becomes hot. Throws Error(kExitPeerLost) when none is free.
   int64_t claim();
-  ExpertBytes bytes_of(int64_t slot) const;
+  // Where any thread may put its bytes, and that they are there: before the device computes with them.
+  ExpertBytes place(int64_t slot);
+  void arrive(int64_t slot);
   void hold(int layer, int expert, int64_t slot);
   void give_up(int layer, int expert);
-  // A slot for an expert that is hot at once.
+  // A place for an expert that is hot at once, and that it is filled.
   ExpertBytes take(int layer, int expert);
+  void arrive(int layer, int expert) { arrive(slot_of_[index(layer, expert)]); }
 
   const PackedShape& shape() const { return shape_; }
   Format format() const { return shape_.down.format; }
@@ -38,6 +43,9 @@ class HotExperts {
     return static_cast<size_t>(moe_index_[layer]) * per_layer_ + static_cast<size_t>(expert);
   }
 
+  ExpertBytes bytes_at(std::byte* memory, int64_t i) const;
+
+  Device& device_;
   PackedShape shape_;
   Range columns_;
   int64_t slots_;
@@ -46,7 +54,8 @@ class HotExperts {
   std::vector<FfnWeights> experts_;  // [moe layer * experts + expert]
   std::vector<int64_t> slot_of_;     // likewise, -1: cold
   std::vector<int64_t> free_;
-  Buffer storage_;
+  std::vector<int64_t> staged_;  // slots whose bytes lie in staging_, -1: free
+  Buffer storage_, staging_;
 };
 
 }  // namespace kt

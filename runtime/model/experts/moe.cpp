@@ -17,7 +17,7 @@ void add_ffn(Trunk& t, const FfnWeights& w, int inter, const float* scale) {
   t.device.linear_sum(h, w.down, slice_width(inter), scale, t.sums());
 }
 
-SigmoidRouting sigmoid_routing(const MoeSpec& moe, const std::vector<float>& bias) {
+SigmoidRouting sigmoid_routing(const MoeSpec& moe, DeviceFloats bias) {
   const SigmoidSpec s = moe.sigmoid.value_or(SigmoidSpec{});
   return {.bias = bias.data(),
           .experts = moe.experts,
@@ -126,6 +126,27 @@ void run_experts(Trunk& t, const FfnWeights* experts, const Routing& routing) {
   t.clock.lap(StepPart::experts, bytes);
 }
 
+// Those of the rank's own bank. One that lies elsewhere gets the rows by way of the host; its sums are exact.
+void run_bank(Trunk& t, int layer, const Routing& cold) {
+  const ExpertBank& bank = *t.experts->bank;
+  const FfnWeights* experts = bank.layer(layer, t.config.moe.experts);
+  if (bank.device == &t.device) return run_experts(t, experts, cold);
+  const BankRows& apart = t.experts->apart;
+  const std::span<const int32_t> every(apart.every, static_cast<size_t>(cold.rows));
+  const Mat<double> sums = apart.sums.top(cold.rows);
+  t.device.rows_out(t.normed(), every, apart.rows.top(cold.rows));
+  bank.device->clear(sums.at, static_cast<size_t>(sums.rows * sums.ld) * sizeof(double));
+  t.device.wait();
+  const double bytes = bank.device->experts({.experts = experts,
+                                             .slice = slice_width(t.config.moe.inter),
+                                             .x = apart.rows.top(cold.rows),
+                                             .routing = cold,
+                                             .y = sums});
+  bank.device->wait();
+  t.device.sums_in({.at = reinterpret_cast<const std::byte*>(sums.at), .stride = sums.ld}, every, t.sums());
+  t.clock.lap(StepPart::experts, bytes);
+}
+
 // The experts that the rows want come here, batch by batch: one is computed while the next is on its way.
 void run_streamed(Trunk& t, int layer, const Routing& cold) {
   MoeRoom& room = *t.experts;
@@ -144,6 +165,7 @@ void run_streamed(Trunk& t, int layer, const Routing& cold) {
   std::span<const int32_t> batch = bring(*room.stream[0]);
   for (int b = 0; !batch.empty(); b ^= 1) {
     HotExperts &here = *room.stream[b], &there = *room.stream[b ^ 1];
+    for (int32_t e : batch) here.arrive(layer, e);
     std::future<std::span<const int32_t>> next = std::async(std::launch::async, [&] {
       t.device.host_threads().unpin_caller();
       return bring(there);
@@ -185,8 +207,7 @@ void moe(Trunk& t, int layer) {
   if (t.dispatch) t.dispatch->progress();
   if (a.hot.rows) run_experts(t, room.hot->layer(layer), a.hot);
   if (room.layerwise) return run_streamed(t, layer, a.cold);
-  if (const ExpertBank* bank = room.bank)
-    run_experts(t, bank->layer(layer, spec.experts), of_group(room, a.cold, bank->share.group, room.routed.of_group));
+  if (room.bank) run_bank(t, layer, of_group(room, a.cold, room.bank->share.group, room.routed.of_group));
   receive_sums(t);
 }
 

@@ -1,5 +1,7 @@
 #include "runtime/model/experts/moe_room.h"
 
+#include <numeric>
+
 namespace kt {
 namespace {
 
@@ -11,17 +13,27 @@ RoutingMemory lay_out_routing(Layout& layout, const ModelConfig& c, const TrunkL
   return r;
 }
 
-// ExpertSlots for weights of experts: how many, in which format.
+BankRows lay_out_bank_rows(Layout& layout, const ModelConfig& c, const TrunkLimits& limits) {
+  return {.rows = layout.matrix<bf16>(limits.max_rows, c.hidden, kTileK),
+          .sums = layout.matrix<double>(limits.max_rows, c.hidden, kPanel),
+          .every = layout.array<int32_t>(limits.max_rows)};
+}
+
+// Slots for weights of experts: in which format, how many, and how many may be on their way at a time.
 struct ExpertSlots {
   Format format;
-  int64_t count;
+  int64_t count, staged;
 };
-ExpertSlots hot_slots(const TrunkLimits& limits) {
-  return {limits.hot_format, limits.hot_experts ? limits.hot_experts + limits.spare_experts : 0};
+ExpertSlots hot_slots(const ModelConfig& c, const TrunkLimits& limits) {
+  if (!limits.hot_experts) return {};
+  const int64_t coming = limits.device->host_writes ? 0 : fetch_batch(c, limits.hot_format) + limits.spare_experts;
+  return {limits.hot_format, limits.hot_experts + limits.spare_experts, coming};
 }
 // Two times.
 ExpertSlots stream_slots(const ModelConfig& c, const TrunkLimits& limits) {
-  return {limits.expert_format, limits.layerwise ? fetch_batch(c, limits.expert_format) : 0};
+  if (!limits.layerwise) return {};
+  const int64_t batch = fetch_batch(c, limits.expert_format);
+  return {limits.expert_format, batch, limits.device->host_writes ? 0 : batch};
 }
 
 }  // namespace
@@ -39,30 +51,39 @@ void make_moe_room(Trunk& t, const ExpertBank* bank, std::span<const ExpertSets>
   room.shares = expert_shares(c.moe.inter, t.topology.group_of.empty() ? one_group : t.topology.group_of);
   if (t.dispatch) room.remote.resize(t.dispatch->teams().size());
   room.groups = ExpertGroups(room.shares.front().groups, c.moe.experts, copies);
-  room.routed = take_laid_out(
-      room.memory, [&](size_t bytes) { return t.device.take_host(bytes); },
-      [&](Layout& l) { return lay_out_routing(l, c, t.limits); });
+  const auto take_host = [&](size_t bytes) { return t.device.take_host(bytes); };
+  room.routed = take_laid_out(room.memory, take_host, [&](Layout& l) { return lay_out_routing(l, c, t.limits); });
+  if (bank && bank->device != &t.device) {
+    room.apart =
+        take_laid_out(room.apart_memory, take_host, [&](Layout& l) { return lay_out_bank_rows(l, c, t.limits); });
+    std::iota(room.apart.every, room.apart.every + t.limits.max_rows, 0);
+  }
   const Range columns = inter_part(c.moe.inter, t.share.index, t.share.count);
   const auto take = [&](ExpertSlots s) {
-    return s.count ? std::make_unique<HotExperts>(c, s.format, columns, s.count, t.device) : nullptr;
+    return s.count ? std::make_unique<HotExperts>(c, s.format, columns, s.count, t.device, s.staged) : nullptr;
   };
-  room.hot = take(hot_slots(t.limits));
+  room.hot = take(hot_slots(c, t.limits));
   for (auto& slots : room.stream) slots = take(stream_slots(c, t.limits));
 }
 
-MoeRoomBytes moe_room_bytes(const ModelConfig& c, const TrunkShare& share, const TrunkLimits& limits) {
+MoeRoomBytes moe_room_bytes(const ModelConfig& c, const TrunkShare& share, const TrunkLimits& limits, bool bank) {
   const int columns = inter_part(c.moe.inter, share.index, share.count).size();
-  const auto bytes = [&](ExpertSlots s) {
-    return s.count ? Buffer::footprint(HotExperts::bytes(c, s.format, columns, s.count)) : 0;
+  const ExpertSlots hot = hot_slots(c, limits), stream = stream_slots(c, limits);
+  const auto bytes = [&](Format format, int64_t count) {
+    return count ? Buffer::footprint(HotExperts::bytes(c, format, columns, count)) : 0;
   };
-  Layout routing;
+  Layout routing, apart;
   lay_out_routing(routing, c, limits);
-  return {.hot = bytes(hot_slots(limits)),
-          .stream = 2 * bytes(stream_slots(c, limits)),
-          .routing = Buffer::footprint(routing.bytes())};
+  if (bank && !limits.device->host_writes) lay_out_bank_rows(apart, c, limits);
+  return {.hot = bytes(hot.format, hot.count),
+          .stream = 2 * bytes(stream.format, stream.count),
+          .host = Buffer::footprint(routing.bytes()) + Buffer::footprint(apart.bytes()) +
+                  bytes(hot.format, hot.staged) + 2 * bytes(stream.format, stream.staged)};
 }
 
-int bank_columns(const ExpertBank* bank) { return bank ? bank->share.columns.size() : 0; }
+int bank_columns(const ExpertBank* bank, const Device& device) {
+  return bank && bank->device == &device ? bank->share.columns.size() : 0;
+}
 
 void begin_experts(Trunk& t, const StepOrders& orders) {
   move_experts(t, orders);

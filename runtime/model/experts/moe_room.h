@@ -22,6 +22,13 @@ struct RoutingMemory {
   int32_t *of_group = nullptr, *late_of_group = nullptr;  // of cold and late ids those of one group
 };
 
+// Rows for a bank that lies elsewhere than in the trunk's memory, and their sums, on the host.
+struct BankRows {
+  Mat<bf16> rows;
+  Mat<double> sums;
+  int32_t* every = nullptr;  // 0, 1, 2, ...: rows of the batch
+};
+
 // Of a trunk rank: what routed experts need between layers and steps.
 struct MoeRoom {
   const ExpertBank* bank = nullptr;  // experts that this rank computes itself: all in a world of one, a shard on a
@@ -38,16 +45,18 @@ struct MoeRoom {
   std::unique_ptr<HotExperts> stream[2];     // of layerwise steps: one batch is computed while the next one comes
   FetchRoom fetch_room;                      // of those
 
-  Buffer memory;
+  Buffer memory, apart_memory;
   RoutingMemory routed;  // of a layer
+  BankRows apart;
 };
 
 // Bytes of what make_moe_room takes.
 struct MoeRoomBytes {
-  size_t hot = 0;      // weights of hot experts
-  size_t stream = 0;   // weights on their way in layerwise steps
-  size_t routing = 0;  // of a layer
+  size_t hot = 0;     // weights of hot experts
+  size_t stream = 0;  // weights on their way in layerwise steps
+  size_t host = 0;    // in the host's memory: routing of a layer, rows for a bank apart, weights on their way
 };
-MoeRoomBytes moe_room_bytes(const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits);
+// `bank`: the rank has experts of its own.
+MoeRoomBytes moe_room_bytes(const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits, bool bank);
 
 }  // namespace kt

@@ -15,8 +15,8 @@ void mix_attention(Trunk& t, int layer) {
   t.device.heads({.heads = heads,
                   .rows = fused,
                   .bias = w.bias,
-                  .q_norm = t.config.attention.qk_norm ? w.q_norm.data() : nullptr,
-                  .k_norm = t.config.attention.qk_norm ? w.k_norm.data() : nullptr,
+                  .q_norm = w.q_norm.data(),
+                  .k_norm = w.k_norm.data(),
                   .eps = t.config.norm_eps,
                   .pages = pages});
   t.device.attend(heads, fused, pages, out);
