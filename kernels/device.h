@@ -4,7 +4,9 @@
 #include <initializer_list>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/batch.h"
 #include "kernels/buffer.h"
@@ -237,17 +239,35 @@ class Device {
 std::unique_ptr<Device> make_cpu_device(const Ops& ops, ThreadPool& pool, int numa_node);
 size_t cpu_reserve_bytes(const StepShape& largest, int threads);
 
+// One that this process may use; `name` is no other one's, on this machine.
+struct DeviceHere {
+  int index = 0;
+  std::string name;
+};
+struct DevicesHere {
+  std::vector<DeviceHere> devices;
+  std::string why_none;  // or not more of them
+};
+
 // What a trunk may run on; devices.cpp has the table. The CPU comes first.
 struct DeviceKind {
   std::string_view name;  // as the option `device` has it
-  std::unique_ptr<Device> (*make)(const Ops& ops, ThreadPool& pool, int numa_node);
+  // A process makes devices of one index only.
+  std::unique_ptr<Device> (*make)(const Ops& ops, ThreadPool& pool, int numa_node, int index);
   size_t (*reserve_bytes)(const StepShape& largest, int threads);  // what its reserve() takes
   bool host_writes;                                                // a host may write into its memory, and read there
   bool on_host;                                                    // its memory is a part of the machine's
+  // Of those with memory of their own; else null.
+  DevicesHere (*list)();
+  size_t (*available_bytes)(int index);  // that are free
 };
 std::span<const DeviceKind> device_kinds();
 inline const DeviceKind& cpu_kind() { return device_kinds().front(); }
 const DeviceKind* find_device_kind(std::string_view name);  // null: none of that name
+// Compute capabilities that the device on NVIDIA GPUs is built for, as CMake writes them; "": it is not built.
+std::string_view cuda_architectures();
+// Whether code for such architectures ("80-real 90 120-virtual") runs on a GPU of a capability (90 is 9.0).
+bool runs_on(std::string_view architectures, int capability);
 
 // Takes memory, take(bytes), for what lay_out(Layout&) lays out, and returns that.
 template <class Take, class LayOut>

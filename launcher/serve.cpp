@@ -124,6 +124,25 @@ class Watch {
   std::jthread thread_;
 };
 
+// While a rank loads there is nothing to drain: the first signal ends the job.
+class EndWhileLoading {
+ public:
+  EndWhileLoading(const sigset_t& signals, JobRank& job)
+      : thread_([&signals, &job, name = log_name()](const std::stop_token& loaded) {
+          set_log_name(name);
+          const timespec nap{0, 100'000'000};
+          while (!loaded.stop_requested()) {
+            const int s = sigtimedwait(&signals, nullptr, &nap);
+            if (s != SIGINT && s != SIGTERM) continue;
+            log("signal {} before all was loaded: ending the job", s);
+            job.end_all(128 + s);
+          }
+        }) {}
+
+ private:
+  std::jthread thread_;
+};
+
 // The parser options' "none" is no name of a format.
 OutputParserOptions output_formats(const RunConfig& run) {
   const auto name = [](const std::string& given) { return given == "none" ? "" : given; };
@@ -263,7 +282,10 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
                             .log_requests = true});
     log("listening on {}", http->url());
   };
-  if (!set_up(job, front)) return job.exit_code;
+  {
+    const EndWhileLoading obey(signals, job);
+    if (!set_up(job, front)) return job.exit_code;
+  }
   const std::vector<double> rates = weight_rates(job);
   if (job.rank() != 0) {
     follow(job);

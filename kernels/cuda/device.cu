@@ -122,6 +122,30 @@ void CudaDevice::begin(Batch& batch) {
   if (upload.host.bytes()) simt::copy(batch_memory_.bytes(), batch_staging_.bytes(), upload.host.bytes(), stream_);
 }
 
-std::unique_ptr<Device> make_device(ThreadPool& pool) { return std::make_unique<CudaDevice>(pool); }
+// ---- what devices.cpp knows of it
+
+std::unique_ptr<Device> make_device(ThreadPool& pool, int index) {
+  simt::choose_device(index);
+  return std::make_unique<CudaDevice>(pool);
+}
+DevicesHere devices_here() {
+  DevicesHere here;
+  const int count = simt::device_count(here.why_none);
+  for (int index = 0; index < count; ++index) {
+    int capability = 0;
+    const std::string name = simt::device_name(index, capability);
+    if (runs_on(cuda_architectures(), capability))
+      here.devices.push_back({index, name});
+    else
+      here.why_none = name + " has compute capability " + std::to_string(capability / 10) + "." +
+                      std::to_string(capability % 10) + ", this program is built for " +
+                      std::string(cuda_architectures());
+  }
+  return here;
+}
+size_t available_bytes(int index) {
+  simt::choose_device(index);
+  return simt::free_memory();
+}
 
 }  // namespace kt::SIMT_TABLE

@@ -2,11 +2,14 @@
 
 // CUDA's names, and simt.h's, on fibers. Included by simt.h.
 
+#include <unistd.h>
+
 #include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <string>
 #include <tuple>
 #include <type_traits>
 
@@ -276,6 +279,16 @@ void launch_together(dim3 grid, dim3 block, size_t shared_bytes, Stream stream, 
 inline int dot4(uint32_t a, uint32_t b, int c) {
   for (int i = 0; i < 32; i += 8) c += static_cast<int8_t>(a >> i) * static_cast<int8_t>(b >> i);
   return c;
+}
+
+inline int device_count(std::string&) { return 1; }
+inline std::string device_name(int, int& capability) {
+  capability = 0;
+  return "emulated";
+}
+inline void choose_device(int) {}
+inline size_t free_memory() {
+  return static_cast<size_t>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
 }
 
 inline void* allocate(size_t bytes) {

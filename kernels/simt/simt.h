@@ -20,7 +20,8 @@
 //   launch_together(...)   the same, all blocks at once, so that they may wait for each other's flags
 //
 // And of memory, for the host: allocate, allocate_pinned (which kernels may touch too), release, release_pinned,
-// register_pinned, unregister, copy, copy_rows, clear, finish (until a stream is done), make_stream, release_stream.
+// register_pinned, unregister, copy, copy_rows, clear, finish (until a stream is done), make_stream, release_stream;
+// device_count, device_name, choose_device (all of the above then is the chosen one's, in every thread), free_memory.
 //
 // Not to be used, because their bits are not the CPU's: __expf, rsqrtf, __fdividef and other approximations; products
 // and sums that the compiler may contract (nvcc gets -fmad=false, so write fmaf where one is meant).
@@ -40,9 +41,11 @@
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
-#include <stdexcept>
+#include <atomic>
 #include <string>
 #include <tuple>
+
+#include "kernels/device_fault.h"
 
 namespace simt {
 
@@ -118,11 +121,55 @@ __device__ __forceinline__ int dot4(uint32_t a, uint32_t b, int c) {
 }
 
 inline void check(cudaError_t error, const char* what) {
-  if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
+  if (error != cudaSuccess) throw kt::DeviceFault(std::string(what) + ": " + cudaGetErrorString(error));
 }
+
+// 0: `why`, as CUDA says.
+inline int device_count(std::string& why) {
+  int count = 0, driver = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaSuccess) return count;
+  const bool none = cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0;
+  why = none ? "there is no NVIDIA driver" : cudaGetErrorString(error);
+  return 0;
+}
+// That no other device has: a card, or a part of one, is the same to every process. `capability`: 90 is 9.0.
+inline std::string device_name(int index, int& capability) {
+  cudaDeviceProp p;
+  check(cudaGetDeviceProperties(&p, index), "device");
+  capability = 10 * p.major + p.minor;
+  std::string id;
+  for (const char c : p.uuid.bytes) {
+    static constexpr char kDigits[] = "0123456789abcdef";
+    id += kDigits[static_cast<unsigned char>(c) >> 4];
+    id += kDigits[static_cast<unsigned char>(c) & 15];
+  }
+  return std::string(p.name) + " " + id;
+}
+// CUDA has a current device for each thread; a process here has one.
+inline std::atomic<int> chosen_device{0};
+inline void use_chosen_device() {
+  thread_local int current = 0;
+  const int chosen = chosen_device.load(std::memory_order_relaxed);
+  if (current == chosen) return;
+  check(cudaSetDevice(chosen), "device");
+  current = chosen;
+}
+inline void choose_device(int index) {
+  chosen_device = index;
+  use_chosen_device();
+}
+inline size_t free_memory() {
+  use_chosen_device();
+  size_t free = 0, all = 0;
+  check(cudaMemGetInfo(&free, &all), "device memory");
+  return free;
+}
+
 template <class... Parameters, class... Arguments>
 void launch(dim3 grid, dim3 block, size_t shared_bytes, Stream stream, void (*kernel)(Parameters...),
             Arguments... arguments) {
+  use_chosen_device();
   if (shared_bytes > 48 * 1024)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
           "shared memory of a kernel");
@@ -134,6 +181,7 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, Stream stream, void (*ke
 template <class... Parameters, class... Arguments>
 void launch_together(dim3 grid, dim3 block, size_t shared_bytes, Stream stream, void (*kernel)(Parameters...),
                      Arguments... arguments) {
+  use_chosen_device();
   std::tuple<Parameters...> values(static_cast<Parameters>(arguments)...);
   const auto start = [&](Parameters&... value) {
     void* pointers[] = {&value...};
@@ -143,36 +191,48 @@ void launch_together(dim3 grid, dim3 block, size_t shared_bytes, Stream stream, 
 }
 
 inline Stream make_stream() {
+  use_chosen_device();
   Stream stream;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
   return stream;
 }
 inline void release_stream(Stream stream) { cudaStreamDestroy(stream); }
-inline void finish(Stream stream) { check(cudaStreamSynchronize(stream), "the device"); }
+inline void finish(Stream stream) {
+  use_chosen_device();
+  check(cudaStreamSynchronize(stream), "the device");
+}
 inline void* allocate(size_t bytes) {
+  use_chosen_device();
   void* p;
   check(cudaMalloc(&p, bytes), "device memory");
   return p;
 }
 inline void release(void* p) { cudaFree(p); }
 inline void* allocate_pinned(size_t bytes) {
+  use_chosen_device();
   void* p;
   check(cudaHostAlloc(&p, bytes, cudaHostAllocPortable | cudaHostAllocMapped), "pinned memory");
   return p;
 }
 inline void release_pinned(void* p) { cudaFreeHost(p); }
 inline void register_pinned(void* p, size_t bytes) {
+  use_chosen_device();
   check(cudaHostRegister(p, bytes, cudaHostRegisterPortable | cudaHostRegisterMapped), "memory shared with the device");
 }
 inline void unregister(void* p) { cudaHostUnregister(p); }
 inline void copy(void* to, const void* from, size_t bytes, Stream stream) {
+  use_chosen_device();
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream), "copy");
 }
 inline void copy_rows(void* to, size_t to_stride, const void* from, size_t from_stride, size_t bytes, size_t rows,
                       Stream stream) {
+  use_chosen_device();
   check(cudaMemcpy2DAsync(to, to_stride, from, from_stride, bytes, rows, cudaMemcpyDefault, stream), "copy");
 }
-inline void clear(void* at, size_t bytes, Stream stream) { check(cudaMemsetAsync(at, 0, bytes, stream), "clear"); }
+inline void clear(void* at, size_t bytes, Stream stream) {
+  use_chosen_device();
+  check(cudaMemsetAsync(at, 0, bytes, stream), "clear");
+}
 
 }  // namespace simt
 

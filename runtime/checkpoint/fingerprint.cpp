@@ -35,4 +35,21 @@ std::string fingerprint(const Checkpoint& checkpoint, std::string_view config) {
   return fmt::format("{:016x}", sum.value());
 }
 
+std::string sampled_content(const Checkpoint& checkpoint) {
+  constexpr size_t kWhole = size_t{64} << 20, kTensors = 256, kPiece = 4096;
+  const std::vector<std::string_view> names = checkpoint.names();
+  const bool whole = checkpoint.total_bytes() <= kWhole;
+  Checksum sum;
+  for (size_t i = 0, step = whole ? 1 : names.size() / kTensors + 1; i < names.size(); i += step) {
+    const auto bytes = checkpoint.find(names[i])->bytes;
+    if (whole || bytes.size() <= 3 * kPiece) {
+      sum.update(bytes);
+      continue;
+    }
+    for (const size_t at : {size_t{0}, bytes.size() / 2 - kPiece / 2, bytes.size() - kPiece})
+      sum.update(bytes.subspan(at, kPiece));
+  }
+  return fmt::format("{:016x}", sum.value());
+}
+
 }  // namespace kt

@@ -12,4 +12,7 @@ namespace kt {
 // model differ in nothing else).
 std::string fingerprint(const Checkpoint& checkpoint, std::string_view config);
 
+// Likewise of what is in the tensors: all of it up to 64 MiB, else the beginning, middle and end of 256 tensors.
+std::string sampled_content(const Checkpoint& checkpoint);
+
 }  // namespace kt

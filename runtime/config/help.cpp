@@ -8,14 +8,11 @@
 namespace kt {
 namespace {
 
-constexpr struct {
-  Group group;
-  std::string_view title;
-} kGroups[] = {{Group::model, "Model"},
-               {Group::endpoint, "Endpoint"},
-               {Group::scheduling, "Scheduling"},
-               {Group::ranks, "Ranks"},
-               {Group::experts, "Experts"}};
+constexpr GroupTitle kGroups[] = {{Group::model, "Model"},
+                                  {Group::endpoint, "Endpoint"},
+                                  {Group::scheduling, "Scheduling"},
+                                  {Group::ranks, "Ranks"},
+                                  {Group::experts, "Experts"}};
 
 void add_line(std::string& text, const Option& option) {
   const std::string_view note = option.status == Status::active ? option.help : option.reason;
@@ -29,6 +26,8 @@ void add_all(std::string& text, Status status, auto keep) {
 }
 
 }  // namespace
+
+std::span<const GroupTitle> all_groups() { return kGroups; }
 
 std::string run_config_help() {
   std::string text =

@@ -20,6 +20,11 @@ enum class Status : uint8_t {
 };
 
 enum class Group : uint8_t { model, endpoint, scheduling, ranks, experts };
+struct GroupTitle {
+  Group group;
+  std::string_view title;
+};
+std::span<const GroupTitle> all_groups();  // in the order of --help
 
 // Where an option's value goes; monostate: nothing reads it.
 using Field = std::variant<std::monostate, bool RunConfig::*, int RunConfig::*, std::optional<int> RunConfig::*,

@@ -364,6 +364,7 @@ class StepEngine final : public Engine {
     stats_.batch_tokens = planned.plan.rows();
     stats_.queried_tokens_total = scheduler_.queried_tokens_total();
     stats_.cached_tokens_total = scheduler_.cached_tokens_total();
+    stats_.evicted_tokens_total = scheduler_.evicted_tokens_total();
     stats_.retracted_total = scheduler_.retractions();
     stats_.generation_tokens_total = generated_;
     stats_.aborted_total = aborted_;

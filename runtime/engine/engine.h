@@ -44,6 +44,7 @@ struct EngineStats {
   uint64_t requests_total = 0, aborted_total = 0, retracted_total = 0;
   uint64_t prompt_tokens_total = 0, generation_tokens_total = 0;
   uint64_t queried_tokens_total = 0, cached_tokens_total = 0;  // of prompts: looked up in the prefix cache, found there
+  uint64_t evicted_tokens_total = 0;                           // that the prefix cache gave up for others
   Histogram prefill_steps, decode_steps, mixed_steps;
   double last_generation_throughput = 0.0;  // tokens/s of recent decode steps
   double step_age_s = 0.0;                  // since a step was last seen to go on while work is waiting; 0 when idle

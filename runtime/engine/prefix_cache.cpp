@@ -83,7 +83,7 @@ int32_t PrefixCache::extend(int32_t parent, std::string_view salt, std::span<con
 
 bool PrefixCache::take(int count, std::vector<int32_t>& blocks) {
   if (count > available()) return false;
-  while (blocks_.free_count() < count) evict_one();
+  for (; blocks_.free_count() < count; ++evicted_) evict_one();
   return blocks_.take(count, blocks);
 }
 

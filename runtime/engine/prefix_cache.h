@@ -69,7 +69,8 @@ class PrefixCache {
 
   bool recurrent() const { return recurrent_; }
   int total() const { return blocks_.total(); }
-  int cached() const { return evictable_; }  // blocks that nobody holds
+  int cached() const { return evictable_; }      // blocks that nobody holds
+  uint64_t evicted() const { return evicted_; }  // blocks, by take, since the start
   int available() const { return blocks_.free_count() + evictable_; }
   int used_snapshots() const { return static_cast<int>(snapshots_.size() - free_snapshots_.size()); }
 
@@ -105,6 +106,7 @@ class PrefixCache {
   Edges edges_;
   std::set<std::pair<uint64_t, int32_t>> leaves_;  // (released, node) that nobody holds
   int evictable_ = 0;
+  uint64_t evicted_ = 0;
   std::vector<Snapshot> snapshots_;
   std::vector<int32_t> free_snapshots_;
   uint64_t clock_ = 0;

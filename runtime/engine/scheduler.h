@@ -86,6 +86,7 @@ class Scheduler {
   int cached_tokens(uint64_t id) const;                // of the prompt, found in the cache when the sequence first ran
   uint64_t queried_tokens_total() const { return queried_tokens_total_; }  // of prompts, looked up in the cache
   uint64_t cached_tokens_total() const { return cached_tokens_total_; }    // and found there
+  uint64_t evicted_tokens_total() const { return cache_.evicted() * kBlockTokens; }
   int waiting() const { return static_cast<int>(waiting_.size()); }
   int running() const { return static_cast<int>(running_.size()); }
   int retracted() const;                                                   // of the waiting ones, those that ran before

@@ -120,7 +120,8 @@ ClusterPlan plan_cluster(const RunConfig& asked, const LoadedConfig& model, Form
     fail(kExitUsage, "device cuda: {} has no GPUs\nuse device cpu, or hardware with gpus and gpu-memory-gb",
          hardware.name);
   RunConfig run = asked;
-  const LayoutChoice layout = layout_of(asked, model, experts, hardware, world);
+  if (run.device == "auto") run.device = hardware.nodes * hardware.gpus >= run.tensor_parallel_size ? "cuda" : "cpu";
+  const LayoutChoice layout = layout_of(run, model, experts, hardware, world);
   run.expert_layout = layout.layout;
   const TopologyRequest request = request_of(run, hardware, false);
   ClusterPlan plan{.hardware = hardware,

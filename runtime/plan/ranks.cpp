@@ -168,7 +168,7 @@ std::vector<RankPlan> plan_ranks(const RunConfig& run, const Deployment& d) {
                                 .experts = d.experts,
                                 .cache = cache_limits(engine),
                                 .limits = limits,
-                                .gpu_trunk = d.gpu_trunk,
+                                .gpu_trunk = d.gpu_trunk && !d.running,
                                 .door_bytes = door_bytes(plan_doors(topology, config, limits), topology),
                                 .threads = trunk < 0 ? d.expert_threads : d.trunk_threads,
                                 .scheduler = r == 0};

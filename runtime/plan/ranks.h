@@ -17,6 +17,7 @@ struct Deployment {
   Topology topology;
   Format experts = Format::BF16;  // of the banks
   bool gpu_trunk = false;         // the trunk's memory is that of GPUs
+  bool running = false;           // as this program does it: layerwise prefill has slots for batches, not for layers
   int trunk_threads = 1, expert_threads = 1;
 
   std::vector<TrunkShare> shares;            // by trunk index

@@ -7,13 +7,16 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/device_fault.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 #include "runtime/checkpoint/dummy.h"
 #include "runtime/engine/engine_options.h"
-#include "runtime/plan/fit.h"
 #include "runtime/plan/plan.h"
+#include "runtime/rank/agreement.h"
 #include "runtime/rank/expert_rank.h"
+#include "runtime/rank/job_device.h"
+#include "runtime/rank/job_memory.h"
 #include "runtime/rank/machine_limits.h"
 #include "runtime/rank/measured_rates.h"
 
@@ -22,10 +25,11 @@ namespace {
 
 // Runs one phase of the set-up on this rank and returns when it is done on all; false if it failed anywhere. A phase
 // either fails on all ranks or talks to other ranks before anything in it can fail.
-// The lowest rank that failed says why.
+// The lowest rank that failed says why, and where it is if other machines did not fail.
 struct Phases {
   Transport& transport;
   int& exit_code;
+  std::function<std::string(int rank)> name_of = nullptr;
 
   bool run(const std::function<void()>& phase) {
     std::string failure;  // exit code, a space, the message
@@ -33,6 +37,8 @@ struct Phases {
       phase();
     } catch (const Error& e) {
       failure = fmt::format("{} {}", static_cast<int>(e.exit_code()), e.what());
+    } catch (const DeviceFault& e) {
+      failure = fmt::format("{} device: {}", static_cast<int>(kExitDevice), e.what());
     } catch (const std::bad_alloc&) {
       failure = fmt::format("{} out of memory", static_cast<int>(kExitTryAgain));
     }
@@ -41,74 +47,17 @@ struct Phases {
     if (first == failures.end()) return true;
     exit_code = std::atoi(first->c_str());
     if (first - failures.begin() == transport.rank())
-      fmt::print(stderr, "ktmpi: {}\n", std::string_view(*first).substr(first->find(' ') + 1));
+      fmt::print(stderr, "ktmpi: {}{}\n", is_of_some(failures) ? name_of(transport.rank()) + ": " : "",
+                 std::string_view(*first).substr(first->find(' ') + 1));
     return false;
   }
-};
 
-size_t memory_of_machine(const std::vector<RankPlan>& ranks, int node) {
-  size_t bytes = 0;
-  for (const RankPlan& r : ranks)
-    if (r.node == node) bytes += r.memory.total();
-  return bytes;
-}
-
-Deployment deployment_of(const JobRank& job) {
-  Deployment deployment =
-      make_deployment(*job.loaded, *job.checkpoint, job.topology, job.experts->source.format, trunk_method(job.run));
-  deployment.trunk_threads = deployment.expert_threads = job.cores.threads;
-  return deployment;
-}
-
-// What mem-fraction-static leaves for the KV cache, if it was given.
-void size_kv_cache(JobRank& job) {
-  if (!job.run.mem_fraction_static) return;
-  const std::vector<std::string> free_bytes = all_gather(job.transport, std::to_string(available_memory()));
-  std::vector<size_t> available;  // by machine: what its first rank finds
-  for (int r = 0; r < job.topology.world; ++r) {
-    const auto node = static_cast<size_t>(job.topology.node_of[r]);
-    if (node >= available.size()) available.resize(node + 1, 0);
-    if (!available[node]) available[node] = std::stoull(free_bytes[r]);
+  bool is_of_some(const std::vector<std::string>& failures) const {
+    const std::vector<int> nodes = transport.nodes();
+    return name_of && *std::max_element(nodes.begin(), nodes.end()) > 0 &&
+           std::find(failures.begin(), failures.end(), "") != failures.end();
   }
-  job.engine.kv_blocks = kv_blocks_of_fraction(job.run, deployment_of(job), available);
-  if (!job.engine.kv_blocks)
-    fail(kExitUsage,
-         "mem-fraction-static {:g}: that share of the {:.1f} GB that are free on machine 0 has no room for weights and "
-         "a "
-         "KV cache\ntry a larger share, or leave it out",
-         *job.run.mem_fraction_static, static_cast<double>(available[0]) / 1e9);
-  if (job.rank() == 0)
-    log("mem-fraction-static {:g}: {} tokens of KV cache", *job.run.mem_fraction_static,
-        job.engine.kv_blocks * kBlockTokens);
-}
-
-// What to change so that this machine's ranks fit into `available`, as lines of a message.
-std::string memory_advice(const JobRank& job, int node, size_t available) {
-  const Deployment deployment = deployment_of(job);
-  const Remedies remedies = find_remedies(job.run, job.model(), [&](const RunConfig& changed) {
-    return memory_of_machine(plan_ranks(changed, deployment), node) <= available;
-  });
-  return remedies.options.empty() ? "use more machines, or a smaller model" : describe(remedies);
-}
-
-// The memory of all ranks of this machine together must be there before any of it is taken.
-void check_memory(JobRank& job) {
-  for (const std::string& total : all_gather(job.transport, std::to_string(job.memory.total())))
-    job.memory_of_rank.push_back(std::stoull(total));
-  const int node = job.topology.node_of[job.rank()];
-  size_t machine = 0;
-  for (int r = 0; r < job.topology.world; ++r)
-    if (job.topology.node_of[r] == node) machine += job.memory_of_rank[r];
-  const size_t available = available_memory();
-  const std::vector<int>& nodes = job.topology.node_of;
-  if (std::find(nodes.begin(), nodes.end(), node) - nodes.begin() == job.rank())
-    log("memory of machine {}: {:.1f} of {:.1f} GB", node, static_cast<double>(machine) / 1e9,
-        static_cast<double>(available) / 1e9);
-  if (machine > available)
-    fail(kExitUsage, "memory: the ranks of machine {} need {:.1f} GB, {:.1f} GB are available\nthis rank: {}\n{}", node,
-         static_cast<double>(machine) / 1e9, static_cast<double>(available) / 1e9, describe(job.memory),
-         memory_advice(job, node, available));
-}
+};
 
 void require_one_table(Transport& transport, const Ops& ops) {
   const std::vector<std::string> names = all_gather(transport, std::string(ops.name));
@@ -127,7 +76,8 @@ void end_all_on_error(JobRank& job, const std::function<void()>& work) {
   } catch (const std::exception& e) {
     log("{}", e.what());
     const auto* error = dynamic_cast<const Error*>(&e);
-    job.end_all(error ? error->exit_code() : kExitPeerLost);
+    const bool of_device = dynamic_cast<const DeviceFault*>(&e);
+    job.end_all(error ? error->exit_code() : of_device ? kExitDevice : kExitPeerLost);
   }
 }
 
@@ -185,13 +135,16 @@ void choose_expert_layout(JobRank& job, const Hardware& rates) {
   if (job.rank() == 0) log("expert-layout auto: {} ({})", job.layout.layout, job.layout.why);
 }
 
-void read_set_up(JobRank& job, const std::optional<Hardware>& rates, const std::function<void()>& front,
-                 const EditConfig& edit) {
-  const RunConfig& run = job.run;
-  job.layout.layout = rates ? "hybrid" : run.expert_layout;
+void find_place(JobRank& job, const std::optional<Hardware>& rates) {
+  job.layout.layout = rates ? "hybrid" : job.run.expert_layout;
   job.topology = topology_with(job, job.layout.layout);
   set_log_name(fmt::format("r{} {}", job.rank(), job.topology.role_name()));
   job.lifeline->set_roles(roles_of(job.topology));
+}
+
+void read_set_up(JobRank& job, const std::optional<Hardware>& rates, const std::function<void()>& front,
+                 const EditConfig& edit) {
+  const RunConfig& run = job.run;
   job.loaded.emplace(load_model_config(run.model));
   if (edit) edit(*job.loaded);
   const ModelConfig& model = job.model();
@@ -212,8 +165,9 @@ void read_set_up(JobRank& job, const std::optional<Hardware>& rates, const std::
 }
 
 // What `ktmpi plan` would say, of the machines at hand.
-void log_plan(const JobRank& job) {
+void log_plan(const JobRank& job, const std::vector<size_t>& available) {
   Hardware machine = this_machine();
+  if (job.gpu_trunk()) describe_gpus(job, available, machine);
   machine.nodes = *std::max_element(job.topology.node_of.begin(), job.topology.node_of.end()) + 1;
   const int experts_each = static_cast<int>(job.topology.experts.size()) / machine.nodes;
   ClusterPlan plan{.hardware = machine,
@@ -231,6 +185,7 @@ void log_plan(const JobRank& job) {
 
 void place(JobRank& job) {
   require_one_table(job.transport, *job.ops);
+  const std::vector<size_t> available = free_memory(job);
   if (job.topology.expert_index() >= 0)
     job.expert_share = bank_share(job.model(), job.topology, job.copies, job.topology.expert_index());
   const std::vector<int> idle = ranks_without_experts(job.model(), job.topology);
@@ -240,7 +195,7 @@ void place(JobRank& job) {
                           .kt_numa_nodes = job.run.kt_numa_nodes,
                           .threads_per_core = job.run.threads_per_core});
   for (const std::string& w : job.cores.warnings) log("{}", w);
-  size_kv_cache(job);
+  size_kv_cache(job, available);
   job.limits = trunk_limits(job.run, job.engine, job.model(), job.experts->source.format, job.topology);
   job.limits.hot_format = job.experts->hot.value_or(job.experts->source).format;
   job.cache_limits = cache_limits(job.engine);
@@ -263,7 +218,7 @@ void place(JobRank& job) {
        .door_bytes = door_bytes(job.doors, job.topology),
        .threads = job.cores.threads,
        .scheduler = job.rank() == 0});
-  if (job.rank() == 0) log_plan(job);
+  if (job.rank() == 0) log_plan(job, available);
 }
 
 // Before weights are loaded: a lane may not be there for two threads.
@@ -307,7 +262,7 @@ void load(JobRank& job) {
   if (job.bank && (!is_trunk || by_other))
     job.cpu->reserve(bank_shape(job.model(), job.bank->share.columns.size(), job.bank->format, job.limits.max_rows));
   if (!is_trunk) return;
-  if (by_other) job.other = job.limits.device->make(*job.ops, *job.pool, job.cores.numa_node);
+  if (by_other) job.other = job.limits.device->make(*job.ops, *job.pool, job.cores.numa_node, job.device_index);
   Device& device = job.trunk_device();
   job.trunk_weights.emplace(
       load_trunk(*job.checkpoint, job.loaded->arch, job.model(), job.share, device, job.limits.trunk_method));
@@ -363,14 +318,21 @@ int run_job(int argc, char** argv, const std::function<RunConfig()>& read, const
 }
 
 bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& edit) {
+  const auto name_of = [&job](int rank) { return job.lifeline->name(rank); };
   Phases phases{job.transport, job.exit_code};
   std::optional<Hardware> rates;  // where they decide something
   const auto measure = [&] {
     if (job.run.expert_layout == "auto") rates = measure_rates(job.transport, *job.ops);
   };
-  if (!phases.run([&] { open_lifeline(job); }) || !phases.run([&] { choose_kernels(job); }) || !phases.run(measure) ||
-      !phases.run([&] { read_set_up(job, rates, front, edit); }) || !phases.run([&] { place(job); }) ||
-      !phases.run([&] { plan(job); }) || !phases.run([&] { open_doors(job); }) || !phases.run([&] { load(job); }))
+  if (!phases.run([&] { open_lifeline(job); })) return false;
+  phases.name_of = name_of;
+  if (!phases.run([&] { agree_on_start(job.transport, job.run, name_of); }) ||
+      !phases.run([&] { choose_kernels(job); }) || !phases.run(measure) ||
+      !phases.run([&] { find_place(job, rates); }) || !phases.run([&] { choose_device(job); }) ||
+      !phases.run([&] { read_set_up(job, rates, front, edit); }) ||
+      !phases.run([&] { agree_on_model(job.transport, *job.loaded, *job.checkpoint, name_of); }) ||
+      !phases.run([&] { place(job); }) || !phases.run([&] { plan(job); }) || !phases.run([&] { open_doors(job); }) ||
+      !phases.run([&] { load(job); }))
     return false;
   const int64_t pages =
       job.cores.numa_node >= 0 && job.bank ? misplaced_pages(job.bank->storage, job.cores.numa_node) : -1;

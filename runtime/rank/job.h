@@ -25,13 +25,16 @@ namespace kt {
 
 // One rank of a job that runs the model: what set_up makes of the options, in the order in which it is made.
 struct JobRank {
-  const RunConfig& run;
+  RunConfig& run;  // `device` auto becomes what it means here
   Transport& transport;
   int exit_code = kExitOk;  // of a set-up that failed
 
   LayoutChoice layout = {};  // of the routed experts
   Topology topology = {};
   const Ops* ops = nullptr;
+  const DeviceKind* device_kind = &cpu_kind();  // of the trunk
+  int device_index = 0;                         // of this rank's
+  size_t device_bytes = 0;                      // that are free on it, where it has memory of its own
   std::optional<LoadedConfig> loaded = {};
   EngineConfig engine = {};
   TrunkShare share = {};
@@ -44,7 +47,7 @@ struct JobRank {
   std::vector<ExpertSets> copies = {};  // of experts, by group of expert ranks
   CorePlan cores = {};
   MemoryPlan memory = {};
-  std::vector<size_t> memory_of_rank = {};            // bytes, of every rank
+  std::vector<size_t> memory_of_rank = {};            // bytes of the machine's memory, of every rank
   std::vector<int64_t> misplaced_pages_of_rank = {};  // of the sampled ones of its experts; -1: not known
   Doors doors = {};
   std::unique_ptr<Transport> lane = {};  // where hot experts are exchanged beside steps
@@ -64,6 +67,7 @@ struct JobRank {
   std::unique_ptr<Lifeline> lifeline = {};                  // ends before what it watches
 
   int rank() const { return transport.rank(); }
+  bool gpu_trunk() const { return !device_kind->on_host; }
   const ModelConfig& model() const { return loaded->config; }
   Device& trunk_device() const { return other ? *other : *cpu; }
 

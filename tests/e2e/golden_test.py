@@ -1,11 +1,11 @@
 """Greedy answers of a tiny checkpoint agree with its reference, and are the same bytes however the job is laid out.
 
     golden_test.py --program KTMPI FIXTURE [--jobs 1:1,2:1,3:2] [--chunks 64,128,8192] [--tables ref,avx2]
-                   [--emulated 1:1,3:2] [--emulated-prompts len3,len70]
+                   [--devices cuda-emulated] [--device-jobs 1:1,3:2] [--device-prompts len3,len70]
 
 A job is WORLD:TENSOR_PARALLEL. Within every job the batch prompts are also sent all at once and must give the bytes
-they give alone. Every kernel table of this machine must give the same bytes, too, and so must a GPU's kernels where the
-CPU runs them: jobs with --device cuda-emulated, which answer some prompts only. Prompt logprobs are compared as well.
+they give alone. Every kernel table of this machine must give the same bytes, too, and so must other devices: the GPU's
+kernels run by the CPU, which answers some prompts only, or a GPU. Prompt logprobs are compared as well.
 A prompt of several hundred tokens, longer than the reference has, is among those whose bytes are compared.
 Dummy weights must be the same on every layout.
 """
@@ -16,14 +16,12 @@ import re
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 
-from ktmpi_server import Server, enter_venv, fixture_folder, need_program, skip
+from ktmpi_server import enter_venv, fixture_folder, need_program, skip
+from layouts import answers_of_job, expect_same, run_layouts  # noqa: F401 (answers_of_job: for other tests)
 
 enter_venv()
 import numpy as np  # noqa: E402
-
-TOP = 8
 
 
 def read_prompts(fixture):
@@ -50,57 +48,6 @@ def drift(exact, found):
                          for (x, *_), (y, *_) in zip(exact[name]["input_token_logprobs"],
                                                      found[name]["input_token_logprobs"]) if x is not None)
     return differences[len(differences) // 2], differences[-1]
-
-
-def greedy(ids, steps, **more):
-    return {"input_ids": ids, "return_logprob": True, "top_logprobs_num": TOP, **more,
-            "sampling_params": {"temperature": 0, "max_new_tokens": steps, "ignore_eos": True}}
-
-
-def bytes_of(answer):
-    """All that must not depend on the job; Python reads back exactly the float that was written."""
-    meta = answer["meta_info"]
-    keys = ("input_token_logprobs", "input_top_logprobs", "output_token_logprobs", "output_top_logprobs")
-    return {"output_ids": answer["output_ids"], **{k: meta[k] for k in keys if k in meta}}
-
-
-def answers_of_job(server, prompts):
-    alone = {n: bytes_of(server.generate(greedy(*prompt))) for n, prompt in prompts.items()}
-    batch = [n for n in prompts if n.startswith("batch")]
-    with ThreadPoolExecutor(len(prompts)) as pool:
-        for names in (batch, batch[::-1], list(prompts)):
-            together = list(pool.map(lambda n: bytes_of(server.generate(greedy(*prompts[n]))), names))
-            for name, answer in zip(names, together):
-                expect_same(answer, alone[name], f"{name} among {len(names)} at once")
-    for name, (ids, _) in prompts.items():
-        alone[f"prompt of {name}"] = bytes_of(server.generate(greedy(ids, 1, logprob_start_len=0)))
-    return alone
-
-
-def expect_same(found, expected, where):
-    for key, value in expected.items():
-        if found[key] == value:
-            continue
-        if isinstance(value, list):
-            at = next(i for i, (x, y) in enumerate(zip(found[key] + [None], value + [None])) if x != y)
-            raise AssertionError(f"{where}: {key}[{at}]: {(found[key] + [None])[at]}, expected {(value + [None])[at]}")
-        raise AssertionError(f"{where}: {key}: {found[key]}, expected {value}")
-
-
-def run_layouts(program, fixture, prompts, layouts, first=None, then=None):
-    """Every layout (ranks, options, environment variables) must give `first`, or what the first gives; returns that.
-    `then` is called with each server and its options before it stops."""
-    for world, options, variables in layouts:
-        layout = " ".join([f"{world} ranks", *map(str, options), *(f"{k}={v}" for k, v in variables.items())])
-        with Server(program, fixture, world, options, variables) as server:
-            answers = answers_of_job(server, prompts)
-            if then:
-                then(server, options)
-        first = first or answers
-        for name, answer in answers.items():
-            expect_same(answer, first[name], f"{name} on {layout}")
-        print(f"  {layout}: same bytes", flush=True)
-    return first
 
 
 def kernel_tables(program):
@@ -149,8 +96,9 @@ def main():
     parser.add_argument("--jobs", default="1:1,2:1,3:1,5:1,2:2,3:2,5:2")
     parser.add_argument("--chunks", default="64,128,8192")
     parser.add_argument("--tables", help="values of KTMPI_ISA (default: all that run here)")
-    parser.add_argument("--emulated", default="1:1,3:2", help="jobs on the emulated device")
-    parser.add_argument("--emulated-prompts", default="", help="names (default: the shortest, with few answers)")
+    parser.add_argument("--devices", default="cuda-emulated", help="values of --device")
+    parser.add_argument("--device-jobs", default="1:1,3:2", help="jobs on each of those")
+    parser.add_argument("--device-prompts", default="", help="names, or all (default: the shortest, with few answers)")
     a = parser.parse_args()
     program = need_program(a.program)
     tables = kernel_tables(program) if a.tables is None else a.tables
@@ -164,13 +112,12 @@ def main():
     first = run_layouts(program, fixture, many, layouts)
     short = {n: p for n, p in prompts.items() if n.startswith("len") and len(p[0]) <= 150}  # "ref" is slow
     run_layouts(program, fixture, short, [(1, [], {"KTMPI_ISA": t}) for t in tables.split(",") if t], first)
-    if a.emulated:
-        names = a.emulated_prompts.split(",") if a.emulated_prompts else [min(short, key=lambda n: len(short[n][0]))]
-        some = {n: prompts[n] for n in names}
-        jobs = [job.split(":") for job in a.emulated.split(",")]
-        run_layouts(program, fixture, some,
-                    [(int(world), ["--tensor-parallel-size", tp, "--device", "cuda-emulated"], {}) for world, tp in jobs],
-                    first)
+    shortest = min(short, key=lambda n: len(short[n][0]))
+    names = list(many) if a.device_prompts == "all" else (a.device_prompts or shortest).split(",")
+    for device in filter(None, a.devices.split(",")):
+        jobs = [job.split(":") for job in a.device_jobs.split(",")]
+        run_layouts(program, fixture, {n: many[n] for n in names},
+                    [(int(world), ["--tensor-parallel-size", tp, "--device", device], {}) for world, tp in jobs], first)
     check_against_reference(fixture, prompts, first)
     check_prompt_logprobs(fixture, reference, prompts, first)
     run_layouts(program, fixture, prompts, [(world, ["--load-format", "dummy"], {}) for world in (1, 3)])

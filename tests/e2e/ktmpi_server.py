@@ -88,10 +88,13 @@ class Server:
         self.process = None
         self.address = None
 
-    def __enter__(self):
+    def start(self):
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             env=self.environment, start_new_session=True)
+
+    def __enter__(self):
+        self.start()
         try:
             self._wait_until_ready()
         except BaseException:

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import tempfile
 import threading
 import time
 
@@ -202,6 +203,32 @@ def long_step(program, fixture, world, options, timeout_s):
         assert server.get("/health")[0] == 200
 
 
+LARGE = {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 2048, "vocab_size": 512,
+         "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 128,
+         "intermediate_size": 2048, "num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 768,
+         "norm_topk_prob": True, "rms_norm_eps": 1e-6, "max_position_embeddings": 4096, "rope_theta": 1e6, "eos_token_id": 1}
+
+
+def ends_while_loading(program, fixture, world):
+    """A signal to one rank ends all of them, although weights of gigabytes are still to come."""
+    with tempfile.TemporaryDirectory() as folder:
+        with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as f:
+            json.dump(LARGE, f)
+        server = Server(program, folder, world, ["--load-format", "dummy", "--tokenizer-path", fixture])
+        server.start()
+        try:
+            await_log(server, "memory of machine 0", 60)
+            ranks = server.ranks()
+            os.kill(ranks[-1], signal.SIGTERM)
+            code = server.process.wait(5)
+            assert code == 128 + signal.SIGTERM, (code, server.log())
+            assert "signal 15 before all was loaded" in server.log(), server.log()
+            assert "ready:" not in server.log(), server.log()
+            await_gone(ranks, 5)
+        finally:
+            server.stop()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("fixture", help="a name under fixtures/models, or a folder")
@@ -228,6 +255,8 @@ def main():
         refuses_new_work(server)
         server.process.send_signal(signal.SIGTERM)
 
+    ends_while_loading(program, fixture, a.world)
+    print("passed SIGTERM while loading", flush=True)
     passes("SIGTERM twice", lambda s: ends_at_once(s, lambda: twice(s)), world=0)
     if a.world > 1:
         passes("a rank that hangs", lambda s: hangs(s, a.world), options=["--step-timeout-s", 3])

@@ -1,12 +1,15 @@
 #pragma once
 
-// The emulated device beside the CPU's specification: the same work on both, and every bit compared.
+// A GPU's device beside the CPU's specification: the same work on both, and every bit compared. The device is the
+// emulated one, or the kind that KTMPI_TEST_DEVICE names, of a program that is built with it.
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -15,11 +18,18 @@
 
 namespace kt {
 
+inline const DeviceKind& tested_kind() {
+  const char* asked = std::getenv("KTMPI_TEST_DEVICE");
+  const DeviceKind* kind = find_device_kind(asked ? asked : "cuda-emulated");
+  if (!kind) throw std::runtime_error(std::string("KTMPI_TEST_DEVICE: this program has no device ") + asked);
+  return *kind;
+}
+
 // Two devices, and memory of both that tests fill alike. Device memory is read through the devices only.
 struct Pair {
   ThreadPool pool{1};
   std::unique_ptr<Device> cpu = make_cpu_device(*available_ops().front(), pool, -1);
-  std::unique_ptr<Device> gpu = std::make_unique<cuda_emulated::CudaDevice>(pool);
+  std::unique_ptr<Device> gpu = tested_kind().make(*available_ops().front(), pool, -1, 0);
 
   void reserve(const StepShape& shape) const {
     cpu->reserve(shape);
@@ -33,7 +43,7 @@ struct Pair {
   }
   Batch cpu_batch, gpu_batch;
 
-  // Schedules of threads, blocks and streams that every operation is run in.
+  // Schedules of threads, blocks and streams that every operation is run in by the emulation; others have their own.
   struct Schedule {
     simt::Emulation::Order order;
     uint64_t seed;
@@ -49,6 +59,7 @@ struct Pair {
   }
   template <class Run>
   static void in_every_schedule(const Run& run) {
+    if (!tested_kind().on_host) return run();
     for (const Schedule& s : schedules()) {
       SCOPED_TRACE("order " + std::to_string(static_cast<int>(s.order)) + ", seed " + std::to_string(s.seed) +
                    ", pace " + std::to_string(static_cast<int>(s.pace)));
@@ -84,10 +95,11 @@ struct Both {
   Mat<T> gpu_mat(int rows, int columns, int64_t ld) const { return {gpu(), ld, rows, columns}; }
 
   std::vector<T> found() const {  // on the GPU
-    std::vector<T> out(count);
+    if (!count) return {};
+    const Buffer host = pair.gpu->take_host(count * sizeof(T));
+    pair.gpu->copy(host.bytes(), gpu(), count * sizeof(T));
     pair.gpu->wait();
-    if (count) simt::copy(out.data(), gpu(), count * sizeof(T), nullptr);
-    return out;
+    return {host.as<T>(), host.as<T>() + count};
   }
   std::vector<T> expected() const { return {cpu(), cpu() + count}; }
   // Every element, padding included.

@@ -125,10 +125,15 @@ TEST(ClusterPlan, AGpuTrunkTakesVramAndACpuTrunkMemory) {
   RunConfig run;
 
   EXPECT_TRUE(plan_cluster(run, model, Format::FP8, hardware, std::nullopt).shortages.empty());
-  run.device = "cuda";
-  const ClusterPlan plan = plan_cluster(run, model, Format::FP8, hardware, std::nullopt);
-  ASSERT_EQ(plan.shortages.size(), 1u);
-  EXPECT_EQ(plan.shortages[0].where, "the GPU of rank 0");
+  for (const char* device : {"cuda", "auto"}) {
+    run.device = device;
+    const ClusterPlan plan = plan_cluster(run, model, Format::FP8, hardware, std::nullopt);
+    ASSERT_EQ(plan.shortages.size(), 1u) << device;
+    EXPECT_EQ(plan.shortages[0].where, "the GPU of rank 0");
+  }
+  run.tensor_parallel_size = 2;
+  EXPECT_TRUE(plan_cluster(run, model, Format::FP8, hardware, std::nullopt).shortages.empty())
+      << "too few GPUs: the CPU";
 }
 
 // Ranks bind their memory to the NUMA node that they run on.

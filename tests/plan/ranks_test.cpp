@@ -71,6 +71,17 @@ TEST(PlanRanks, AKimiLayerSlotHasThePublishedSize) {
   EXPECT_NEAR(gb(kimi(4, 0, 30000, 30000).ranks()[3].memory.layer_slots) / kLayerSlots, 9.51 / 4, 0.01);
 }
 
+TEST(PlanRanks, AJobsOwnPlanHasSlotsForBatchesOfExpertsOnly) {
+  const Published p = kimi(1, 0, 30000, 30000);
+  Deployment d = p.deployment();
+  d.running = true;
+
+  const size_t bytes = plan_ranks(p.run, d)[0].memory.layer_slots;
+
+  EXPECT_GT(bytes, 0u);
+  EXPECT_LT(gb(bytes), 0.3);
+}
+
 TEST(PlanRanks, TheRecommendedKimiSetUpsFitTheirGpus) {
   const struct {
     int gpus, hot, tokens, chunk;

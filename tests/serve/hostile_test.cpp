@@ -37,7 +37,9 @@ std::string repeat(const std::string& text, int count) {
 double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
 // To refuse a request; instrumented code takes several times as long.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_THREAD__)
+constexpr double kMostSeconds = 5;
+#elif defined(__SANITIZE_ADDRESS__)
 constexpr double kMostSeconds = 1;
 #else
 constexpr double kMostSeconds = 0.1;

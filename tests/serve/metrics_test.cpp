@@ -87,6 +87,7 @@ TEST(Metrics, HaveTheNamesOfTheField) {
                            "queue_time_seconds",
                            "kv_cache_usage_ratio",
                            "prefix_cache_hits_total",
+                           "prefix_cache_evicted_tokens_total",
                            "prefix_cache_queries_total",
                            "step_seconds",
                            "step_age_seconds",

@@ -91,8 +91,10 @@ std::string to_prometheus(const Metrics& metrics, const EngineStats& stats, std:
   text.gauge("kv_cache_tokens", "Capacity of the KV cache in tokens", stats.kv_tokens_total);
   text.gauge("kv_tokens_cached", "Tokens of the KV cache that no running request uses, kept for new ones",
              stats.kv_tokens_cached);
-  text.gauge("batch_tokens", "Tokens of the last step", stats.batch_tokens);
-  text.gauge("generation_throughput", "Tokens per second of recent decode steps", stats.last_generation_throughput);
+  const bool idle = stats.running + stats.waiting == 0;
+  text.gauge("batch_tokens", "Tokens of the last step, 0 when idle", idle ? 0 : stats.batch_tokens);
+  text.gauge("generation_throughput", "Tokens per second of recent decode steps, 0 when idle",
+             idle ? 0.0 : stats.last_generation_throughput);
   text.gauge("step_age_seconds", "Since the last finished step while work waits", stats.step_age_s);
   text.gauge("http_connections", "Open client connections", metrics.connections);
   text.counter("prompt_tokens_total", "Prompt tokens processed", stats.prompt_tokens_total);
@@ -100,6 +102,8 @@ std::string to_prometheus(const Metrics& metrics, const EngineStats& stats, std:
   text.counter("cached_tokens_total", "Prompt tokens found in the prefix cache", stats.cached_tokens_total);
   text.counter("prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache", stats.queried_tokens_total);
   text.counter("prefix_cache_hits_total", "Of them, found there", stats.cached_tokens_total);
+  text.counter("prefix_cache_evicted_tokens_total", "Tokens that the prefix cache gave up for others",
+               stats.evicted_tokens_total);
   text.counter("requests_aborted_total", "Requests ended by their client or at shutdown", stats.aborted_total);
   text.counter("requests_retracted_total", "Times a running request went back to the queue", stats.retracted_total);
   text.counter("http_slow_readers_dropped_total", "Streams whose client did not read", metrics.dropped_slow_readers);

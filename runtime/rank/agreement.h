@@ -1,0 +1,26 @@
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "runtime/arch/load_config.h"
+#include "runtime/checkpoint/safetensors.h"
+#include "runtime/comm/transport.h"
+#include "runtime/config/run_config.h"
+
+namespace kt {
+
+// What all ranks of a job must have alike: a difference would show late, or as wrong answers, or not at all. All ranks
+// call these together. Each throws where a rank has something else than rank 0, naming that rank, what it is, both
+// values and what to do; `name_of` names a rank and its host.
+using NameOfRank = std::function<std::string(int rank)>;
+
+// This program's version, and the options but for paths and what concerns rank 0 alone. Error(kExitUsage).
+void agree_on_start(Transport& transport, const RunConfig& run, const NameOfRank& name_of);
+
+// config.json and the weights' files, which each machine may have in a folder of its own: names, shapes, places, and
+// samples of what is in them (all of it up to 64 MiB). Error(kExitModel).
+void agree_on_model(Transport& transport, const LoadedConfig& model, const Checkpoint& checkpoint,
+                    const NameOfRank& name_of);
+
+}  // namespace kt
