@@ -11,23 +11,20 @@
 namespace kt {
 namespace {
 
-struct Benchmark {
-  std::string_view name;
-  int (*run)(int argc, char** argv);
-  std::string_view help;
-};
-constexpr Benchmark kBenchmarks[] = {
+constexpr Command kBenchmarks[] = {
     {"kernels", bench_kernels_command, "expert layers of one shape and format, against the hardware's limits"},
-    {"step", bench_step_command, "prefill and decode on the ranks that serve would use, and where the time goes"},
+    {"step", bench_step_command, "prefill and decode on the ranks that serve would use, and where the time goes", true},
     {"serve", bench_serve_command, "a running server under load: latencies and throughput"},
 };
 
 }  // namespace
 
+std::span<const Command> all_benchmarks() { return kBenchmarks; }
+
 int bench_command(int argc, char** argv) {
   const std::string_view name = argc > 1 ? argv[1] : "--help";
   std::vector<std::string_view> names;
-  for (const Benchmark& b : kBenchmarks) {
+  for (const Command& b : kBenchmarks) {
     if (b.name == name) return b.run(argc - 1, argv + 1);
     names.push_back(b.name);
   }
@@ -35,7 +32,7 @@ int bench_command(int argc, char** argv) {
     fail(kExitUsage, "unknown benchmark '{}'; the nearest one is '{}'\nktmpi bench --help lists them", name,
          nearest(name, names));
   fmt::print("Usage: ktmpi bench NAME [OPTION ...]\n\n");
-  for (const Benchmark& b : kBenchmarks) fmt::print("  {:<8} {}\n", b.name, b.help);
+  for (const Command& b : kBenchmarks) fmt::print("  {:<8} {}\n", b.name, b.help);
   return kExitOk;
 }
 

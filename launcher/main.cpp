@@ -16,22 +16,19 @@
 namespace kt {
 namespace {
 
-struct Command {
-  std::string_view name;
-  int (*run)(int argc, char** argv);
-  std::string_view help;
-};
-
 constexpr Command kCommands[] = {
-    {"serve", serve_command, "answer requests over HTTP; the command when none is given"},
+    {"serve", serve_command, "answer requests over HTTP; the command when none is given", true},
     {"chat", chat_command, "ask a running server, in a terminal"},
     {"convert", convert_command, "quantise a checkpoint's experts once, and check what was made"},
     {"tokenize", tokenize_command, "turn text into token ids and back, JSON Lines in and out"},
     {"template", template_command, "render conversations into prompts, JSON Lines in and out"},
     {"parse", parse_command, "split answers into reasoning, text and tool calls, JSON Lines in and out"},
-    {"plan", plan_command, "say what a set-up would take and could give, without weights or hardware"},
+    {"plan", plan_command, "say what a set-up would take and could give, without weights or hardware", true},
     {"placement", placement_command, "show how experts were used, and what each placement strategy makes of it"},
     {"bench", bench_command, "measure: kernels, step, serve"},
+    {"completion", completion_command, "print what completes command lines in bash, zsh or fish"},
+    {"man", man_command, "print the manual page"},
+    {"doctor", doctor_command, "look at this machine, or at a job's, before the first start or when it is slow", true},
     {"version", version_command, "say what this program was built with and which kernels run here"},
 };
 
@@ -91,6 +88,9 @@ int run(int argc, char** argv) {
 }
 
 }  // namespace
+
+std::span<const Command> all_commands() { return kCommands; }
+
 }  // namespace kt
 
 int main(int argc, char** argv) {

@@ -15,7 +15,7 @@ LAYERS = {
     "kernels": [],
     "kernels/format": ["kernels"],
     "kernels/cpu": ["kernels", "kernels/format"],
-    "kernels/simt": [],
+    "kernels/simt": ["kernels/device_fault.h"],
     "kernels/cuda": ["kernels", "kernels/simt"],
     "runtime/base": [],
     "runtime/config": ["runtime/base"],
@@ -67,7 +67,7 @@ LAYERS = {
         "runtime/serve/openai", "runtime/serve/anthropic", "runtime/serve/sglang",
     ],
     "runtime/plan": [
-        "runtime/base", "runtime/config", "runtime/checkpoint", "runtime/arch", "runtime/comm", "runtime/model",
+        "kernels/device.h", "runtime/base", "runtime/config", "runtime/checkpoint", "runtime/arch", "runtime/comm", "runtime/model",
         "runtime/model/experts", "runtime/placement", "runtime/recording/counts_file.h",
         "runtime/engine/engine_options.h",
     ],
@@ -78,12 +78,17 @@ LAYERS = {
         "runtime/plan",
     ],
     "runtime/client": ["runtime/base"],
+    "runtime/doctor": [
+        "kernels", "runtime/base", "runtime/config", "runtime/checkpoint", "runtime/arch", "runtime/comm",
+        "runtime/text/tokens", "runtime/text/templates", "runtime/plan", "runtime/rank", "runtime/serve/http/port.h",
+        "runtime/client",
+    ],
     "launcher": [
         "kernels", "kernels/format", "runtime/base", "runtime/config", "runtime/arch", "runtime/comm",
         "runtime/weights", "runtime/convert", "runtime/model", "runtime/placement", "runtime/recording",
         "runtime/policy", "runtime/text/json", "runtime/text/tokens", "runtime/text/templates",
         "runtime/text/grammars", "runtime/text/answers", "runtime/engine", "runtime/serve/http", "runtime/plan",
-        "runtime/rank", "runtime/client",
+        "runtime/rank", "runtime/client", "runtime/doctor",
     ],
 }
 

@@ -18,6 +18,7 @@ FOREIGN_OPTIONS = {
 FOREIGN_PATHS = {
     "/tmp": "a folder", "/v1": "the beginning of paths: base URLs of clients", "/v1/embeddings": "said to be absent",
 }
+SYSTEM = ("/etc/", "/usr", "/var/")  # where an installation is
 MADE = {"build", "models"}  # folders that git does not have
 SOURCE = (".h", ".cpp", ".py", ".sh", ".sbatch", ".yaml", ".md", ".txt", ".png")
 PROGRAM = re.compile(r"([^=]*/)?ktmpi|scripts/slurm/ktmpi\.sbatch")  # what hands its options on to ktmpi, too
@@ -114,7 +115,7 @@ def wrong_paths(words):
     """Words that look like files of ours: below one of our folders, or a name that ends as our sources do."""
     for word in words:
         word = word.rstrip("/:.,")
-        if not re.fullmatch(r"[\w.*{},/+-]+", word):
+        if not re.fullmatch(r"[\w.*{},/+-]+", word) or word.startswith(SYSTEM):
             continue
         below = word.split("/")[0] in FOLDERS and "/" in word
         if not below and not (word.endswith(SOURCE) and "/" in word.strip("/")) and not word.endswith((".h", ".cpp")):
@@ -162,7 +163,7 @@ def wrong_lone_options(spans):
 
 def is_route(path):
     path = path.split("?")[0]
-    return path in FOREIGN_PATHS or any(route.fullmatch(path) for route in ROUTES)
+    return path in FOREIGN_PATHS or path.startswith(SYSTEM) or any(route.fullmatch(path) for route in ROUTES)
 
 
 def wrong_routes(spans, text):
