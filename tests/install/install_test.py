@@ -60,8 +60,8 @@ class Install(Installed):
     def test_everything_is_there(self):
         for file in ("share/ktmpi/configs/demo.yaml", "share/ktmpi/configs/models/deepseek-v3.2/config.json",
                      "share/ktmpi/configs/hardware/4x4090-6454s.yaml", "share/ktmpi/configs/monitoring/alerts.yaml",
-                     "share/ktmpi/mpi_environment.sh", "share/ktmpi/slurm/ktmpi.sbatch", "share/ktmpi/systemd/ktmpi.yaml",
-                     "share/ktmpi/systemd/ktmpi.env", "lib/systemd/system/ktmpi.service", "lib/sysusers.d/ktmpi.conf",
+                     "share/ktmpi/mpi_environment.sh", "share/ktmpi/slurm/ktmpi.sbatch",
+                     "share/ktmpi/systemd/ktmpi.yaml", "share/ktmpi/systemd/ktmpi.env", "lib/systemd/system/ktmpi.service", "lib/sysusers.d/ktmpi.conf",
                      "share/doc/ktmpi/README.md", "share/doc/ktmpi/docs/quickstart.md", "share/doc/ktmpi/docs/page.png",
                      "share/doc/ktmpi/CHANGELOG.md", "share/doc/ktmpi/LICENSE", "share/doc/ktmpi/copyright",
                      "share/bash-completion/completions/ktmpi"):
