@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "launcher/commands.h"
+#include "launcher/own_options.h"
 #include "launcher/step_lines.h"
 #include "runtime/base/log.h"
 #include "runtime/engine/step_recorder.h"
@@ -113,16 +114,7 @@ Settings read_settings(int argc, char** argv) {
   Settings settings;
   const po::options_description options = describe(settings);
   po::variables_map values;
-  try {
-    const auto style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
-    const po::parsed_options parsed =
-        po::command_line_parser(argc, argv).options(options).style(style).allow_unregistered().run();
-    po::store(parsed, values);
-    po::notify(values);
-    settings.rest = po::collect_unrecognized(parsed.options, po::include_positional);
-  } catch (const po::error& error) {
-    fail(kExitUsage, "bench step: {}; ktmpi bench step --help lists the options", error.what());
-  }
+  settings.rest = take_own_options(argc, argv, "bench step", options, values);
   check(settings);
   return settings;
 }

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "launcher/commands.h"
+#include "launcher/own_options.h"
 #include "launcher/version.h"
 #include "runtime/base/error.h"
 #include "runtime/comm/transport.h"
@@ -78,22 +79,12 @@ Options read_command(int argc, char** argv) {
   po::options_description known;
   known.add_options()("model", po::value(&model))("port", po::value(&port))("cluster", po::bool_switch(&o.cluster));
   known.add_options()("json", po::bool_switch(&o.json))("help,h", po::bool_switch(&o.help));
-  std::vector<std::string> rest;  // options of serve
-  try {
-    const auto style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
-    const po::parsed_options parsed =
-        po::command_line_parser(argc, argv).options(known).style(style).allow_unregistered().run();
-    po::variables_map values;
-    po::store(parsed, values);
-    po::notify(values);
-    rest = po::collect_unrecognized(parsed.options, po::include_positional);
-    if (values.count("model")) rest.insert(rest.end(), {"--model", model});
-    const bool asks = !rest.empty();
-    if (values.count("port")) rest.insert(rest.end(), {"--port", std::to_string(port)});
-    if (asks && !o.help) o.run = parse_run_config(rest, Intent::plan);
-  } catch (const po::error& error) {
-    fail(kExitUsage, "doctor: {}; ktmpi doctor --help lists the options", error.what());
-  }
+  po::variables_map values;
+  std::vector<std::string> rest = take_own_options(argc, argv, "doctor", known, values);
+  if (values.count("model")) rest.insert(rest.end(), {"--model", model});
+  const bool asks = !rest.empty();
+  if (values.count("port")) rest.insert(rest.end(), {"--port", std::to_string(port)});
+  if (asks && !o.help) o.run = parse_run_config(rest, Intent::plan);
   o.run.port = port != RunConfig().port ? port : o.run.port;
   if (port < 0 || port > 65535) fail(kExitUsage, "--port: expected a whole number from 0 to 65535, found {}", port);
   return o;

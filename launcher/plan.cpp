@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "launcher/commands.h"
+#include "launcher/own_options.h"
 #include "runtime/arch/load_config.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
@@ -40,18 +41,9 @@ Options read_command(int argc, char** argv) {
   po::options_description known;
   known.add_options()("hardware", po::value(&o.hardware))("world", po::value(&world));
   known.add_options()("json", po::bool_switch(&o.json))("help,h", po::bool_switch(&o.help));
-  try {
-    const auto style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
-    const po::parsed_options parsed =
-        po::command_line_parser(argc, argv).options(known).style(style).allow_unregistered().run();
-    po::variables_map values;
-    po::store(parsed, values);
-    po::notify(values);
-    if (values.count("world")) o.world = world;
-    o.rest = po::collect_unrecognized(parsed.options, po::include_positional);
-  } catch (const po::error& error) {
-    fail(kExitUsage, "plan: {}; ktmpi plan --help lists the options", error.what());
-  }
+  po::variables_map values;
+  o.rest = take_own_options(argc, argv, "plan", known, values);
+  if (values.count("world")) o.world = world;
   if (o.world && *o.world < 1) fail(kExitUsage, "--world: expected a number from 1, found {}", *o.world);
   return o;
 }
