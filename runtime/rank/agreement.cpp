@@ -1,5 +1,7 @@
 #include "runtime/rank/agreement.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -33,6 +35,22 @@ void require_same(Transport& transport, const Facts& mine, ExitCode code, std::s
   }
 }
 
+std::string checksum_of(std::string_view text) {
+  Checksum sum;
+  sum.update(text);
+  return fmt::format("{:016x}", sum.value());
+}
+
+// Of those that are not the model's own. A converted folder's manifest has the checksums of its layers.
+std::string checksum_of_files(const ExpertFiles& experts) {
+  std::string text;
+  if (experts.checkpoint) text = fingerprint(*experts.checkpoint, "") + sampled_content(*experts.checkpoint);
+  if (experts.packed)
+    for (const auto& [layer, file] : experts.packed->files)
+      text += fmt::format(" {} {} {}", layer, file.bytes, file.checksum);
+  return checksum_of(text);
+}
+
 }  // namespace
 
 void agree_on_start(Transport& transport, const RunConfig& run, const NameOfRank& name_of) {
@@ -49,14 +67,16 @@ void agree_on_start(Transport& transport, const RunConfig& run, const NameOfRank
 }
 
 void agree_on_model(Transport& transport, const LoadedConfig& model, const Checkpoint& checkpoint,
+                    const ExpertFiles& experts, const HotSets& hot, std::span<const ExpertSets> copies,
                     const NameOfRank& name_of) {
-  Checksum config;
-  config.update(model.raw.dump());
   Facts facts;
-  facts["the checksum of config.json"] = fmt::format("{:016x}", config.value());
+  facts["the checksum of config.json"] = checksum_of(model.raw.dump());
   facts["the checksum of the weights' names, shapes and places"] = fingerprint(checkpoint, "");
   facts["the checksum of samples of the weights"] = sampled_content(checkpoint);
-  require_same(transport, facts, kExitModel, "copy the same release to all machines, or name one folder that all see",
+  facts["the experts' format"] = info(experts.source.format).name;
+  facts["the checksum of the experts' files"] = checksum_of_files(experts);
+  facts["the checksum of where experts are hot or copied"] = checksum_of(fmt::format("{} {}", hot, copies));
+  require_same(transport, facts, kExitModel, "copy the same files to all machines, or name one folder that all see",
                name_of);
 }
 

@@ -329,8 +329,9 @@ bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& 
   if (!phases.run([&] { agree_on_start(job.transport, job.run, name_of); }) ||
       !phases.run([&] { choose_kernels(job); }) || !phases.run(measure) ||
       !phases.run([&] { find_place(job, rates); }) || !phases.run([&] { choose_device(job); }) ||
-      !phases.run([&] { read_set_up(job, rates, front, edit); }) ||
-      !phases.run([&] { agree_on_model(job.transport, *job.loaded, *job.checkpoint, name_of); }) ||
+      !phases.run([&] { read_set_up(job, rates, front, edit); }) || !phases.run([&] {
+        agree_on_model(job.transport, *job.loaded, *job.checkpoint, *job.experts, job.hot, job.copies, name_of);
+      }) ||
       !phases.run([&] { place(job); }) || !phases.run([&] { plan(job); }) || !phases.run([&] { open_doors(job); }) ||
       !phases.run([&] { load(job); }))
     return false;

@@ -237,8 +237,8 @@ TEST(DoctorNetwork, DevicesWithoutAnActivePortAreSaid) {
 TEST(DoctorHubCache, IsWhereItsVariablesSay) {
   const FakeMachine machine;
   Site site = machine.site();
-  site.environment = {{"HOME", "/home/me"}};
-  EXPECT_THAT(check_hub_cache(site), ElementsAre(is(Severity::ok, "/home/me/.cache/huggingface/hub is not there")));
+  site.environment = {{"HOME", "/reader"}};
+  EXPECT_THAT(check_hub_cache(site), ElementsAre(is(Severity::ok, "/reader/.cache/huggingface/hub is not there")));
 
   machine.write("data/hub/models--a--b/blobs/1234", "");
   machine.write("data/hub/version.txt", "1");

@@ -3,7 +3,7 @@
     agreement_test.py --program KTMPI FIXTURE
 
 Rank 2 is of another machine (KTMPI_NODE) and gets options of its own: other weights of the same shapes, another
-config.json, no folder, another value of an option.
+config.json, other converted experts, other counts to place experts by, no folder, another value of an option.
 """
 import argparse
 import json
@@ -16,14 +16,14 @@ import tempfile
 from ktmpi_server import environment, fixture_folder, mpirun, need_program
 
 
-def started(program, fixture, folder, *of_rank_2):
-    """Exit code and output of three ranks, the last with further options."""
+def started(program, fixture, folder, of_all, of_rank_2):
+    """Exit code and output of three ranks with `of_all`, the last with further options."""
     path = os.path.join(folder, "started")
     with open(path, "w", encoding="utf-8") as file:
         file.write(f'#!/bin/sh\nmore=\n[ "$OMPI_COMM_WORLD_RANK" = 2 ] && more="{" ".join(of_rank_2)}"\n'
                    f'[ "$OMPI_COMM_WORLD_RANK" = 2 ] && export KTMPI_NODE=other\nexec {program} "$@" $more\n')
     os.chmod(path, os.stat(path).st_mode | stat.S_IXUSR)
-    done = subprocess.run(mpirun(3, path, "--model", fixture, "--port", 0), env=environment(), timeout=60,
+    done = subprocess.run(mpirun(3, path, "--model", fixture, "--port", 0, *of_all), env=environment(), timeout=60,
                           capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
@@ -35,15 +35,20 @@ def copy(fixture, folder, name, change):
     return to
 
 
-def flip_a_bit(folder):
-    """In the middle of the weights: all that tells checkpoints apart without reading them stays."""
+def flip_signs(folder):
+    """Of some of an expert's weights in the middle: all that tells checkpoints apart without reading them stays."""
     name = max((n for n in os.listdir(folder) if n.endswith(".safetensors")),
                key=lambda n: os.path.getsize(os.path.join(folder, n)))
     with open(os.path.join(folder, name), "r+b") as file:
-        file.seek(os.path.getsize(file.name) * 2 // 3)
-        byte = file.read(1)[0]
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([byte ^ 1]))
+        length = int.from_bytes(file.read(8), "little")
+        tensors = json.loads(file.read(length))
+        experts = sorted(n for n in tensors if ".mlp.experts." in n)
+        begin, end = tensors[experts[len(experts) // 2]]["data_offsets"]
+        at = 8 + length + (begin + end) // 2 // 2 * 2
+        file.seek(at)
+        some = file.read(256)
+        file.seek(at)
+        file.write(bytes(byte ^ 0x80 for byte in some))
 
 
 def change_config(folder):
@@ -55,6 +60,25 @@ def change_config(folder):
         json.dump(config, file)
 
 
+def converted(program, model, folder, name):
+    to = os.path.join(folder, name)
+    subprocess.run([program, "convert", "--input-path", model, "--input-type", "bf16", "--output", to], check=True,
+                   capture_output=True, env=environment())
+    return to
+
+
+def counts(fixture, folder, name, first):
+    """How often each expert was chosen; those from `first` on are the favourites."""
+    with open(os.path.join(fixture, "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    layers, experts = config["num_hidden_layers"], config.get("num_experts") or config["num_local_experts"]
+    to = os.path.join(folder, name)
+    with open(to, "w", encoding="utf-8") as file:
+        json.dump({"ktmpi_expert_counts": 1, "layers": layers, "experts": experts,
+                   "counts": [[1 + 9 * (e >= first) for e in range(experts)]] * layers}, file)
+    return to
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("fixture")
@@ -62,16 +86,24 @@ def main():
     a = parser.parse_args()
     program, fixture = need_program(a.program), fixture_folder(a.fixture)
     with tempfile.TemporaryDirectory(prefix="ktmpi_e2e_") as folder:
+        other = copy(fixture, folder, "weights", flip_signs)
+        experts = [converted(program, model, folder, name) for model, name in ((fixture, "int4"), (other, "other_int4"))]
+        by_counts = ["--kt-num-gpu-experts", "4", "--kt-expert-placement-strategy", "frequency", "--init-expert-location"]
         cases = {
-            "other weights": (["--model", copy(fixture, folder, "weights", flip_a_bit)], 64,
-                              ["samples of the weights is"]),
-            "another config.json": (["--model", copy(fixture, folder, "config", change_config)], 64,
+            "other weights": ([], ["--model", other], 64, ["samples of the weights is"]),
+            "another config.json": ([], ["--model", copy(fixture, folder, "config", change_config)], 64,
                                     ["config.json is"]),
-            "no folder": (["--model", os.path.join(folder, "missing")], 64, ["missing"]),
-            "another option": (["--chunked-prefill-size", "256"], 2, ["chunked-prefill-size is 256", "it is not set"]),
+            "other converted experts": (["--kt-method", "AMXINT4", "--kt-weight-path", experts[0]],
+                                        ["--kt-weight-path", experts[1]], 64, ["the experts' files is"]),
+            "other counts": ([*by_counts, counts(fixture, folder, "counts", 4)],
+                             ["--init-expert-location", counts(fixture, folder, "other_counts", 8)], 64,
+                             ["where experts are hot or copied is"]),
+            "no folder": ([], ["--model", os.path.join(folder, "missing")], 64, ["missing"]),
+            "another option": ([], ["--chunked-prefill-size", "256"], 2,
+                               ["chunked-prefill-size is 256", "it is not set"]),
         }
-        for name, (options, code, texts) in cases.items():
-            found, output = started(program, fixture, folder, *options)
+        for name, (of_all, options, code, texts) in cases.items():
+            found, output = started(program, fixture, folder, of_all, options)
             assert found == code, (name, found, output)
             for text in ["rank 2 (", *texts]:
                 assert text in output, (name, text, output)

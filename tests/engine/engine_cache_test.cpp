@@ -4,33 +4,16 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <chrono>
-#include <cmath>
-#include <condition_variable>
-#include <future>
-#include <mutex>
-#include <thread>
-
-#include "runtime/base/error.h"
-#include "runtime/text/answers/reasoning_parser.h"
-#include "runtime/text/answers/stop_automaton.h"
 #include "tests/engine/running.h"
 
 namespace kt {
 namespace {
 
 using testing::ask;
-using testing::bytes;
-using testing::ByteTokenizer;
 using testing::Client;
 using testing::expected_text;
-using testing::kEos;
 using testing::letter_after;
-using testing::PagedFakeModel;
-using testing::rejection;
 using testing::Running;
-using testing::says;
 
 EngineConfig recurrent(EngineConfig config) {
   config.recurrent = true;

@@ -1,15 +1,10 @@
 // What becomes of one request: its answer, where it ends, what is refused.
 #include "runtime/engine/engine.h"
 
-#include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <condition_variable>
-#include <future>
-#include <mutex>
 #include <thread>
 
 #include "runtime/base/error.h"
@@ -28,7 +23,6 @@ using testing::expected_text;
 using testing::kEos;
 using testing::letter_after;
 using testing::PagedFakeModel;
-using testing::rejection;
 using testing::Running;
 using testing::says;
 
