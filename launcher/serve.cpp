@@ -80,7 +80,7 @@ class Watch {
     const int s = sigtimedwait(&signals_, nullptr, &nap);
     const bool ends = s == SIGINT || s == SIGTERM;
     if (ends && hasty_) std::this_thread::sleep_for(kNews);
-    if (ends && (hasty_ || drain_start_) && !job_.lifeline->lost()) leave(fmt::format("signal {}", s));
+    if (ends && (hasty_ || drain_start_)) leave(fmt::format("signal {}", s));
     if (s == SIGUSR1 || ends) engine_.drain();
     const EngineStats stats = engine_.stats();
     const Clock::time_point now = Clock::now();
@@ -107,7 +107,7 @@ class Watch {
   }
 
   void leave(std::string_view why) {
-    if (stop_.stop_requested()) return;
+    if (stop_.stop_requested() || job_.lifeline->lost()) return;  // the lifeline ends the job, with its own exit code
     log("{}: leaving", why);
     engine_.drain();
     http_.end_requests({503, kShuttingDown, "", "shutting_down"});
