@@ -141,6 +141,7 @@ struct ExpertShape {
 struct StepShape {
   int rows = 0, context = 0;  // tokens of a step and of a sequence
   int int8_columns = 0;       // inputs of the widest of its products with 8-bit activations, experts apart
+  bool tensor_cores = false;  // products may have another order of sums than ref's
   GroupedHeads attention;
   LatentHeads latent;
   ExpertShape experts;

@@ -101,6 +101,7 @@ Json StepLines::head(const char* phase, int tokens) const {
                    {"indexer", model.mla.indexer.has_value()},
                    {"method", info(job_.experts->source.format).name},
                    {"trunk_method", job_.run.trunk_method},
+                   {"trunk_matmul", job_.run.trunk_matmul},
                    {"ranks_total", job_.topology.world},
                    {"threads", job_.cores.threads},
                    {"kernels", job_.ops->name}});

@@ -37,7 +37,7 @@ struct Inputs {
 };
 
 // ---- formats; kernels/format/ says how they are stored. Raw is what a lane loads of a tile at a time: two lines of
-// four outputs; four of the formats with 8-bit activations.
+// four outputs.
 
 __device__ inline uint32_t part(const uint2& v, int i) { return i ? v.y : v.x; }
 __device__ inline uint32_t part(const uint4& v, int i) { return i < 2 ? (i ? v.y : v.x) : i == 2 ? v.z : v.w; }
@@ -55,7 +55,7 @@ __device__ inline float4 bf16_scales(const std::byte* scales, int quad) {
 
 struct Bf16Chains {
   static constexpr Format kFormat = Format::BF16;
-  static constexpr bool kInt8 = false, kScaled = false;
+  static constexpr bool kInt8 = false, kScaled = false, kTensor = false;
 
   struct Raw {
     uint4 line[2];
@@ -71,7 +71,7 @@ struct Bf16Chains {
 
 struct Fp8Chains {
   static constexpr Format kFormat = Format::FP8;
-  static constexpr bool kInt8 = false, kScaled = true;
+  static constexpr bool kInt8 = false, kScaled = true, kTensor = false;
 
   struct Raw {
     uint2 even, odd;  // 16 bits an output, a byte of each line
@@ -103,7 +103,7 @@ struct Fp8Chains {
 
 struct RawInt4Chains {
   static constexpr Format kFormat = Format::RAWINT4;
-  static constexpr bool kInt8 = false, kScaled = true;
+  static constexpr bool kInt8 = false, kScaled = true, kTensor = false;
 
   struct Raw {
     uint4 words;  // an output's nibbles: of even inputs in the low 16 bits, of odd ones in the high
@@ -127,54 +127,7 @@ struct RawInt4Chains {
   static __device__ float4 scales(const std::byte* scales, int quad) { return bf16_scales(scales, quad); }
 };
 
-// Words of four inputs of an output, as signed bytes times 2^kShift.
-struct AmxInt8Dots {
-  static constexpr Format kFormat = Format::AMXINT8;
-  static constexpr bool kInt8 = true, kScaled = true;
-  static constexpr int kShift = 0, kScaleBytes = 32;
-
-  struct Raw {
-    uint4 line[4];
-  };
-  static __device__ Raw load_lines(const std::byte* tile, int four, int quad) {
-    const std::byte* at = tile + four * 256 + quad * 16;
-    return {{load<uint4>(at), load<uint4>(at + 64), load<uint4>(at + 128), load<uint4>(at + 192)}};
-  }
-  static __device__ uint32_t word(const Raw& raw, int, int l, int i) { return part(raw.line[l], i) ^ 0x80808080u; }
-  static __device__ float4 scales(const std::byte* scales, int quad) { return bf16_scales(scales, quad); }
-};
-struct AmxInt4Dots {
-  static constexpr Format kFormat = Format::AMXINT4;
-  static constexpr bool kInt8 = true, kScaled = true;
-  static constexpr int kShift = 4, kScaleBytes = 32;
-
-  struct Raw {
-    uint4 line[4];  // low nibbles: lines 0..3, high ones: 4..7
-  };
-  static __device__ Raw load_lines(const std::byte* tile, int, int quad) {
-    const std::byte* at = tile + quad * 16;
-    return {{load<uint4>(at), load<uint4>(at + 64), load<uint4>(at + 128), load<uint4>(at + 192)}};
-  }
-  static __device__ uint32_t word(const Raw& raw, int four, int l, int i) {
-    return ((four ? part(raw.line[l], i) : part(raw.line[l], i) << 4) & 0xf0f0f0f0u) ^ 0x80808080u;
-  }
-  static __device__ float4 scales(const std::byte* scales, int quad) { return bf16_scales(scales, quad); }
-};
-
-// Calls run with the format's type above.
-template <class Run>
-void with_format(Format format, const Run& run) {
-  switch (format) {
-    case Format::BF16: return run(Bf16Chains());
-    case Format::FP8: return run(Fp8Chains());
-    case Format::RAWINT4: return run(RawInt4Chains());
-    case Format::AMXINT4: return run(AmxInt4Dots());
-    case Format::AMXINT8: return run(AmxInt8Dots());
-  }
-}
-
-// ---- one tile: sums of kRows rows and the lane's four outputs, as bits of floats or integers. The rows' 32 inputs lie
-// at x + row[r].
+// ---- one tile: sums of kRows rows and the lane's four outputs, as bits. The rows' 32 inputs lie at x + row[r].
 
 template <class F, int kRows>
 __device__ void chains_of_tile(const std::byte* tile, int quad, const uint4* x, const uint32_t (&row)[kRows],
@@ -205,29 +158,12 @@ __device__ void chains_of_tile(const std::byte* tile, int quad, const uint4* x, 
 #pragma unroll
     for (int i = 0; i < 4; ++i) sums[r][i] = __float_as_uint(even[r][i] + odd[r][i]);
 }
-template <class F, int kRows>
-__device__ void dots_of_tile(const std::byte* tile, int quad, const uint4* x, const uint32_t (&row)[kRows],
-                             uint32_t (&sums)[kRows][4]) {
-  int dots[kRows][4] = {};
-#pragma unroll
-  for (int four = 0; four < 2; ++four) {
-    const typename F::Raw raw = F::load_lines(tile, four, quad);
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const auto in = x[row[r] + four];
-#pragma unroll
-      for (int l = 0; l < 4; ++l)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) dots[r][i] = simt::dot4(part(in, l), F::word(raw, four, l, i), dots[r][i]);
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) sums[r][i] = static_cast<uint32_t>(dots[r][i] >> F::kShift);
-}
 
 // ---- a panel
+
+// Where a tile's sum of an output of PanelSums lies in shared memory if tensor cores make it, such that a warp's stores
+// go to different banks.
+__device__ constexpr int tensor_place(int output) { return output ^ (output & 32) >> 2; }
 
 // Sum of numbers s y on the grid of sums, with the bits of to_grid and float64's additions but in float32 and integers:
 // many GPUs have few units for float64.
@@ -236,16 +172,23 @@ struct GridSum {
   double far = 0.0;
 
   __device__ void add(float s, float y) {
-    constexpr float kNear = 1.5f * (1 << 13), kRest = 1.5f / (1 << 9);  // ulps of values around them: 2^-10, 2^-32
-    if (fabsf(s * y) < 4096.0f) {
-      // The product to multiples of 2^-10, and what this leaves to 2^-32; each rounded once, everything else is exact.
-      const float near = fmaf(s, y, kNear), rest = fmaf(s, y, kRest - (near - kNear));
-      units += static_cast<int64_t>(steps(near, kNear)) * (1 << 22) + steps(rest, kRest);
-    } else {
+    int near, rest;
+    if (split(s, y, near, rest))
+      units += static_cast<int64_t>(near) * (1 << 22) + rest;
+    else
       far = far + to_grid(static_cast<double>(s) * static_cast<double>(y));
-    }
   }
   __device__ double value() const { return static_cast<double>(units) * (1.0 / (1ll << 32)) + far; }
+
+  // to_grid(s y) = near 2^-10 + rest 2^-32, |near| <= 2^22 and |rest| <= 2^21, unless s y is too large.
+  static __device__ bool split(float s, float y, int& near, int& rest) {
+    constexpr float kNear = 1.5f * (1 << 13), kRest = 1.5f / (1 << 9);  // ulps of values around them: 2^-10, 2^-32
+    // The product to multiples of 2^-10, and what this leaves to 2^-32; each rounded once, everything else is exact.
+    const float a = fmaf(s, y, kNear), b = fmaf(s, y, kRest - (a - kNear));
+    near = steps(a, kNear);
+    rest = steps(b, kRest);
+    return fabsf(s * y) < 4096.0f;
+  }
 
  private:
   static __device__ int steps(float x, float from) {
@@ -278,9 +221,8 @@ struct PanelSums {
   __device__ void run(const Weights& w, const std::byte* panel, const Inputs& x, uint32_t (&row)[kRows], uint32_t* room,
                       int slice) {
     left = slice;
-    if constexpr (!F::kInt8)  // once: registers are few
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) row[r] *= x.stride;
+    for (int r = 0; r < kRows; ++r) row[r] *= x.stride;  // once: registers are few
     const int step = kTiles / w.group * w.group;
     for (int first = 0; first < w.tiles; first += step) {
       const int end = first + step < w.tiles ? first + step : w.tiles;
@@ -291,7 +233,7 @@ struct PanelSums {
     }
   }
 
- private:
+ protected:
   static __device__ void sync() {
     if constexpr (kAlone)
       __syncwarp();
@@ -306,16 +248,8 @@ struct PanelSums {
                        uint32_t* room, int t, int slot) {
     const int quad = team.thread % 4;
     const std::byte* at = panel + static_cast<int64_t>(t) * kTileBytes;
-    const uint4* in = x.at + t * (F::kInt8 ? 2 : 4);
     uint32_t sums[kRows][4];
-    if constexpr (F::kInt8) {
-      uint32_t units[kRows];
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) units[r] = row[r] * x.stride;
-      dots_of_tile<F>(at, quad, in, units, sums);
-    } else {
-      chains_of_tile<F>(at, quad, in, row, sums);
-    }
+    chains_of_tile<F>(at, quad, x.at + t * 4, row, sums);
 #pragma unroll
     for (int r = 0; r < kRows; ++r)
       *reinterpret_cast<uint4*>(room + slot * kOutputs + r * kPanel + quad * 4) = {sums[r][0], sums[r][1], sums[r][2],
@@ -325,29 +259,26 @@ struct PanelSums {
       const int g = t / w.group;
       *reinterpret_cast<float4*>(scales(room) + slot * kPanel + quad * 4) =
           F::scales(panel + w.scales_at + g * F::kScaleBytes, quad);
-      if constexpr (F::kInt8)
-        for (int r = quad; r < kRows; r += 4) {
-          // A loop over registers would put them into memory.
-          uint32_t mine = row[0];
-#pragma unroll
-          for (int i = 1; i < kRows; ++i) mine = i == r ? row[i] : mine;
-          row_scales(room)[slot * kRows + r] = __float_as_uint(x.groups[mine * x.group_stride + g].scale);
-        }
     }
   }
 
-  // Tiles from `slot` on that share scales.
-  __device__ float add_group(uint32_t* room, int slot, int count, int output, float sum) const {
-    const uint32_t* at = room + slot * kOutputs + output;
+  // Tiles from `slot` on that share scales, the group-th ones there.
+  __device__ float add_group(uint32_t* room, int slot, int group, int count, int output, float sum) const {
+    const uint32_t* at = room + slot * kOutputs + (F::kTensor ? tensor_place(output) : output);
     if constexpr (!F::kScaled) return sum + __uint_as_float(*at);
     constexpr int kMostTiles = info(F::kFormat).max_group_tiles;
-    const float scale = __uint_as_float(scales(room)[slot * kPanel + output % kPanel]);
+    float scale;
+    if constexpr (F::kTensor && F::kScaled)
+      scale =
+          F::scale(reinterpret_cast<std::byte*>(scales(room)) + group * info(F::kFormat).scale_bytes, output % kPanel);
+    else
+      scale = __uint_as_float(scales(room)[slot * kPanel + output % kPanel]);
     if constexpr (F::kInt8) {
       int dot = 0;
 #pragma unroll
       for (int i = 0; i < kMostTiles; ++i)
         if (i < count) dot += static_cast<int>(at[i * kOutputs]);
-      const float row_scale = __uint_as_float(row_scales(room)[slot * kRows + output / kPanel]);
+      const float row_scale = __uint_as_float(row_scales(room)[group * kRows + output / kPanel]);
       return fmaf(static_cast<float>(dot), row_scale * scale, sum);
     } else {
       float part = 0.0f;
@@ -361,11 +292,11 @@ struct PanelSums {
   __device__ void add(const Weights& w, uint32_t* room, int first, int end, int slice) {
     if (team.thread >= kOutputs) return;
 #pragma unroll 4
-    for (int t = first; t < end; t += w.group) {
+    for (int t = first, group = 0; t < end; t += w.group, ++group) {
       const int count = end - t < w.group ? end - t : w.group;
 #pragma unroll
       for (int i = 0; i < kOwn; ++i)
-        if (owned(i) < kOutputs) sum[i] = add_group(room, t - first, count, owned(i), sum[i]);
+        if (owned(i) < kOutputs) sum[i] = add_group(room, t - first, group, count, owned(i), sum[i]);
       if (!slice) continue;
       left -= w.group;
       if (left > 0 && t + w.group < w.tiles) continue;
@@ -378,16 +309,22 @@ struct PanelSums {
 
 // ---- how a block is cut. Few rows, up to four or eight: all its warps share a panel (or two, the gate's and the up
 // projection's) and the rows; the tiles are cut among them. Many: each of four warps has one of two panels and eight of
-// sixteen rows.
-enum class Form { kFour, kEight, kMany };
-constexpr Form form_of(int rows) { return rows <= 4 ? Form::kFour : rows <= 16 ? Form::kEight : Form::kMany; }
-constexpr int block_rows(Form form) { return form == Form::kFour ? 4 : form == Form::kEight ? 8 : 16; }
-constexpr int block_threads(Form form) { return form == Form::kFour ? 256 : 128; }
+// sixteen rows. kTensor: many, on tensor cores (tensor.h).
+enum class Form { kFour, kEight, kMany, kTensor };
+constexpr int block_rows(Form form) {
+  return form == Form::kFour ? 4 : form == Form::kEight ? 8 : form == Form::kMany ? 16 : 64;
+}
+constexpr int block_threads(Form form) { return form == Form::kFour || form == Form::kTensor ? 256 : 128; }
 constexpr int blocks_at_once(Form form) { return form == Form::kFour ? 2 : 3; }  // on a multiprocessor, at least
 
 constexpr int few_tiles(int panels, int rows) { return 256 / rows / panels; }
+template <class F, int kRows, int kTiles, int kOwn>
+struct TensorSums;  // tensor.h
+template <class F, int kRows, int kTiles, int kOwn>
+using SharedSums =
+    std::conditional_t<F::kTensor, TensorSums<F, kRows, kTiles, kOwn>, PanelSums<F, kRows, kTiles, kOwn, false>>;
 template <class F, int kRows, int kPanels>
-using FewSums = PanelSums<F, kRows, few_tiles(kPanels, kRows), kRows == 8 ? kPanels : 1, false>;
+using FewSums = SharedSums<F, kRows, few_tiles(kPanels, kRows), kRows == 8 ? kPanels : 1>;
 template <class F>
 using ManySums = PanelSums<F, 8, 8, 4, true>;
 
@@ -416,8 +353,45 @@ __device__ void with_rows(int rows, const Run& run) {
     run(std::integral_constant<int, 4>());
 }
 
-// ---- products.cu, for experts too
+// How products are made. Integers have the same bits on tensor cores. Counted in code for sm_90, a tile of AMXINT4 and
+// r rows took a warp 20 + 8 r instructions by dot products of four bytes, and takes 28 by mma for any r up to eight:
+// they go there whatever the number of rows.
+struct Method {
+  Format format = Format::BF16;
+  bool floats = false;  // may go there too
 
+  bool tensor_cores() const { return floats || info(format).int8_activations; }
+  Form form(int rows) const {
+    return rows <= 4 ? Form::kFour : rows <= 16 ? Form::kEight : tensor_cores() ? Form::kTensor : Form::kMany;
+  }
+};
+
+// ---- products.cu and tensor.cu, for experts too
+
+// Matrices of one format, with the same inputs; their panels follow one another.
+struct LinearJob {
+  static constexpr int kMost = 4;
+  struct Matrix {
+    Weights w;
+    float* out;
+    int64_t ld;
+  };
+  Inputs x;
+  int rows = 0, count = 0, panels = 0;
+  Matrix matrices[kMost] = {};
+
+  // Of a block that has `each` panels of one matrix: the matrix. `block` becomes its block.
+  __device__ const Matrix& of_block(int& block, int each) const {
+    int i = 0;
+    for (; i + 1 < count; ++i) {
+      const int blocks = (matrices[i].w.panels + each - 1) / each;
+      if (block < blocks) break;
+      block -= blocks;
+    }
+    return matrices[i];
+  }
+  __device__ const Matrix& of_panel(int& panel) const { return of_block(panel, 1); }
+};
 // Without tasks, rows are all rows in order.
 struct SwigluJob {
   Inputs x;
@@ -440,9 +414,16 @@ struct SumJob {
   const RowTask* tasks = nullptr;  // one a block
   const int32_t* row = nullptr;    // of y
 };
+// Of a block, if no task says it.
+template <class Job>
+__device__ RowTask task_of(const Job& job, Form form) {
+  if (job.tasks) return job.tasks[blockIdx.x];
+  const int most = block_rows(form), first = static_cast<int>(blockIdx.x) * most;
+  return {nullptr, nullptr, first, job.rows - first < most ? job.rows - first : most, first};
+}
 // Of so many blocks of rows.
-void launch_swiglu(Format format, Form form, const SwigluJob& job, int blocks, simt::Stream stream);
-void launch_sum(Format format, Form form, const SumJob& job, int blocks, simt::Stream stream);
+void launch_swiglu(Method method, Form form, const SwigluJob& job, int blocks, simt::Stream stream);
+void launch_sum(Method method, Form form, const SumJob& job, int blocks, simt::Stream stream);
 
 // Rows as products with w take them: quantised into `room` where w's format has 8-bit activations.
 Inputs input_rows(const Mat<bf16>& x, const PackedMatrix& w, const QuantisedRoom& room, simt::Stream stream);

@@ -8,7 +8,8 @@
 // kt::cuda and by the C++ compiler into kt::cuda_emulated (kernels/simt/simt.h).
 //
 // Sums have the order of kernels/cpu/ref.cpp and only fused multiply-adds, sums, products and quotients are used, so
-// that every operation has ref's bits: where an expert is computed shows in no bit.
+// that every operation has ref's bits: where an expert is computed shows in no bit. But for products with bf16 rows
+// where StepShape::tensor_cores is set: they have an order of their own (tensor.h), for any number of rows.
 
 namespace kt::SIMT_TABLE {
 

@@ -8,21 +8,23 @@
 namespace kt::SIMT_TABLE {
 namespace {
 
-constexpr int kForms = 3;
-constexpr Form kAllForms[kForms] = {Form::kFour, Form::kEight, Form::kMany};
+constexpr int kForms = 4;
+constexpr Form kAllForms[kForms] = {Form::kFour, Form::kEight, Form::kMany, Form::kTensor};
 
 // Rows of every expert, cut into tasks.
 struct Cut {
   int pairs = 0, groups = 0;  // rows of experts; experts with rows
   int tasks[kForms] = {};     // by form; they follow one another
-  int expert = -1;            // one with rows
+  int expert = -1;            // one with rows; all are alike
+  Method method;
 
-  int& of(int count) { return tasks[static_cast<int>(form_of(count))]; }
-  int all() const { return tasks[0] + tasks[1] + tasks[2]; }
+  int first(int form) const { return form ? first(form - 1) + tasks[form - 1] : 0; }
+  int all() const { return first(kForms); }
 };
 
 // Counts each expert's rows.
-Cut count_rows(const Routing& routing, int experts, int* count) {
+Cut count_rows(const ExpertsJob& job, bool tensor_cores, int experts, int* count) {
+  const Routing& routing = job.routing;
   std::fill_n(count, experts, 0);
   for (int i = 0; i < routing.rows * routing.top_k; ++i)
     if (routing.ids[i] >= 0) ++count[routing.ids[i]];
@@ -31,7 +33,9 @@ Cut count_rows(const Routing& routing, int experts, int* count) {
     if (!count[e]) continue;
     cut.pairs += count[e];
     ++cut.groups;
-    cut.of(count[e]) += static_cast<int>(ceil_div(count[e], block_rows(form_of(count[e]))));
+    cut.method = {job.experts[e].gate_up.format, tensor_cores};
+    const Form form = cut.method.form(count[e]);
+    cut.tasks[static_cast<int>(form)] += static_cast<int>(ceil_div(count[e], block_rows(form)));
     cut.expert = e;
   }
   return cut;
@@ -39,16 +43,17 @@ Cut count_rows(const Routing& routing, int experts, int* count) {
 
 // Where the next task of a form goes. A wave of them, whose activations there is room for, begins where `at` is 0.
 struct NextTask {
-  RowTask* task;
+  RowTask* task = nullptr;
   int at = 0;
 };
 
 // Counting sort by expert; rows of one expert stay in ascending order. count: as counted; used up.
 void sort_rows(const ExpertsJob& job, int experts, const Cut& cut, int room, int* count, const ExpertOrders& to) {
-  NextTask next[kForms] = {{to.tasks}, {to.tasks + cut.tasks[0]}, {to.tasks + cut.tasks[0] + cut.tasks[1]}};
+  NextTask next[kForms];
+  for (int form = 0; form < kForms; ++form) next[form].task = to.tasks + cut.first(form);
   for (int e = 0, first = 0; e < experts; ++e) {
     const int end = first + count[e];
-    const Form form = form_of(count[e]);
+    const Form form = cut.method.form(count[e]);
     NextTask& n = next[static_cast<int>(form)];
     count[e] = first;
     for (int rows; first < end; first += rows, n.at += rows) {
@@ -72,9 +77,9 @@ void sort_rows(const ExpertsJob& job, int experts, const Cut& cut, int room, int
 double CudaDevice::experts(const ExpertsJob& job) {
   if (!shape_.experts.columns || !job.routing.rows) return 0.0;  // a rank may have none of them
   int* count = host_.rows_of_expert;
-  const Cut cut = count_rows(job.routing, shape_.experts.experts, count);
+  const Cut cut = count_rows(job, shape_.tensor_cores, shape_.experts.experts, count);
   if (!cut.groups) return 0.0;
-  const FfnWeights& any = job.experts[cut.expert];  // all are alike
+  const FfnWeights& any = job.experts[cut.expert];
   if (!any.columns) return 0.0;
 
   const ExpertRoom& room = scratch_.experts;
@@ -114,9 +119,9 @@ double CudaDevice::experts(const ExpertsJob& job) {
       do rows += filled.tasks[next++].count;
       while (next < end && filled.tasks[next].at);
       gate_up.tasks = down.tasks = orders.tasks + first;
-      launch_swiglu(any.gate_up.format, form, gate_up, next - first, stream_);
+      launch_swiglu(cut.method, form, gate_up, next - first, stream_);
       down.x = input_rows({room.activations, ldh, rows, any.columns}, any.down, room.quantised, stream_);
-      launch_sum(any.down.format, form, down, next - first, stream_);
+      launch_sum(cut.method, form, down, next - first, stream_);
     }
   return static_cast<double>(cut.groups) * static_cast<double>(any.gate_up.bytes() + any.down.bytes());
 }

@@ -1,7 +1,7 @@
 // Products with packed matrices of every format.
 
-#include "kernels/cuda/chains.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/tensor.h"
 
 #include <algorithm>
 
@@ -31,25 +31,6 @@ __global__ void quantise_rows(const bf16* x, int64_t ld, int rows, int tiles, in
   for (int bits = 16; bits; bits /= 2) sum += __shfl_xor_sync(~0u, sum, bits);
   if (!lane) room.groups[i] = {largest / 127.0f, sum};
 }
-
-// Matrices of one format, with the same inputs; their panels follow one another.
-struct LinearJob {
-  static constexpr int kMost = 4;
-  struct Matrix {
-    Weights w;
-    float* out;
-    int64_t ld;
-  };
-  Inputs x;
-  int rows = 0, count = 0, panels = 0;
-  Matrix matrices[kMost] = {};
-
-  __device__ const Matrix& of_panel(int& panel) const {
-    int i = 0;
-    while (i + 1 < count && panel >= matrices[i].w.panels) panel -= matrices[i++].w.panels;
-    return matrices[i];
-  }
-};
 
 // Rows first, first + 1, ... of `rows`; the last one again where there are no more.
 template <int kRows>
@@ -112,14 +93,6 @@ __global__ void __launch_bounds__(block_threads(Form::kMany), blocks_at_once(For
   ManySums<F> sums{part.team};
   sums.run(m.w, m.w.panel(part.panel), job.x, row, warp_room<F>(part.warp), 0);
   store(sums, m, part.panel, first + part.rows_at, count);
-}
-
-// Of a block, if no task says it.
-template <class Job>
-__device__ RowTask task_of(const Job& job, Form form) {
-  if (job.tasks) return job.tasks[blockIdx.x];
-  const int most = block_rows(form), first = static_cast<int>(blockIdx.x) * most;
-  return {nullptr, nullptr, first, job.rows - first < most ? job.rows - first : most, first};
 }
 
 __device__ bf16 gated(uint32_t gate, float up) { return to_bf16(silu(__uint_as_float(gate)) * up); }
@@ -234,7 +207,18 @@ __global__ void __launch_bounds__(block_threads(Form::kMany), blocks_at_once(For
   add_to_rows(sums, job, part.panel, task.first + part.rows_at, count);
 }
 
-int row_blocks(int rows) { return static_cast<int>(ceil_div(rows, block_rows(form_of(rows)))); }
+int row_blocks(Form form, int rows) { return static_cast<int>(ceil_div(rows, block_rows(form))); }
+
+// Calls run(type of the format, std::integral_constant of the form), but for kTensor, which is in tensor.cu.
+template <class Run>
+void with_kernel(Method method, Form form, const Run& run) {
+  with_format(method, [&](auto f) {
+    if (form == Form::kFour) run(f, std::integral_constant<Form, Form::kFour>());
+    if (form == Form::kEight) run(f, std::integral_constant<Form, Form::kEight>());
+    if constexpr (!decltype(f)::kTensor)
+      if (form == Form::kMany) run(f, std::integral_constant<Form, Form::kMany>());
+  });
+}
 
 // Threads that share `panels` panels: a warp takes eight tiles at once. Each output needs a thread.
 dim3 few_threads(Form form, int panels, int tiles) {
@@ -246,45 +230,44 @@ dim3 grid_of(int row_blocks, int panels, int each) {
   return dim3(static_cast<unsigned>(row_blocks), static_cast<unsigned>(ceil_div(panels, each)));
 }
 
-void launch_linear(Format format, const LinearJob& job, simt::Stream stream) {
+void launch_linear(Method method, const LinearJob& job, simt::Stream stream) {
+  const Form form = method.form(job.rows);
+  if (form == Form::kTensor) return launch_linear_tensor(method.format, job, stream);
   int tiles = 0;
   for (int i = 0; i < job.count; ++i) tiles = std::max(tiles, job.matrices[i].w.tiles);
-  const int blocks = row_blocks(job.rows);
-  const Form form = form_of(job.rows);
-  const dim3 grid = grid_of(blocks, job.panels, form == Form::kMany ? 2 : 1), few = few_threads(form, 1, tiles);
-  with_format(format, [&](auto f) {
+  const dim3 grid = grid_of(row_blocks(form, job.rows), job.panels, form == Form::kMany ? 2 : 1);
+  with_kernel(method, form, [&](auto f, auto in_form) {
     using F = decltype(f);
-    switch (form) {
-      case Form::kFour: return simt::launch(grid, few, 0, stream, linear_few<F, Form::kFour>, job);
-      case Form::kEight: return simt::launch(grid, few, 0, stream, linear_few<F, Form::kEight>, job);
-      case Form::kMany: return simt::launch(grid, dim3(block_threads(form)), 0, stream, linear_many<F>, job);
-    }
+    if constexpr (in_form() == Form::kMany)
+      simt::launch(grid, dim3(block_threads(form)), 0, stream, linear_many<F>, job);
+    else
+      simt::launch(grid, few_threads(form, 1, tiles), 0, stream, linear_few<F, in_form()>, job);
   });
 }
 
 }  // namespace
 
-void launch_swiglu(Format format, Form form, const SwigluJob& job, int blocks, simt::Stream stream) {
-  const dim3 grid = grid_of(blocks, job.panels, 1), few = few_threads(form, 2, job.gate_up.tiles);
-  with_format(format, [&](auto f) {
+void launch_swiglu(Method method, Form form, const SwigluJob& job, int blocks, simt::Stream stream) {
+  if (form == Form::kTensor) return launch_swiglu_tensor(method.format, job, blocks, stream);
+  const dim3 grid = grid_of(blocks, job.panels, 1);
+  with_kernel(method, form, [&](auto f, auto in_form) {
     using F = decltype(f);
-    switch (form) {
-      case Form::kFour: return simt::launch(grid, few, 0, stream, swiglu_few<F, Form::kFour>, job);
-      case Form::kEight: return simt::launch(grid, few, 0, stream, swiglu_few<F, Form::kEight>, job);
-      case Form::kMany: return simt::launch(grid, dim3(block_threads(form)), 0, stream, swiglu_many<F>, job);
-    }
+    if constexpr (in_form() == Form::kMany)
+      simt::launch(grid, dim3(block_threads(form)), 0, stream, swiglu_many<F>, job);
+    else
+      simt::launch(grid, few_threads(form, 2, job.gate_up.tiles), 0, stream, swiglu_few<F, in_form()>, job);
   });
 }
 
-void launch_sum(Format format, Form form, const SumJob& job, int blocks, simt::Stream stream) {
-  const dim3 grid = grid_of(blocks, job.w.panels, form == Form::kMany ? 2 : 1), few = few_threads(form, 1, job.w.tiles);
-  with_format(format, [&](auto f) {
+void launch_sum(Method method, Form form, const SumJob& job, int blocks, simt::Stream stream) {
+  if (form == Form::kTensor) return launch_sum_tensor(method.format, job, blocks, stream);
+  const dim3 grid = grid_of(blocks, job.w.panels, form == Form::kMany ? 2 : 1);
+  with_kernel(method, form, [&](auto f, auto in_form) {
     using F = decltype(f);
-    switch (form) {
-      case Form::kFour: return simt::launch(grid, few, 0, stream, sum_few<F, Form::kFour>, job);
-      case Form::kEight: return simt::launch(grid, few, 0, stream, sum_few<F, Form::kEight>, job);
-      case Form::kMany: return simt::launch(grid, dim3(block_threads(form)), 0, stream, sum_many<F>, job);
-    }
+    if constexpr (in_form() == Form::kMany)
+      simt::launch(grid, dim3(block_threads(form)), 0, stream, sum_many<F>, job);
+    else
+      simt::launch(grid, few_threads(form, 1, job.w.tiles), 0, stream, sum_few<F, in_form()>, job);
   });
 }
 
@@ -304,6 +287,7 @@ void CudaDevice::linear(const Mat<bf16>& x, std::initializer_list<Product> produ
   if (!x.rows) return;
   Inputs quantised;
   for (const Format format : {Format::BF16, Format::FP8, Format::RAWINT4, Format::AMXINT4, Format::AMXINT8}) {
+    const Method method{format, shape_.tensor_cores};
     LinearJob job{.rows = x.rows};
     for (const Product& p : products) {
       if (p.w.format != format || !p.w.panels()) continue;
@@ -312,17 +296,19 @@ void CudaDevice::linear(const Mat<bf16>& x, std::initializer_list<Product> produ
       job.matrices[job.count++] = {weights_of(p.w), p.out.at, p.out.ld};
       job.panels += p.w.panels();
       if (job.count < LinearJob::kMost) continue;
-      launch_linear(format, job, stream_);
+      launch_linear(method, job, stream_);
       job.count = job.panels = 0;
     }
-    if (job.count) launch_linear(format, job, stream_);
+    if (job.count) launch_linear(method, job, stream_);
   }
 }
 
 void CudaDevice::linear_sum(const Mat<bf16>& x, const PackedMatrix& w, int slice, const float* scale,
                             const Mat<double>& y) {
   if (!x.rows || !w.panels()) return;
-  launch_sum(w.format, form_of(x.rows),
+  const Method method{w.format, shape_.tensor_cores};
+  const Form form = method.form(x.rows);
+  launch_sum(method, form,
              {.x = input_rows(x, w, scratch_.inputs, stream_),
               .w = weights_of(w),
               .slice = slice / kTileK,
@@ -330,19 +316,21 @@ void CudaDevice::linear_sum(const Mat<bf16>& x, const PackedMatrix& w, int slice
               .y = y.at,
               .ldy = y.ld,
               .rows = x.rows},
-             row_blocks(x.rows), stream_);
+             row_blocks(form, x.rows), stream_);
 }
 
 void CudaDevice::swiglu(const Mat<bf16>& x, const PackedMatrix& gate_up, const Mat<bf16>& h) {
   if (!x.rows || gate_up.panels() < 2) return;
-  launch_swiglu(gate_up.format, form_of(x.rows),
+  const Method method{gate_up.format, shape_.tensor_cores};
+  const Form form = method.form(x.rows);
+  launch_swiglu(method, form,
                 {.x = input_rows(x, gate_up, scratch_.inputs, stream_),
                  .gate_up = weights_of(gate_up),
                  .h = h.at,
                  .ldh = h.ld,
                  .panels = gate_up.panels() / 2,
                  .rows = x.rows},
-                row_blocks(x.rows), stream_);
+                row_blocks(form, x.rows), stream_);
 }
 
 }  // namespace kt::SIMT_TABLE

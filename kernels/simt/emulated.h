@@ -46,6 +46,15 @@ struct alignas(16) uint4 {
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline uint32_t __float_as_uint(float x) { return std::bit_cast<uint32_t>(x); }
 inline float __uint_as_float(uint32_t x) { return std::bit_cast<float>(x); }
+inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector) {
+  const uint64_t bytes = static_cast<uint64_t>(y) << 32 | x;
+  uint32_t out = 0;
+  for (int i = 0; i < 32; i += 8) {
+    const auto byte = static_cast<uint8_t>(bytes >> 8 * (selector >> i / 2 & 7));
+    out |= static_cast<uint32_t>(selector >> i / 2 & 8 ? (byte & 0x80 ? 0xff : 0) : byte) << i;
+  }
+  return out;
+}
 
 inline void __syncthreads(SIMT_PLACE) { simt::emulated::worker->barrier({file, line}); }
 inline void __syncwarp(uint32_t mask = ~0u, SIMT_PLACE) {
@@ -242,6 +251,47 @@ inline void multiply_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t 
   };
   worker->meet("mma", ~0u, &slot, all, {file, line});
 }
+inline void multiply_int8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], SIMT_PLACE) {
+  using namespace emulated;
+  struct Slot {
+    int32_t* d;
+    const uint32_t *a, *b;
+  } slot{d, a, b};
+  if (!worker->whole_warp()) worker->fail("mma in a warp that is not whole");
+  const auto all = [](Fiber* lanes, uint32_t) {
+    // As of bf16, with four columns of a and rows of b where there two are: a register has 4t .. 4t + 3.
+    int8_t rows[16][32], columns[32][8];
+    int32_t sums[16][8];
+    for (int l = 0; l < 32; ++l) {
+      const int g = l / 4, t = l % 4;
+      const Slot& s = *static_cast<Slot*>(lanes[l].slot);
+      for (int h = 0; h < 4; ++h) {
+        for (int i = 0; i < 4; ++i) rows[g + i % 2 * 8][4 * t + h + i / 2 * 16] = static_cast<int8_t>(s.a[i] >> 8 * h);
+        for (int i = 0; i < 2; ++i) columns[4 * t + h + i * 16][g] = static_cast<int8_t>(s.b[i] >> 8 * h);
+      }
+      for (int i = 0; i < 4; ++i) sums[g + i / 2 * 8][2 * t + i % 2] = s.d[i];
+    }
+    multiply(rows, columns, sums);
+    for (int l = 0; l < 32; ++l)
+      for (int i = 0; i < 4; ++i) static_cast<Slot*>(lanes[l].slot)->d[i] = sums[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2];
+  };
+  worker->meet("mma of bytes", ~0u, &slot, all, {file, line});
+}
+inline uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
+  // Numbers are taken apart as integers: denormals do not count as zero.
+  const auto value = [](uint32_t x) {
+    const int e = static_cast<int>(x >> 7 & 255), m = static_cast<int>((x & 127) | (e ? 128 : 0));
+    return std::copysign(std::ldexp(m, (e ? e : 1) - 134), x & 0x8000 ? -1.0 : 1.0);
+  };
+  uint32_t out = 0;
+  for (int i = 0; i < 32; i += 16) {
+    const double sum = std::fma(value(a >> i & 0xffff), value(b >> i & 0xffff), value(c >> i & 0xffff));
+    const uint32_t bits = std::bit_cast<uint32_t>(static_cast<float>(sum));
+    if (bits & 0xffff || __uint_as_float(bits) != sum) emulated::worker->fail("fma_bf16 of what is no bf16");
+    out |= bits >> 16 << i;
+  }
+  return out;
+}
 
 // A loop that waits for one of these lets others run.
 inline uint32_t load_system(const uint32_t* p) {
@@ -274,11 +324,6 @@ template <class... Parameters, class... Arguments>
 void launch_together(dim3 grid, dim3 block, size_t shared_bytes, Stream stream, void (*kernel)(Parameters...),
                      Arguments... arguments) {
   emulated::put_grid(true, grid, block, shared_bytes, stream, kernel, arguments...);
-}
-
-inline int dot4(uint32_t a, uint32_t b, int c) {
-  for (int i = 0; i < 32; i += 8) c += static_cast<int8_t>(a >> i) * static_cast<int8_t>(b >> i);
-  return c;
 }
 
 inline int device_count(std::string&) { return 1; }

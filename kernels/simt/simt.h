@@ -6,16 +6,17 @@
 //   threadIdx blockIdx blockDim gridDim  __syncthreads __syncwarp  __shfl_sync __shfl_xor_sync __shfl_down_sync
 //   __shfl_up_sync __ballot_sync __any_sync __all_sync  atomicAdd atomicMax atomicExch atomicCAS
 //   __threadfence __threadfence_block __threadfence_system  fmaf sqrtf fminf fmaxf rintf fabsf
-//   __float_as_uint __uint_as_float  uint2 uint4 float2 float4 dim3
+//   __float_as_uint __uint_as_float __byte_perm  uint2 uint4 float2 float4 dim3
 //
 //   shared<T>()            one T per block and per type, not initialised
 //   dynamic_shared<T>()    the launch's shared_bytes, 128-byte aligned
 //   copy16(to, from, use)  cp.async of 16 bytes to shared memory, zeros if !use; commit(); wait<n>(): all but n groups
 //   load_matrices(r, row)  ldmatrix.x4; load_matrices_transposed
 //   multiply_bf16(d, a, b) mma.m16n8k16, d += a b in float
+//   multiply_int8(d, a, b) mma.m16n8k32 of signed bytes, d += a b in int32
+//   fma_bf16(a, b, c)      a b + c of both bf16 of a word, where that is a bf16: nothing may be rounded
 //   float_from_bf16 ...    conversions, bit for bit the hardware's
 //   load_system store_system  flags shared with the host and other devices: acquire and release
-//   dot4(a, b, c)          c + the sum of four products of signed bytes
 //   launch(grid, block, shared_bytes, stream, kernel, arguments...)
 //   launch_together(...)   the same, all blocks at once, so that they may wait for each other's flags
 //
@@ -94,6 +95,18 @@ __device__ __forceinline__ void multiply_bf16(float (&d)[4], const uint32_t (&a)
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+__device__ __forceinline__ void multiply_int8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+__device__ __forceinline__ uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
 
 __device__ __forceinline__ float float_from_bf16(uint16_t x) { return __uint_as_float(static_cast<uint32_t>(x) << 16); }
 __device__ __forceinline__ uint16_t bf16_from_float(float x) { return __bfloat16_as_ushort(__float2bfloat16_rn(x)); }
@@ -113,11 +126,6 @@ __device__ __forceinline__ uint32_t load_system(const uint32_t* p) {
 }
 __device__ __forceinline__ void store_system(uint32_t* p, uint32_t v) {
   asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
-}
-
-// Both of signed bytes.
-__device__ __forceinline__ int dot4(uint32_t a, uint32_t b, int c) {
-  return __dp4a(static_cast<int>(a), static_cast<int>(b), c);
 }
 
 inline void check(cudaError_t error, const char* what) {

@@ -101,4 +101,13 @@ void multiply(TensorCore kind, const uint16_t (&a)[16][16], const uint16_t (&b)[
   }
 }
 
+void multiply(const int8_t (&a)[16][32], const int8_t (&b)[32][8], int32_t (&d)[16][8]) {
+  for (int i = 0; i < 16; ++i)
+    for (int n = 0; n < 8; ++n) {
+      int32_t sum = 0;
+      for (int k = 0; k < 32; ++k) sum += a[i][k] * b[k][n];
+      d[i][n] = static_cast<int32_t>(static_cast<uint32_t>(d[i][n]) + static_cast<uint32_t>(sum));
+    }
+}
+
 }  // namespace simt

@@ -284,6 +284,12 @@ constexpr Option kOptions[] = {
      .help = "trunk's matrices: model (default; as stored), or quantised while loading: int8, int4",
      .field = &Run::trunk_method,
      .words = "model|int8|int4"},
+    {.name = "trunk-matmul",
+     .group = ranks,
+     .value = "WORD",
+     .help = "products of GPUs: exact (default; the CPU's bits), or tensor: on tensor cores in every format",
+     .field = &Run::trunk_matmul,
+     .words = "exact|tensor"},
 
     {.name = "kt-weight-path",
      .group = experts,

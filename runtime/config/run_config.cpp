@@ -95,6 +95,9 @@ std::vector<std::string> conflicts(const RunConfig& config) {
   if (config.hot_weights == "model" &&
       config.kt_gpu_experts_ratio.value_or(config.kt_num_gpu_experts.value_or(0)) == 0.0)
     problems.push_back("hot-weights model: no expert is hot: set kt-num-gpu-experts or kt-gpu-experts-ratio");
+  if (config.trunk_matmul == "tensor" && !config.device.starts_with("cuda"))
+    problems.push_back(fmt::format("trunk-matmul tensor: only GPUs have tensor cores: expected device cuda, found '{}'",
+                                   config.device));
   return problems;
 }
 

@@ -47,6 +47,7 @@ struct RunConfig {
   std::string transport = "auto";        // auto, local, mpi
   std::string dispatch_dtype = "exact";  // exact, float32, bf16
   std::string trunk_method = "model";    // model, int8, int4
+  std::string trunk_matmul = "exact";    // exact, tensor
   // experts
   std::string kt_weight_path;  // "" becomes model
   std::string kt_method = "auto";

@@ -87,6 +87,7 @@ StepShape step_shape(const ModelConfig& c, const TrunkShare& share, const TrunkL
   StepShape shape = bank_shape(c, std::max(columns, bank_columns), format, limits.max_rows);
   shape.rows = limits.max_rows;
   shape.context = limits.context;
+  shape.tensor_cores = limits.tensor_cores;
   shape.attention = grouped_heads(c, share);
   shape.latent = latent_heads(c, share);
   if (limits.trunk_method) shape.int8_columns = widest_input(c, share);

@@ -23,6 +23,7 @@ struct TrunkLimits {
   int max_deferred = 0;                 // of a token's experts, those of least weight, added one MoE layer later
 
   std::optional<Format> trunk_method;  // what the trunk's matrices are quantised to; nothing: as stored
+  bool tensor_cores = false;           // of StepShape
 
   bool shares_sums = false;           // sums and logits lie where other ranks see them, apart from a step's memory
   WireType wire = WireType::float64;  // of expert sums between machines

@@ -128,6 +128,7 @@ TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const
                      .layerwise = run.prefill_threshold() != 0,
                      .max_deferred = run.kt_max_deferred_experts_per_token,
                      .trunk_method = trunk_method(run),
+                     .tensor_cores = run.trunk_matmul == "tensor",
                      .shares_sums = shares_sums(topology),
                      .wire = dispatch_type(run)};
   if (limits.hot_experts && run.moves_beside_steps())

@@ -189,6 +189,8 @@ TEST(Experts, WhatCannotTakeEffectIsAnError) {
   EXPECT_THAT(error_of({"--model", "m", "--kt-expert-placement-strategy", "frequency"}),
               HasSubstr("init-expert-location"));
   EXPECT_THAT(error_of({"--model", "m", "--hot-weights", "model"}), HasSubstr("kt-num-gpu-experts"));
+  EXPECT_THAT(error_of({"--model", "m", "--trunk-matmul", "tensor"}), HasSubstr("expected device cuda, found 'cpu'"));
+  EXPECT_EQ(parse({"--model", "m", "--trunk-matmul", "tensor", "--device", "cuda-emulated"}).trunk_matmul, "tensor");
   EXPECT_THAT(error_of({"--model", "m", "--kt-gpu-prefill-token-threshold", "many"}), HasSubstr("or auto"));
   EXPECT_EQ(parse({"--model", "m", "--kt-gpu-prefill-token-threshold", "auto"}).prefill_threshold(), -1);
   EXPECT_TRUE(parse({"--model", "m", "--kt-gpu-experts-ratio", "0", "--kt-enable-dynamic-expert-update",

@@ -2,10 +2,12 @@
 
     golden_test.py --program KTMPI FIXTURE [--jobs 1:1,2:1,3:2] [--chunks 64,128,8192] [--tables ref,avx2]
                    [--devices cuda-emulated] [--device-jobs 1:1,3:2] [--device-prompts len3,len70]
+                   [--tensor-prompts len1,len33]
 
 A job is WORLD:TENSOR_PARALLEL. Within every job the batch prompts are also sent all at once and must give the bytes
 they give alone. Every kernel table of this machine must give the same bytes, too, and so must other devices: the GPU's
-kernels run by the CPU, which answers some prompts only, or a GPU. Prompt logprobs are compared as well.
+kernels run by the CPU, which answers some prompts only, or a GPU. Products on a GPU's tensor cores have bytes of their
+own, which every layout shares. Prompt logprobs are compared as well.
 A prompt of several hundred tokens, longer than the reference has, is among those whose bytes are compared.
 Dummy weights must be the same on every layout.
 """
@@ -99,6 +101,7 @@ def main():
     parser.add_argument("--devices", default="cuda-emulated", help="values of --device")
     parser.add_argument("--device-jobs", default="1:1,3:2", help="jobs on each of those")
     parser.add_argument("--device-prompts", default="", help="names, or all (default: the shortest, with few answers)")
+    parser.add_argument("--tensor-prompts", default="len1,len33", help="names, of products on tensor cores")
     a = parser.parse_args()
     program = need_program(a.program)
     tables = kernel_tables(program) if a.tables is None else a.tables
@@ -116,8 +119,12 @@ def main():
     names = list(many) if a.device_prompts == "all" else (a.device_prompts or shortest).split(",")
     for device in filter(None, a.devices.split(",")):
         jobs = [job.split(":") for job in a.device_jobs.split(",")]
-        run_layouts(program, fixture, {n: many[n] for n in names},
-                    [(int(world), ["--tensor-parallel-size", tp, "--device", device], {}) for world, tp in jobs], first)
+        layouts = [(int(world), ["--tensor-parallel-size", tp, "--device", device], {}) for world, tp in jobs]
+        run_layouts(program, fixture, {n: many[n] for n in names}, layouts, first)
+        some = {n: prompts[n] for n in a.tensor_prompts.split(",")}
+        tensor = run_layouts(program, fixture, some, [(w, [*o, "--trunk-matmul", "tensor"], v) for w, o, v in layouts])
+        check_against_reference(fixture, some, tensor)
+        assert any(tensor[n] != first[n] for n in some), "tensor cores and the CPU have the same bytes"
     check_against_reference(fixture, prompts, first)
     check_prompt_logprobs(fixture, reference, prompts, first)
     run_layouts(program, fixture, prompts, [(world, ["--load-format", "dummy"], {}) for world in (1, 3)])
