@@ -287,7 +287,7 @@ constexpr Option kOptions[] = {
     {.name = "trunk-matmul",
      .group = ranks,
      .value = "WORD",
-     .help = "products of GPUs: exact (default; the CPU's bits), or tensor: on tensor cores in every format",
+     .help = "of GPUs' products: exact (default; the CPU's bits), or tensor: on tensor cores",
      .field = &Run::trunk_matmul,
      .words = "exact|tensor"},
 
