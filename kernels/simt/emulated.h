@@ -350,6 +350,7 @@ inline void release_pinned(void* p) { release(p); }
 inline void register_pinned(void*, size_t) {}
 inline void unregister(void*) {}
 inline void copy(void* to, const void* from, size_t bytes, Stream stream) {
+  if (!bytes) return;
   emulated::put(stream, [=] { std::memcpy(to, from, bytes); });
 }
 inline void copy_rows(void* to, size_t to_stride, const void* from, size_t from_stride, size_t bytes, size_t rows,
@@ -360,6 +361,7 @@ inline void copy_rows(void* to, size_t to_stride, const void* from, size_t from_
   });
 }
 inline void clear(void* at, size_t bytes, Stream stream) {
+  if (!bytes) return;
   emulated::put(stream, [=] { std::memset(at, 0, bytes); });
 }
 
