@@ -99,15 +99,15 @@ void Worker::meet(const char* meeting, uint32_t mask, void* slot, All all, Place
   Fiber& me = *self;
   Warp& warp = warps_[me.warp];
   me.meeting = meeting, me.place = place, me.mask = mask, me.slot = slot;
-  if (!(mask >> me.lane & 1)) fail(where(me) + " is not in its own mask");
+  if (!(mask >> me.lane & 1)) fail([&] { return where(me) + " is not in its own mask"; });
   const uint32_t need = mask & warp.present;
-  if (need & ~warp.live) fail(where(me) + " names a lane that has exited");
+  if (need & ~warp.live) fail([&] { return where(me) + " names a lane that has exited"; });
   warp.waiting |= 1u << me.lane;
   if ((warp.waiting & need) != need) return go(me, *take());
   Fiber* lanes = &fibers_[static_cast<size_t>(me.warp) * 32];
   for (uint32_t left = need; left; left &= left - 1) {
     const Fiber& f = lanes[std::countr_zero(left)];
-    if (f.meeting != meeting || f.mask != mask) fail(where(me) + " meets " + where(f));
+    if (f.meeting != meeting || f.mask != mask) fail([&] { return where(me) + " meets " + where(f); });
   }
   if (all) all(lanes, need);
   warp.waiting &= ~need;
@@ -127,8 +127,8 @@ void Worker::yield() {
   wake(me);
   go(me, *next);
 }
-void Worker::fail(const std::string& what) {
-  error_ = "block " + std::to_string(block_number) + ", thread " + std::to_string(self->number) + ": " + what;
+void Worker::end_with_error() {
+  error_ = "block " + std::to_string(block_number) + ", thread " + std::to_string(self->number) + ": " + error_;
   leave(nullptr);
 }
 bool Worker::whole_warp() const { return warps_[self->warp].live == ~0u; }
@@ -190,7 +190,7 @@ void Worker::finish() {
   warp.live &= ~(1u << me.lane);
   for (uint32_t left = warp.waiting; left; left &= left - 1) {
     const Fiber& f = fibers_[static_cast<size_t>(me.warp) * 32 + static_cast<size_t>(std::countr_zero(left))];
-    if (f.mask >> me.lane & 1) fail("exits, but " + where(f) + " waits for it");
+    if (f.mask >> me.lane & 1) fail([&] { return "exits, but " + where(f) + " waits for it"; });
   }
   if (!--alive_) leave(nullptr);
   if (at_barrier_ == alive_) open_barrier(nullptr);  // the hardware too counts only threads that have not exited
@@ -220,7 +220,7 @@ void Worker::wake(Fiber& f) {
   ++ready_;
 }
 Fiber* Worker::take(bool other_warp) {
-  if (!ready_) fail(stuck());
+  if (!ready_) fail([&] { return stuck(); });
   --ready_;
   const bool shuffled = emulation.order == Emulation::Order::kShuffled;
   const size_t n = warps_.size();
@@ -249,7 +249,7 @@ void Worker::open_barrier(Fiber* me) {
     Fiber& f = fibers_[descending() ? n - 1 - i : i];
     if (f.exited) continue;
     if (!first) first = &f;
-    if (!(f.place == first->place)) fail(where(f) + " meets " + where(*first));
+    if (!(f.place == first->place)) fail([&] { return where(f) + " meets " + where(*first); });
     ++f.warp_epoch;
     if (&f != me) wake(f);
   }

@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/simt/tensor_core.h"
@@ -102,7 +103,16 @@ class Worker {
   void meet(const char* meeting, uint32_t mask, void* slot, All all, Place place);
   void barrier(Place place);
   void yield();  // lets others run; other blocks, if there are none here
-  [[noreturn]] void fail(const std::string& what);
+  // Ends the block. The fiber's stack is abandoned, so longer messages are made by a function: nothing of theirs is
+  // left there.
+  template <class Message>
+  [[noreturn]] void fail(const Message& message) {
+    if constexpr (std::is_invocable_v<Message>)
+      error_ = message();
+    else
+      error_ = message;
+    end_with_error();
+  }
   bool whole_warp() const;
   void* static_memory(const void* key, size_t bytes, size_t alignment);
   void* dynamic_memory() const { return dynamic_.get(); }
@@ -129,6 +139,7 @@ class Worker {
   [[noreturn]] void finish();
   void switch_to(void** save, void* load, const Fiber* to);  // to: nullptr for run()
   [[noreturn]] void leave(Fiber* to);
+  [[noreturn]] void end_with_error();
   void go(Fiber& from, Fiber& to);
   void wake(Fiber& f);
   Fiber* take(bool other_warp = false);

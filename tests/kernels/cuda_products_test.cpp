@@ -7,36 +7,13 @@
 namespace kt {
 namespace {
 
-struct Size {
-  int rows, n, k;
-};
 // Rows of every form; tiles less than a warp takes, and more than are added up at a time.
 const Size kSizes[] = {{1, 16, 32},  {1, 24, 9000}, {2, 40, 4200}, {3, 33, 2100}, {5, 33, 2100},
                        {8, 16, 480}, {13, 48, 300}, {17, 33, 300}, {41, 80, 64},  {70, 16, 700}};
 
-struct Inputs {
-  int rows, columns;
-  int64_t ld;
-  Both<bf16> x;
-
-  Inputs(const Pair& pair, int r, int k)
-      : rows(r), columns(k), ld(round_up(k, kTileK) + kTileK), x(pair, normal_bf16(static_cast<size_t>(r * ld), 3)) {}
-  Mat<bf16> cpu() const { return x.cpu_mat(rows, columns, ld); }
-  Mat<bf16> gpu() const { return x.gpu_mat(rows, columns, ld); }
-};
-
-// Calls test(matrix, size) for all formats and sizes, and for smaller groups with some of the sizes.
 template <class Test>
 void with_all_formats(const Test& test) {
-  for (const Format format : kAllFormats)
-    for (const int group : group_sizes(format))
-      for (const Size& s : kSizes) {
-        if (group < info(format).max_group_tiles && s.k % 7) continue;
-        SCOPED_TRACE(testing::Message() << info(format).name << ", groups of " << group << ": " << s.rows << " x "
-                                        << s.n << " x " << s.k);
-        test(PackedMatrix{.format = format, .n = s.n, .k = s.k, .group_tiles = group}, s);
-        if (testing::Test::HasFatalFailure()) return;
-      }
+  with_matrices(kAllFormats, kSizes, test);
 }
 
 TEST(CudaProducts, LinearHasTheBitsOfTheSpecification) {

@@ -19,9 +19,6 @@ using simt::TensorCore;
 constexpr Format kFloats[] = {Format::BF16, Format::FP8, Format::RAWINT4};
 constexpr int kMostRows = 70;
 
-struct Size {
-  int rows, n, k;
-};
 // Rows of every form; more than one block's rows and panels, and more tiles than are added up at a time.
 const Size kSizes[] = {{1, 24, 9000}, {2, 40, 4200}, {3, 33, 2100}, {7, 33, 1100},
                        {8, 16, 480},  {13, 48, 300}, {17, 33, 300}, {70, 150, 700}};
@@ -89,7 +86,7 @@ void all_chains(TensorCore core, const PackedMatrix& w, int begin, int end, cons
     }
 }
 
-// A device on tensor cores beside the CPU's, and rows for both.
+// A device on tensor cores beside the CPU's.
 struct Tensor {
   Pair pair;
 
@@ -100,17 +97,6 @@ struct Tensor {
     pair.reserve(shape);
   }
   Device& gpu() const { return *pair.gpu; }
-};
-struct Inputs {
-  int rows, columns;
-  int64_t ld;
-  Both<bf16> x;
-
-  Inputs(const Pair& pair, int r, int k)
-      : rows(r), columns(k), ld(round_up(k, kTileK) + kTileK), x(pair, normal_bf16(static_cast<size_t>(r * ld), 3)) {}
-  Mat<bf16> cpu() const { return x.cpu_mat(rows, columns, ld); }
-  Mat<bf16> gpu() const { return x.gpu_mat(rows, columns, ld); }
-  Mat<bf16> gpu(int first, int count) const { return {x.gpu() + first * ld, ld, count, columns}; }
 };
 
 // Calls run(kind) for the two kinds of tensor cores, each with threads and copies in several orders. A GPU has its own.
@@ -137,18 +123,9 @@ void on_each_tensor_core(const Run& run) {
   }
 }
 
-// Calls test(matrix, size) for all sizes; for smaller groups with some of them.
 template <class Test>
 void with_floats(const Test& test) {
-  for (const Format format : kFloats)
-    for (const int group : group_sizes(format))
-      for (const Size& s : kSizes) {
-        if (group < info(format).max_group_tiles && s.k % 7) continue;
-        SCOPED_TRACE(testing::Message() << info(format).name << ", groups of " << group << ": " << s.rows << " x "
-                                        << s.n << " x " << s.k);
-        test(PackedMatrix{.format = format, .n = s.n, .k = s.k, .group_tiles = group}, s);
-        if (testing::Test::HasFatalFailure()) return;
-      }
+  with_matrices(kFloats, kSizes, test);
 }
 
 TEST(CudaTensor, LinearAddsInTheOrderThatIsSaid) {

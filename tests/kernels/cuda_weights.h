@@ -1,6 +1,9 @@
 #pragma once
 
-// Random packed matrices for both devices, weights about 1 at most. Padding is random too: devices treat it alike.
+// Random packed matrices and rows for both devices, weights about 1 at most. Padding is random too: devices treat it
+// alike.
+
+#include <span>
 
 #include "kernels/weight.h"
 #include "tests/kernels/cuda_pair.h"
@@ -52,5 +55,36 @@ struct PairMatrix {
     gpu.data = bytes.gpu();
   }
 };
+
+// (rows, k) bf16 rows for products, in the memory of both devices.
+struct Inputs {
+  int rows, columns;
+  int64_t ld;
+  Both<bf16> x;
+
+  Inputs(const Pair& pair, int r, int k)
+      : rows(r), columns(k), ld(round_up(k, kTileK) + kTileK), x(pair, normal_bf16(static_cast<size_t>(r * ld), 3)) {}
+  Mat<bf16> cpu() const { return x.cpu_mat(rows, columns, ld); }
+  Mat<bf16> gpu() const { return x.gpu_mat(rows, columns, ld); }
+  Mat<bf16> gpu(int first, int count) const { return {x.gpu() + first * ld, ld, count, columns}; }
+};
+
+// Of a product: (rows, k) x (n, k).
+struct Size {
+  int rows, n, k;
+};
+// Calls test(matrix, size) for all formats and sizes, and for smaller groups with some of the sizes.
+template <class Test>
+void with_matrices(std::span<const Format> formats, std::span<const Size> sizes, const Test& test) {
+  for (const Format format : formats)
+    for (const int group : group_sizes(format))
+      for (const Size& s : sizes) {
+        if (group < info(format).max_group_tiles && s.k % 7) continue;
+        SCOPED_TRACE(testing::Message() << info(format).name << ", groups of " << group << ": " << s.rows << " x "
+                                        << s.n << " x " << s.k);
+        test(PackedMatrix{.format = format, .n = s.n, .k = s.k, .group_tiles = group}, s);
+        if (testing::Test::HasFatalFailure()) return;
+      }
+}
 
 }  // namespace kt

@@ -66,6 +66,7 @@ def metrics_of_a_job(program):
             deadline = time.monotonic() + 60
             while (status := server.post("/v1/completions", {**ask, "timeout": 0.001})[0]) == 429:
                 assert time.monotonic() < deadline  # the choices that were refused are still leaving the queue
+                time.sleep(0.01)
             assert status == 504, status
             while True:
                 text = server.get("/metrics")[1]
