@@ -2,7 +2,7 @@
 
     golden_test.py --program KTMPI FIXTURE [--jobs 1:1,2:1,3:2] [--chunks 64,128,8192] [--tables ref,avx2]
                    [--devices cuda-emulated] [--device-jobs 1:1,3:2] [--device-prompts len3,len70]
-                   [--tensor-prompts len1,len33]
+                   [--tensor-prompts len33]
 
 A job is WORLD:TENSOR_PARALLEL. Within every job the batch prompts are also sent all at once and must give the bytes
 they give alone. Every kernel table of this machine must give the same bytes, too, and so must other devices: the GPU's
@@ -101,7 +101,7 @@ def main():
     parser.add_argument("--devices", default="cuda-emulated", help="values of --device")
     parser.add_argument("--device-jobs", default="1:1,3:2", help="jobs on each of those")
     parser.add_argument("--device-prompts", default="", help="names, or all (default: the shortest, with few answers)")
-    parser.add_argument("--tensor-prompts", default="len1,len33", help="names, of products on tensor cores")
+    parser.add_argument("--tensor-prompts", default="len33", help="names, of products on tensor cores")
     a = parser.parse_args()
     program = need_program(a.program)
     tables = kernel_tables(program) if a.tables is None else a.tables

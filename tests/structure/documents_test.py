@@ -64,7 +64,8 @@ def commands():
 
 
 def script_options():
-    texts = [f.read_text(encoding="utf-8") for f in (ROOT / "scripts").rglob("*") if f.is_file()]
+    files = [f for f in (ROOT / "scripts").rglob("*") if f.is_file() and f.parent.name != "__pycache__"]
+    texts = [f.read_text(encoding="utf-8") for f in files]
     return {option for text in texts for option in re.findall(r"--[a-z][a-z-]+", text)}
 
 
