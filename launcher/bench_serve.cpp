@@ -15,6 +15,7 @@
 #include "runtime/client/load_report.h"
 #include "runtime/client/models.h"
 #include "runtime/client/prompts.h"
+#include "runtime/client/servers_here.h"
 
 namespace kt {
 namespace {
@@ -30,7 +31,7 @@ constexpr std::string_view kSummary =
     "length, or come from a ShareGPT file.";
 
 struct Settings {
-  std::string url = "http://127.0.0.1:30000", api_key, model, dataset;
+  std::string url, api_key, model, dataset;
   int prompts = 100, warmups = 1, input_len = 1024, output_len = 128, sharegpt_output_len = 0, max_concurrency = 0;
   double request_rate = std::numeric_limits<double>::infinity();
   double temperature = 0;
@@ -46,7 +47,7 @@ po::options_description describe(Settings& s) {
   const auto add_text = [&](const char* name, std::string& value, const char* word, const char* help) {
     options.add_options()(name, po::value(&value)->value_name(word), help);
   };
-  add("url", s.url, "URL", "where the server answers");
+  add_text("url", s.url, "URL", "where the server answers (default: the server started last on this machine)");
   add_text("api-key", s.api_key, "KEY", "what the server wants to be shown");
   add_text("model", s.model, "NAME", "model (default: the server's first)");
   add("num-prompts", s.prompts, "N", "requests");
@@ -138,7 +139,7 @@ int bench_serve_command(int argc, char** argv) {
   if (!read_options(argc, argv, kSummary, describe(settings))) return kExitOk;
   check(settings);
 
-  const Endpoint endpoint = parse_url(settings.url, settings.api_key);
+  const Endpoint endpoint = parse_url(settings.url.empty() ? url_of_last_server() : settings.url, settings.api_key);
   if (settings.model.empty()) settings.model = first_model(endpoint);
   LoadPlan plan{.endpoint = endpoint,
                 .requests = make_requests(settings, endpoint, settings.warmups + settings.prompts),

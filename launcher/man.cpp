@@ -32,7 +32,12 @@ constexpr Entry kEnvironment[] = {
     {"KTMPI_ISA", "table of kernels, one of those that ktmpi version names; by default the best one"},
     {"KTMPI_NODE", "machine that a rank counts itself to, for ranks of one machine that cannot share memory"},
     {"SGLANG_EXPERT_DISTRIBUTION_RECORDER_DIR", "folder of recordings of experts' use; by default /tmp"},
-    {"NO_COLOR", "no colours in ktmpi chat"},
+    {"NO_COLOR", "no bold, dim or reverse text in ktmpi chat"},
+    {"OPENAI_API_KEY", "key of ktmpi chat where none is given"},
+    {"http_proxy, https_proxy, no_proxy", "proxies of ktmpi chat and ktmpi bench serve"},
+    {"SSL_CERT_FILE", "whose certificates they trust with https, instead of the system's"},
+    {"XDG_STATE_HOME", "where running servers and ktmpi chat's history are noted, in ktmpi; by default ~/.local/state"},
+    {"HF_HUB_CACHE, HF_HOME", "where Hugging Face's tools keep models; by default ~/.cache/huggingface/hub"},
 };
 
 constexpr std::string_view kDescription =

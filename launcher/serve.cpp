@@ -19,6 +19,7 @@
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 #include "runtime/base/prometheus.h"
+#include "runtime/client/servers_here.h"
 #include "runtime/engine/step_recorder.h"
 #include "runtime/policy/expert_metrics.h"
 #include "runtime/policy/expert_policy.h"
@@ -251,6 +252,7 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
   std::unique_ptr<ChatTemplate> chat_template;
   std::optional<GrammarCompiler> grammars;
   std::optional<HttpServer> http;  // ends before what it refers to
+  std::optional<ServerNotice> notice;
   OutputParserOptions formats;
   const auto front = [&] {
     formats = output_formats(run);
@@ -281,6 +283,7 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
                             .max_step_age_s = run.step_timeout_s / 2,
                             .log_requests = true});
     log("listening on {}", http->url());
+    notice.emplace(http->url());
   };
   {
     const EndWhileLoading obey(signals, job);

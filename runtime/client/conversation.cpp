@@ -1,15 +1,11 @@
 #include "runtime/client/conversation.h"
 
-#include <signal.h>
-
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/signal_set.hpp>
 #include <chrono>
-#include <memory>
 #include <utility>
 
 #include "runtime/client/event_stream.h"
 #include "runtime/client/http_call.h"
+#include "runtime/client/interrupt.h"
 
 namespace kt {
 namespace {
@@ -30,7 +26,7 @@ int number_member(const Json& object, const char* name) {
 // Fills an answer from the events of one response.
 class AnswerReader {
  public:
-  AnswerReader(ChatAnswer& answer, const Conversation::OnPiece& on_piece) : answer_(answer), on_piece_(on_piece) {}
+  AnswerReader(ChatAnswer& answer, const Listener& listener) : answer_(answer), listener_(listener) {}
 
   void on_data(std::string_view data) {
     if (data == "[DONE]") {
@@ -69,11 +65,11 @@ class AnswerReader {
     if (piece.empty()) return;
     if (answer_.first_s == 0) answer_.first_s = seconds();
     whole += piece;
-    on_piece_(piece, is_reasoning);
+    listener_.on_piece(piece, is_reasoning);
   }
 
   ChatAnswer& answer_;
-  const Conversation::OnPiece& on_piece_;
+  const Listener& listener_;
   Clock::time_point start_ = Clock::now();
   bool done_ = false;
 };
@@ -91,53 +87,64 @@ Conversation::Conversation(Endpoint endpoint, ChatSettings settings)
 
 void Conversation::clear() {
   messages_ = Json::array();
-  if (!settings_.system.empty()) messages_.push_back({{"role", "system"}, {"content", settings_.system}});
   last_question_.clear();
   last_remembered_ = false;
+  set_system(settings_.system);
 }
 
-Json Conversation::to_json() const { return {{"model", settings_.model}, {"messages", messages_}}; }
+void Conversation::set_system(std::string text) {
+  const bool has_system = !messages_.empty() && messages_[0]["role"] == "system";
+  if (has_system) messages_.erase(0);
+  const Json message = {{"role", "system"}, {"content", text}};
+  if (!text.empty()) messages_.insert(messages_.begin(), message);
+  settings_.system = std::move(text);
+}
+
+Json Conversation::to_json() const {
+  Json body = {{"model", settings_.model}, {"messages", messages_}};
+  body.update(settings_.parameters);
+  return body;
+}
 
 std::string Conversation::request_body() const {
   Json body = to_json();
   body["stream"] = true;
   body["stream_options"] = {{"include_usage", true}};
-  if (settings_.max_tokens) body["max_tokens"] = *settings_.max_tokens;
-  if (settings_.temperature) body["temperature"] = *settings_.temperature;
   return body.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-ChatAnswer Conversation::ask(std::string question, const OnPiece& on_piece) {
+ChatAnswer Conversation::ask(std::string question, const Listener& listener) {
+  constexpr std::chrono::milliseconds kTick{100};
   last_question_ = question;
   messages_.push_back({{"role", "user"}, {"content", std::move(question)}});
 
   ChatAnswer answer;
-  AnswerReader reader(answer, on_piece);
+  AnswerReader reader(answer, listener);
   EventStream events([&](std::string_view data) { reader.on_data(data); });
-  boost::asio::io_context io;
-  boost::asio::signal_set interrupts(io, SIGINT);
   int status = 0;
   std::string refusal;  // the body of an answer that is no stream
-  const auto call = start_call(io, endpoint_, "/v1/chat/completions", request_body(),
-                               {.on_status = [&](int s) { status = s; },
-                                .on_body =
-                                    [&](std::string_view piece) {
-                                      if (status == 200)
-                                        events.push(piece);
-                                      else
-                                        refusal += piece;
-                                    },
-                                .on_end =
-                                    [&](std::string error) {
-                                      if (answer.error.empty()) answer.error = std::move(error);
-                                      interrupts.cancel();
-                                    }});
-  interrupts.async_wait([&](const boost::system::error_code& error, int) {
-    if (error) return;
-    answer.cancelled = true;
-    call->cancel();
-  });
-  io.run();
+  {
+    const Interruptible interruptible;
+    HttpClient client;
+    client.start(endpoint_, "/v1/chat/completions", request_body(),
+                 {.on_status = [&](int s) { status = s; },
+                  .on_body =
+                      [&](std::string_view piece) {
+                        if (status == 200)
+                          events.push(piece);
+                        else
+                          refusal += piece;
+                      },
+                  .on_end =
+                      [&](std::string error) {
+                        if (answer.error.empty()) answer.error = std::move(error);
+                      }});
+    while (client.is_busy() && !interruptible.happened()) {
+      client.wait(kTick);
+      if (answer.first_s == 0 && listener.on_wait) listener.on_wait(reader.seconds());
+    }
+    answer.cancelled = client.is_busy();
+  }
 
   answer.total_s = reader.seconds();
   if (status != 0 && status != 200)
@@ -152,10 +159,10 @@ ChatAnswer Conversation::ask(std::string question, const OnPiece& on_piece) {
   return answer;
 }
 
-std::optional<ChatAnswer> Conversation::retry(const OnPiece& on_piece) {
+std::optional<ChatAnswer> Conversation::retry(const Listener& listener) {
   if (last_question_.empty()) return std::nullopt;
   if (last_remembered_) messages_.erase(messages_.size() - 1), messages_.erase(messages_.size() - 1);
-  return ask(last_question_, on_piece);
+  return ask(last_question_, listener);
 }
 
 }  // namespace kt

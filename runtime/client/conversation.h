@@ -23,26 +23,35 @@ struct ChatAnswer {
 
 struct ChatSettings {
   std::string model;
-  std::string system;  // "": none
-  std::optional<int> max_tokens;
-  std::optional<double> temperature;
+  std::string system;                                                    // "": none
+  nlohmann::ordered_json parameters = nlohmann::ordered_json::object();  // temperature and others, as in a request
+};
+
+// Who shows an answer.
+struct Listener {
+  std::function<void(std::string_view piece, bool is_reasoning)> on_piece;
+  std::function<void(double seconds)> on_wait;  // about ten times a second until the first piece; may be null
 };
 
 // A chat over /v1/chat/completions that remembers what was said. Not for several threads.
 class Conversation {
  public:
-  using OnPiece = std::function<void(std::string_view piece, bool is_reasoning)>;
-
   Conversation(Endpoint endpoint, ChatSettings settings);
 
-  // Sends the conversation and waits for the answer, which on_piece gets as it comes. While it waits, SIGINT ends the
-  // answer and nothing else. Question and answer are remembered if there is any text in the answer.
-  ChatAnswer ask(std::string question, const OnPiece& on_piece);
+  // Sends the conversation and waits for the answer. While it waits, SIGINT ends the answer and nothing else. Question
+  // and answer are remembered if there is any text in the answer.
+  ChatAnswer ask(std::string question, const Listener& listener);
   // The last question again, its answer forgotten. Nothing if there was none.
-  std::optional<ChatAnswer> retry(const OnPiece& on_piece);
+  std::optional<ChatAnswer> retry(const Listener& listener);
   void clear();  // back to the system message
 
-  // {"model", "messages"}: the body of a request that goes on from here.
+  const Endpoint& endpoint() const { return endpoint_; }
+  const ChatSettings& settings() const { return settings_; }
+  void set_model(std::string name) { settings_.model = std::move(name); }
+  void set_system(std::string text);  // "": none; the conversation goes on
+  nlohmann::ordered_json& parameters() { return settings_.parameters; }
+
+  // {"model", "messages", parameters}: the body of a request that goes on from here.
   nlohmann::ordered_json to_json() const;
 
  private:

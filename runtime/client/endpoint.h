@@ -7,13 +7,12 @@ namespace kt {
 
 // Where a server answers and what it wants to be shown.
 struct Endpoint {
-  std::string host, port;
-  std::string path;     // before every target: "" or "/prefix"
+  std::string url;      // before every target: "http://HOST[:PORT][/PREFIX]"
   std::string api_key;  // sent as bearer token; "": none
 };
 
-// "http://HOST[:PORT][/PREFIX]", also without http://; a PREFIX that ends in /v1 is taken without it, since clients are
-// often given such URLs. Throws Error(kExitUsage), also for https, which is not spoken.
+// "http://HOST[:PORT][/PREFIX]" or https, also without http://; a PREFIX that ends in /v1 is taken without it, since
+// clients are often given such URLs. Throws Error(kExitUsage).
 Endpoint parse_url(std::string_view url, std::string_view api_key = {});
 
 }  // namespace kt

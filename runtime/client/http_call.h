@@ -1,6 +1,6 @@
 #pragma once
 
-#include <boost/asio/io_context.hpp>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -13,20 +13,29 @@ namespace kt {
 struct HttpCallEvents {
   std::function<void(int status)> on_status;            // once, before the body
   std::function<void(std::string_view piece)> on_body;  // in order
-  // Once, last: "" when the response is complete, otherwise what went wrong. Not called after cancel.
-  std::function<void(std::string error)> on_end;
+  std::function<void(std::string error)> on_end;        // once, last: "" when the response is complete
 };
 
-// One request on a connection of its own. Everything happens on the thread that runs `io`.
-class HttpCall {
+// Requests under way, each on a connection of its own, over http, https and the proxies that http_proxy, https_proxy,
+// all_proxy and no_proxy name; this machine is asked without them. Certificates must be signed by those that the system
+// trusts, or SSL_CERT_FILE names. One thread uses it; events happen in `wait`. With the
+// client its requests end, in the servers too.
+class HttpClient {
  public:
-  virtual ~HttpCall() = default;
-  virtual void cancel() = 0;  // closes the connection, which ends the request in the server too
-};
+  HttpClient();
+  ~HttpClient();
 
-// body: "" for GET, JSON for POST. The call lives until it ends, also when the caller lets go of it.
-std::shared_ptr<HttpCall> start_call(boost::asio::io_context& io, const Endpoint& endpoint, std::string_view target,
-                                     std::string body, HttpCallEvents events);
+  // body: "" for GET, JSON for POST.
+  void start(const Endpoint& endpoint, std::string_view target, std::string body, HttpCallEvents events);
+  bool is_busy() const;  // requests are under way
+  // Waits until something arrives, a signal comes or the time is over, then calls the events. They may start requests
+  // and throw.
+  void wait(std::chrono::duration<double> most);
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
 
 struct HttpAnswer {
   int status = 0;     // 0: no response

@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <cmath>
 #include <deque>
@@ -84,18 +82,22 @@ class RecordReader {
   bool done_ = false;
 };
 
-// Runs the plan on one thread: arrivals by a timer, sending as the limit allows.
+// Runs the plan on one thread: arrivals by the clock, sending as the limit allows.
 class LoadRun {
  public:
   LoadRun(const LoadPlan& plan, const std::function<void(const LoadRecord&)>& on_done)
-      : plan_(plan), on_done_(on_done), random_(plan.seed), timer_(io_) {
+      : plan_(plan), on_done_(on_done), random_(plan.seed) {
     result_.records.resize(plan.requests.size());
   }
 
   LoadResult run() {
+    constexpr std::chrono::seconds kLong{60};
     start_ = next_arrival_ = Clock::now();
     arrive();
-    io_.run();
+    while (client_.is_busy() || arrived_ < plan_.requests.size()) {
+      client_.wait(arrived_ < plan_.requests.size() ? next_arrival_ - Clock::now() : kLong);
+      arrive();
+    }
     result_.duration = now();
     return std::move(result_);
   }
@@ -110,11 +112,6 @@ class LoadRun {
       next_arrival_ += std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(next_gap()));
     }
     send();
-    if (arrived_ == plan_.requests.size()) return;
-    timer_.expires_at(next_arrival_);
-    timer_.async_wait([this](const boost::system::error_code& error) {
-      if (!error) arrive();
-    });
   }
 
   double next_gap() {
@@ -137,23 +134,22 @@ class LoadRun {
     record.prompt_tokens = plan_.requests[index].prompt_tokens;
     record.sent = now();
     const auto reader = std::make_shared<RecordReader>(record, [this] { return now(); });
-    start_call(io_, plan_.endpoint, "/v1/completions", plan_.requests[index].body,
-               {.on_status = [reader](int status) { reader->on_status(status); },
-                .on_body = [reader](std::string_view piece) { reader->on_body(piece); },
-                .on_end =
-                    [this, reader, &record](std::string error) {
-                      reader->on_end(std::move(error));
-                      --running_;
-                      on_done_(record);
-                      send();
-                    }});
+    client_.start(plan_.endpoint, "/v1/completions", plan_.requests[index].body,
+                  {.on_status = [reader](int status) { reader->on_status(status); },
+                   .on_body = [reader](std::string_view piece) { reader->on_body(piece); },
+                   .on_end =
+                       [this, reader, &record](std::string error) {
+                         reader->on_end(std::move(error));
+                         --running_;
+                         on_done_(record);
+                         send();
+                       }});
   }
 
   const LoadPlan& plan_;
   const std::function<void(const LoadRecord&)>& on_done_;
   std::mt19937_64 random_;
-  boost::asio::io_context io_;
-  boost::asio::steady_timer timer_;
+  HttpClient client_;
   Clock::time_point start_, next_arrival_;
   size_t arrived_ = 0;
   std::deque<size_t> waiting_;  // have arrived, are not sent

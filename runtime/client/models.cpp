@@ -1,25 +1,59 @@
 #include "runtime/client/models.h"
 
+#include <fmt/format.h>
+
+#include <chrono>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "runtime/base/error.h"
 #include "runtime/client/http_call.h"
 
 namespace kt {
 
-std::string first_model(const Endpoint& endpoint) {
+std::vector<std::string> model_names(const Endpoint& endpoint) {
   const HttpAnswer answer = fetch(endpoint, "/v1/models");
   if (!answer.error.empty())
     fail(kExitTryAgain, "{}\n  is a server running there? start one with ktmpi --model DIR", answer.error);
   if (answer.status != 200)
-    fail(kExitUsage, "/v1/models: the server answered {}: {}", answer.status, error_message(answer.body));
+    fail(kExitUsage, "{}/v1/models: the server answered {}: {}", endpoint.url, answer.status,
+         error_message(answer.body));
   using Json = nlohmann::json;
   const Json list = Json::parse(answer.body, nullptr, false);
   const Json models = list.is_object() ? list.value("data", Json()) : Json();
-  const Json id =
-      models.is_array() && !models.empty() && models[0].is_object() ? models[0].value("id", Json()) : Json();
-  if (!id.is_string()) fail(kExitUsage, "/v1/models names no model; give one with --model");
-  return id.get<std::string>();
+  std::vector<std::string> names;
+  if (models.is_array())
+    for (const Json& model : models)
+      if (const Json id = model.is_object() ? model.value("id", Json()) : Json(); id.is_string())
+        names.push_back(id.get<std::string>());
+  if (names.empty()) fail(kExitUsage, "{}/v1/models names no model; give one with --model", endpoint.url);
+  return names;
+}
+
+std::string first_model(const Endpoint& endpoint) { return model_names(endpoint).front(); }
+
+void wait_for_server(const Endpoint& endpoint, Patience patience, const std::function<void(std::string_view)>& say) {
+  using Clock = std::chrono::steady_clock;
+  constexpr std::chrono::milliseconds kPause{300};
+  const Clock::time_point start = Clock::now();
+  std::string said;
+  while (true) {
+    const HttpAnswer answer = fetch(endpoint, "/v1/models");
+    const bool absent = !answer.error.empty();
+    if (!absent && answer.status != 503) return;
+    const std::string what =
+        absent ? answer.error
+               : fmt::format("{}: the server answered 503: {}", endpoint.url, error_message(answer.body));
+    const double waited = std::chrono::duration<double>(Clock::now() - start).count();
+    const double most = absent ? patience.absent : patience.loading;
+    if (waited >= most)
+      fail(kExitTryAgain, "{}\n  {}", what,
+           absent ? "is a server running there? start one with ktmpi --model DIR"
+                  : fmt::format("still after {:.0f} s; --wait waits longer", waited));
+    if (what != said) say(fmt::format("{}; waiting up to {:.0f} s", what, most - waited));
+    said = what;
+    std::this_thread::sleep_for(kPause);
+  }
 }
 
 }  // namespace kt

@@ -103,7 +103,8 @@ fs::path below(const fs::path& root, const fs::path& path) { return root == "/" 
 
 std::string answering_server(const std::string& host, int port) {
   const std::string address = host == "0.0.0.0" || host == "::" || host == "localhost" ? "127.0.0.1" : host;
-  const HttpAnswer answer = fetch({.host = address, .port = std::to_string(port)}, "/metrics", {}, 2);
+  const std::string name = address.find(':') == address.npos ? address : "[" + address + "]";  // IPv6
+  const HttpAnswer answer = fetch({.url = fmt::format("http://{}:{}", name, port)}, "/metrics", {}, 2);
   return answer.body.find("ktmpi_") != std::string::npos ? "a ktmpi server" : "";
 }
 

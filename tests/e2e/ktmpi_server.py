@@ -80,8 +80,8 @@ class Server:
 
     def __init__(self, program, model, world=1, options=(), variables=None, start_s=180):
         self.program, self.start_s = program, start_s
-        self.environment = {**environment(), **(variables or {})}
         self.folder = tempfile.mkdtemp(prefix="ktmpi_e2e_")
+        self.environment = {**environment(), "XDG_STATE_HOME": self.folder, **(variables or {})}
         self.url_file = os.path.join(self.folder, "url")
         self.log_path = os.path.join(self.folder, "log")
         self.command = mpirun(world, program, "--model", model, "--port", 0, "--url-file", self.url_file, *options)

@@ -1,6 +1,8 @@
 """A small OpenAI-style endpoint for tests of ktmpi's own clients: it answers what the question asks it to do."""
 import http.server
 import json
+import re
+import ssl
 import threading
 import time
 
@@ -49,7 +51,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.seen.append((self.path, dict(self.headers), None))
-        self.answer(200, {"object": "list", "data": [{"id": "fake-model"}]})
+        if self.server.loads > 0:
+            self.server.loads -= 1
+            self.answer(503, {"error": {"message": "loading: the model is not ready yet", "code": "loading"}})
+            return
+        self.answer(200, {"object": "list", "data": [{"id": "fake-model"}, {"id": "another"}]})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -59,7 +65,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.counted = 1
             self.server.most_open = max(self.server.most_open, self.server.open)
         try:
-            {"/v1/chat/completions": self.chat, "/v1/completions": self.complete, "/tokenize": self.tokenize}[self.path](body)
+            {"/v1/chat/completions": self.chat, "/v1/completions": self.complete,
+             "/tokenize": self.tokenize}[re.sub("^http://[^/]*", "", self.path)](body)
         except OSError:
             self.server.gone.append(body)
         finally:
@@ -86,7 +93,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(400, {"error": {"message": "that is refused"}})
             return
         self.begin_stream()
-        if question == "slow":
+        if question.startswith("say "):  # a JSON string, in small pieces
+            for piece in re.findall(r"(?s).{1,3}", json.loads(question[4:])):
+                self.delta(content=piece)
+        elif question == "late":
+            time.sleep(1.5)
+            self.delta(content="at last")
+        elif question == "slow":
             for _ in range(200):
                 self.delta(content="tick ")
                 time.sleep(0.05)
@@ -110,16 +123,22 @@ class Endpoint(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, port=0, certificate=None):
+        super().__init__(("127.0.0.1", port), Handler)
+        self.scheme = "https" if certificate else "http"
+        if certificate:  # the files of it and of its key
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
         self.seen, self.gone = [], []  # (path, headers, body) of requests; bodies whose client went away
         self.lock, self.open, self.most_open = threading.Lock(), 0, 0
         self.token_s, self.refuse_every = 0.001, 0
+        self.loads = 0  # so many questions for its models are answered 503
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}"
 
     def posts(self, path):
         return [body for seen, _, body in self.seen if seen == path and body is not None]

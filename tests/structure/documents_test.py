@@ -16,7 +16,7 @@ FOREIGN_OPTIONS = {
 }
 # Absolute paths in backticks that are no paths of this server.
 FOREIGN_PATHS = {
-    "/tmp": "a folder", "/v1": "the beginning of paths: base URLs of clients", "/v1/embeddings": "said to be absent",
+    "/tmp": "a folder", "/help": "a command of ktmpi chat", "/v1": "the beginning of paths: base URLs of clients", "/v1/embeddings": "said to be absent",
 }
 SYSTEM = ("/etc/", "/usr", "/var/")  # where an installation is
 MADE = {"build", "models"}  # folders that git does not have

@@ -26,6 +26,7 @@ class Ktmpi(CMakePackage):
     depends_on("gzip", type="build")
     depends_on("mpi")
     depends_on("boost@1.74: +program_options+system")
+    depends_on("curl@7.85: tls=openssl")
     depends_on("fmt@9:")
     depends_on("hwloc@2:")
     depends_on("icu4c")
