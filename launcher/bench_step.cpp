@@ -15,6 +15,7 @@
 #include "launcher/own_options.h"
 #include "launcher/step_lines.h"
 #include "runtime/base/log.h"
+#include "runtime/config/hub_cache.h"
 #include "runtime/engine/step_recorder.h"
 #include "runtime/rank/job_policy.h"
 #include "runtime/rank/machine_limits.h"
@@ -121,7 +122,7 @@ Settings read_settings(int argc, char** argv) {
 
 // What the measurements need of the engine, where the options do not say it.
 RunConfig run_config(const Settings& s) {
-  RunConfig run = parse_run_config(s.rest);
+  RunConfig run = with_model_folders(parse_run_config(s.rest));
   run.disable_radix_cache = true;
   if (s.compare == "paths" && run.prefill_threshold() != -1)
     fail(kExitUsage, "compare paths: the policy chooses with kt-gpu-prefill-token-threshold auto alone");

@@ -9,6 +9,7 @@
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 #include "runtime/comm/machine.h"
+#include "runtime/config/hub_cache.h"
 #include "runtime/convert/convert.h"
 
 namespace kt {
@@ -125,7 +126,7 @@ int convert_command(int argc, char** argv) {
 
   ThreadPool pool(thread_count(o.threads));
   std::optional<Source> source;
-  if (!o.input.empty()) source.emplace(o.input);
+  if (!o.input.empty()) source.emplace(model_folder("input-path", o.input));
   if (!o.type.empty()) {
     const ConversionInput input = source->input();
     convert_experts(input, plan_conversion(input, o.type, format), o.output, pool);

@@ -13,6 +13,7 @@
 #include "launcher/version.h"
 #include "runtime/base/error.h"
 #include "runtime/comm/transport.h"
+#include "runtime/config/hub_cache.h"
 #include "runtime/doctor/checks.h"
 #include "runtime/doctor/machines.h"
 
@@ -84,7 +85,7 @@ Options read_command(int argc, char** argv) {
   if (values.count("model")) rest.insert(rest.end(), {"--model", model});
   const bool asks = !rest.empty();
   if (values.count("port")) rest.insert(rest.end(), {"--port", std::to_string(port)});
-  if (asks && !o.help) o.run = parse_run_config(rest, Intent::plan);
+  if (asks && !o.help) o.run = with_model_folders(parse_run_config(rest, Intent::plan));
   o.run.port = port != RunConfig().port ? port : o.run.port;
   if (port < 0 || port > 65535) fail(kExitUsage, "--port: expected a whole number from 0 to 65535, found {}", port);
   return o;

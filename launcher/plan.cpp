@@ -8,7 +8,7 @@
 #include "runtime/arch/load_config.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
-#include "runtime/config/run_config.h"
+#include "runtime/config/hub_cache.h"
 #include "runtime/plan/plan.h"
 #include "runtime/rank/expert_source.h"
 
@@ -57,7 +57,7 @@ int plan_command(int argc, char** argv) {
     return kExitOk;
   }
   const Hardware hardware = o.hardware.empty() ? this_machine() : read_hardware(o.hardware);
-  const RunConfig run = parse_run_config(o.rest, Intent::plan);
+  const RunConfig run = with_model_folders(parse_run_config(o.rest, Intent::plan));
   for (const std::string& warning : run.warnings) log("{}", warning);
   const LoadedConfig model = load_model_config(run.model);
   const ClusterPlan plan = plan_cluster(run, model, planned_format(run, model.config), hardware, o.world);

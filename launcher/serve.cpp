@@ -20,6 +20,7 @@
 #include "runtime/base/log.h"
 #include "runtime/base/prometheus.h"
 #include "runtime/client/servers_here.h"
+#include "runtime/config/hub_cache.h"
 #include "runtime/engine/step_recorder.h"
 #include "runtime/policy/expert_metrics.h"
 #include "runtime/policy/expert_policy.h"
@@ -358,7 +359,7 @@ int serve_command(int argc, char** argv) {
   const sigset_t signals = block_signals();  // before MPI starts threads of its own
   const bool hasty = is_killed_soon();       // before MPI sets variables of its own
   return run_job(
-      argc, argv, [&] { return parse_run_config(argc, argv); },
+      argc, argv, [&] { return with_model_folders(parse_run_config(argc, argv)); },
       [&](JobRank& job) { return serve(job, signals, hasty); });
 }
 

@@ -5,6 +5,7 @@
 #include "launcher/commands.h"
 #include "launcher/replay.h"
 #include "runtime/base/error.h"
+#include "runtime/config/hub_cache.h"
 #include "runtime/text/json/json_exact.h"
 #include "runtime/text/templates/chat_template.h"
 
@@ -53,7 +54,7 @@ int template_command(int argc, char** argv) {
   if (!read_options(argc, argv, kSummary, options)) return kExitOk;
 
   std::unique_ptr<ChatTemplate> chat;
-  if (!file_or_name.empty() || !model.empty()) chat = load_chat_template(model, file_or_name);
+  if (!file_or_name.empty() || !model.empty()) chat = load_chat_template(model_folder("model", model), file_or_name);
   return answer_lines([&](std::string_view line) { return answer(chat.get(), line); });
 }
 

@@ -7,6 +7,7 @@
 #include "launcher/commands.h"
 #include "launcher/replay.h"
 #include "runtime/base/error.h"
+#include "runtime/config/hub_cache.h"
 #include "runtime/text/json/json_exact.h"
 #include "runtime/text/tokens/tokenizer.h"
 
@@ -69,7 +70,7 @@ int tokenize_command(int argc, char** argv) {
                         "with the tokens around a text that Hugging Face adds, a BOS say");
   if (!read_options(argc, argv, kSummary, options)) return kExitOk;
 
-  const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(folder);
+  const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(model_folder("tokenizer-path", folder));
   return answer_lines([&](std::string_view line) { return answer(*tokenizer, encode_options, line); });
 }
 

@@ -10,6 +10,7 @@
 #include "kernels/device.h"
 #include "runtime/base/error.h"
 #include "runtime/client/http_call.h"
+#include "runtime/config/hub_cache.h"
 #include "runtime/doctor/checks.h"
 #include "runtime/doctor/system_files.h"
 #include "runtime/serve/http/port.h"
@@ -88,14 +89,6 @@ std::string ucx_transports(const Site& site) {
   for (std::string line; std::getline(text, line);)
     if (const size_t at = line.find(kKey); at != std::string::npos) names.insert(line.substr(at + kKey.size()));
   return fmt::format("transports {}", fmt::join(names, ", "));
-}
-
-fs::path hub_folder(const Site& site) {
-  for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"})
-    if (const std::string folder = site.variable(name); !folder.empty()) return folder;
-  if (const std::string home = site.variable("HF_HOME"); !home.empty()) return fs::path(home) / "hub";
-  const std::string cache = site.variable("XDG_CACHE_HOME");
-  return (cache.empty() ? fs::path(site.variable("HOME")) / ".cache" : fs::path(cache)) / "huggingface/hub";
 }
 
 // A path that begins at the root of the site.
@@ -186,7 +179,7 @@ Findings check_chat_engine(const Site&) {
 }
 
 Findings check_hub_cache(const Site& site) {
-  const fs::path folder = below(site.root, hub_folder(site));
+  const fs::path folder = below(site.root, hub_cache([&](const char* name) { return site.variable(name); }));
   std::error_code error;
   const fs::space_info space = fs::space(folder, error);
   if (error)
