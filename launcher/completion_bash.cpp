@@ -55,7 +55,7 @@ _ktmpi() {
   if [[ $command != serve ]]; then options+=" $("${COMP_WORDS[0]}" $command --help 2>/dev/null | @SED@)"; fi
   _ktmpi_words "$options" "$word"
 }
-complete -F _ktmpi ktmpi
+complete -F _ktmpi ktmpi kt
 )bash";
 
 std::string answer(const Spelling& option) {

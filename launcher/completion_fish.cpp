@@ -32,6 +32,7 @@ function __ktmpi_options_of_help
     $program (string split ' ' (__ktmpi_command)) --help 2>/dev/null | @SED@
 end
 
+complete -c kt -w ktmpi
 complete -c ktmpi -n __ktmpi_first -f
 complete -c ktmpi -n '__ktmpi_is bench completion' -f
 complete -c ktmpi -n '__ktmpi_is completion' -a 'bash zsh fish'

@@ -6,7 +6,7 @@
 namespace kt {
 namespace {
 
-constexpr std::string_view kText = R"zsh(#compdef ktmpi
+constexpr std::string_view kText = R"zsh(#compdef ktmpi kt
 # ktmpi in zsh: `ktmpi completion zsh`.
 
 _ktmpi() {
@@ -56,7 +56,7 @@ _ktmpi() {
 if [[ $funcstack[1] == _ktmpi ]]; then
   _ktmpi "$@"
 else
-  compdef _ktmpi ktmpi
+  compdef _ktmpi ktmpi kt
 fi
 )zsh";
 

@@ -8,6 +8,16 @@ set(share ${CMAKE_INSTALL_DATADIR}/ktmpi)
 set(printed ${PROJECT_BINARY_DIR}/printed)
 
 install(TARGETS ktmpi RUNTIME)
+# KTransformers' name for it: `kt chat`, `kt version`. Links keep working wherever the prefix goes.
+function(install_link name target folder)
+  file(CREATE_LINK ${target} ${PROJECT_BINARY_DIR}/links/${name} SYMBOLIC)
+  install(FILES ${PROJECT_BINARY_DIR}/links/${name} DESTINATION ${folder})
+endfunction()
+file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/links)
+install_link(kt ktmpi ${CMAKE_INSTALL_BINDIR})
+install_link(kt.1.gz ktmpi.1.gz ${CMAKE_INSTALL_MANDIR}/man1)
+install_link(kt ktmpi ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+install_link(kt.fish ktmpi.fish ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 
 install(CODE "
   function(print_to file)

@@ -85,6 +85,18 @@ class Install(Installed):
         self.assertEqual(version.returncode, 0, version.stderr)
         self.assertRegex(version.stdout, r"^ktmpi \d+\.\d+\.\d+\n")
 
+    def test_kt_is_another_name_for_it(self):
+        for link in ("bin/kt", "share/man/man1/kt.1.gz", "share/bash-completion/completions/kt",
+                     "share/fish/vendor_completions.d/kt.fish"):
+            path = self.prefix / link
+            self.assertTrue(path.is_symlink(), link)
+            self.assertEqual(os.readlink(path), path.name.replace("kt", "ktmpi", 1))  # wherever the prefix goes
+        version = run(self.prefix / "bin/kt", "version", cwd=self.elsewhere)
+        usage = run(self.prefix / "bin/kt", "chat", "--help", cwd=self.elsewhere)
+
+        self.assertEqual((version.returncode, version.stdout), (0, self.ktmpi("version").stdout), version.stderr)
+        self.assertEqual(usage.stdout, self.ktmpi("chat", "--help").stdout)
+
     def test_templates_are_rendered(self):
         record = {"template": "{{ messages[0].content | upper }}", "context": {"messages": [{"content": "hi"}]}}
         chat = self.elsewhere / "chat.jinja"
@@ -148,6 +160,12 @@ class Completion(Installed):
         self.assertIn("--port", self.offers("serve", "--model", "m", ""))
         self.assertNotIn("--trust-remote-code", self.offers("serve", "--"))  # has no effect
 
+    def test_bash_completes_kt_too(self):
+        script = self.prefix / "share/bash-completion/completions/kt"
+        answer = run("bash", "-u", "-c", COMPLETE.replace("complete -p ktmpi", "complete -p kt"), "complete", script,
+                     self.prefix / "bin/kt", "chat", "--sys", cwd=self.elsewhere)
+        self.assertEqual((answer.returncode, answer.stdout), (0, "--system\n"), answer.stderr)
+
     def test_bash_offers_the_words_that_work(self):
         self.assertEqual(self.offers("serve", "--load-format", ""), ["auto", "dummy"])
         self.assertEqual(self.offers("--load-format", "d"), ["dummy"])
@@ -179,9 +197,9 @@ class Completion(Installed):
 
     def test_zsh_reads_its_file(self):
         self.need("zsh")
-        answer = run("zsh", "-f", "-c", "autoload -Uz compinit; compinit -D; source $1; print -r -- $_comps[ktmpi]",
+        answer = run("zsh", "-f", "-c", "autoload -Uz compinit; compinit -D; source $1; print -r -- $_comps[ktmpi] $_comps[kt]",
                      "zsh", self.found("share/zsh/*/_ktmpi"))
-        self.assertEqual((answer.returncode, answer.stdout), (0, "_ktmpi\n"), answer.stderr)
+        self.assertEqual((answer.returncode, answer.stdout), (0, "_ktmpi _ktmpi\n"), answer.stderr)
 
     def test_fish_reads_its_file_and_completes(self):
         self.need("fish")
