@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -11,6 +12,7 @@
 #include "launcher/chat_parameters.h"
 #include "launcher/message_input.h"
 #include "runtime/base/error.h"
+#include "runtime/base/home.h"
 #include "runtime/client/models.h"
 #include "runtime/config/words.h"
 
@@ -30,6 +32,11 @@ std::string trimmed(std::string_view text) {
   const size_t begin = text.find_first_not_of(" \t");
   if (begin == text.npos) return "";
   return std::string(text.substr(begin, text.find_last_not_of(" \t") + 1 - begin));
+}
+
+std::string in_home(const std::string& path) {
+  const char* home = std::getenv("HOME");
+  return expand_home(path, home ? home : "");
 }
 
 // A line that begins with a path is none.
@@ -69,7 +76,7 @@ std::vector<std::string> files_that_begin_with(const std::string& path) {
   const std::string folder = slash == path.npos ? "" : path.substr(0, slash + 1);
   std::vector<std::string> files;
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder.empty() ? "." : folder, error)) {
+  for (const auto& entry : fs::directory_iterator(folder.empty() ? "." : in_home(folder), error)) {
     std::string name = folder + entry.path().filename().string();
     if (name.starts_with(path)) files.push_back(entry.is_directory(error) ? name + '/' : name);
   }
@@ -217,14 +224,14 @@ void ChatSession::set_model(const std::string& name) {
 
 void ChatSession::load(const std::string& file) {
   if (file.empty()) return complain("/load needs the name of a file");
-  const std::string text = read_text(file);
+  const std::string text = read_text(in_home(file));
   loaded_ += fenced(file, text);
   fmt::print("{}: {} lines, before the next message\n", file, std::count(text.begin(), text.end(), '\n'));
 }
 
 void ChatSession::save(const std::string& file) {
   if (file.empty()) return complain("/save needs the name of a file");
-  std::ofstream out(file);
+  std::ofstream out(in_home(file));
   out << conversation_.to_json().dump(2, ' ', false, Json::error_handler_t::replace) << '\n';
   out.close();
   if (!out) return complain(fmt::format("{}: cannot be written", file));

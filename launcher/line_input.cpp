@@ -15,14 +15,13 @@
 #include <utility>
 
 #include "launcher/history_file.h"
+#include "launcher/terminal_modes.h"
 #include "runtime/base/error.h"
 #include "runtime/client/interrupt.h"
 
 namespace kt {
 namespace {
 
-// Terminals put these around what is pasted when they are asked to.
-constexpr const char *kAskForPasteMarks = "\x1b[?2004h", *kNoPasteMarks = "\x1b[?2004l";
 constexpr std::wstring_view kPasteEnd = L"\x1b[201~";
 
 class PlainLines : public LineInput {
@@ -35,7 +34,7 @@ class PlainLines : public LineInput {
   }
 };
 
-volatile sig_atomic_t resized = 0;
+volatile sig_atomic_t changed = 0;  // the terminal's size, or its modes while this program was stopped
 
 // Line breaks as \n, none at the end, no other control characters than tabs.
 std::wstring tidied(std::wstring_view pasted) {
@@ -57,8 +56,8 @@ class TerminalLines : public LineInput {
     if (!std::setlocale(LC_CTYPE, "") || MB_CUR_MAX == 1) std::setlocale(LC_CTYPE, "C.UTF-8");
     signal(SIGINT, SIG_IGN);
     struct sigaction action {};
-    action.sa_handler = [](int) { resized = 1; };
-    sigaction(SIGWINCH, &action, nullptr);  // without SA_RESTART
+    action.sa_handler = [](int) { changed = 1; };
+    for (const int s : {SIGWINCH, SIGCONT}) sigaction(s, &action, nullptr);  // without SA_RESTART
     editor_ = el_init("ktmpi", stdin, stdout, stderr);
     history_ = history_init();
     if (!editor_ || !history_) fail(kExitUsage, "this terminal cannot edit lines; try: ktmpi chat < questions");
@@ -80,10 +79,8 @@ class TerminalLines : public LineInput {
     el_set(editor_, EL_BIND, "\\e^M", "ktmpi-newline", nullptr);
     el_set(editor_, EL_BIND, "\\e^J", "ktmpi-newline", nullptr);
     el_set(editor_, EL_BIND, "^R", "em-inc-search-prev", nullptr);
-    tell_terminal(kAskForPasteMarks);
   }
   ~TerminalLines() override {
-    tell_terminal(kNoPasteMarks);
     if (history_) history_end(history_);
     if (editor_) el_end(editor_);
   }
@@ -98,11 +95,12 @@ class TerminalLines : public LineInput {
       const Interruptible interruptible;
       interruptible_ = &interruptible;
       el_set(editor_, EL_PREP_TERM, 1);
+      modes_.enter();
       text = el_gets(editor_, &length);
       line.is_interrupted = interruptible.happened();
       interruptible_ = nullptr;
     }
-    el_set(editor_, EL_PREP_TERM, 1);  // until the next line nothing that is typed is shown
+    modes_.enter();  // until the next line nothing that is typed is shown
     if (line.is_interrupted) {
       tell_terminal("^C\n");
       line.text = std::exchange(interrupted_text_, {});
@@ -145,6 +143,11 @@ class TerminalLines : public LineInput {
     TerminalLines& lines = self(editor);
     std::mbstate_t state{};
     while (true) {
+      if (std::exchange(changed, 0)) {
+        lines.modes_.ask_anew();
+        el_resize(editor);
+        el_set(editor, EL_REFRESH);
+      }
       char byte = 0;
       const ssize_t count = lines.interruptible_->happened() ? 0 : ::read(STDIN_FILENO, &byte, 1);
       if (lines.interruptible_->happened()) {
@@ -152,7 +155,6 @@ class TerminalLines : public LineInput {
         lines.interrupted_text_.assign(line->buffer, line->lastchar);
         return 0;
       }
-      if (std::exchange(resized, 0)) el_resize(editor);
       if (count < 0 && errno == EINTR) continue;
       if (count <= 0) return 0;
       constexpr size_t kIncomplete = static_cast<size_t>(-2), kWrong = static_cast<size_t>(-1);
@@ -198,6 +200,7 @@ class TerminalLines : public LineInput {
   }
 
   TerminalOptions options_;
+  TerminalModes modes_;  // ends after the editor, which sets them too
   std::string prompt_, interrupted_text_;
   const Interruptible* interruptible_ = nullptr;  // while a line is read
   EditLine* editor_ = nullptr;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/base/error.h"
+#include "runtime/base/home.h"
 
 namespace kt {
 namespace {
@@ -59,11 +60,13 @@ std::string revisions_in(const fs::path& refs) {
 }  // namespace
 
 fs::path hub_cache(const std::function<std::string(const char*)>& variable) {
+  const std::string home = variable("HOME");
+  const auto folder = [&](const char* name) { return fs::path(expand_home(variable(name), home)); };
   for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"})
-    if (const std::string folder = variable(name); !folder.empty()) return folder;
-  if (const std::string home = variable("HF_HOME"); !home.empty()) return fs::path(home) / "hub";
-  const std::string cache = variable("XDG_CACHE_HOME");
-  return (cache.empty() ? fs::path(variable("HOME")) / ".cache" : fs::path(cache)) / "huggingface/hub";
+    if (!folder(name).empty()) return folder(name);
+  if (!folder("HF_HOME").empty()) return folder("HF_HOME") / "hub";
+  const fs::path cache = folder("XDG_CACHE_HOME");
+  return (cache.empty() ? fs::path(home) / ".cache" : cache) / "huggingface/hub";
 }
 
 std::string model_folder(std::string_view option, const std::string& value) {

@@ -26,6 +26,8 @@ TEST(HubCache, IsWhereTheFirstOfItsVariablesSays) {
   EXPECT_EQ(cache(), "/data/hub");
   variables["HUGGINGFACE_HUB_CACHE"] = "/old";
   EXPECT_EQ(cache(), "/old");
+  variables["HF_HUB_CACHE"] = "~/hub";
+  EXPECT_EQ(cache(), "/home/u/hub");
   variables["HF_HUB_CACHE"] = "/hub";
   EXPECT_EQ(cache(), "/hub");
 }

@@ -2,9 +2,12 @@
 """ktmpi chat in a terminal: keys, pastes, history, and how answers look: chat_terminal_test.py KTMPI."""
 import json
 import os
+import re
+import signal
 import stat
 import sys
 import tempfile
+import termios
 import time
 import unittest
 
@@ -130,19 +133,43 @@ class Typing(InATerminal):
             time.sleep(0.01)
         self.assertEqual(len(self.endpoint.gone), 1)  # the server has seen the answer's end
 
+    def test_the_terminal_is_as_before_when_a_signal_ends_the_chat(self):
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            terminal = self.open()
+            os.kill(terminal.pid, number)
+            self.assertEqual(terminal.exit_code(), -number)
+            self.assertTrue(terminal.echoes_at_end)
+            self.assertIn("\x1b[?2004l", terminal.text)
+
+    def test_after_a_stop_lines_are_edited_as_before(self):
+        terminal = self.open()
+        terminal.type("a")
+        terminal.expect("a")
+        os.kill(terminal.pid, signal.SIGSTOP)
+        modes = termios.tcgetattr(terminal.fd)
+        modes[3] |= termios.ECHO | termios.ICANON  # as a shell sets them
+        termios.tcsetattr(terminal.fd, termios.TCSANOW, modes)
+        os.kill(terminal.pid, signal.SIGCONT)
+        terminal.expect("\x1b[?2004h")
+        terminal.paste("b\nc")
+        self.ask(terminal, "", "of 1")
+
+        self.assertEqual(self.questions(), ["ab\nc"])
+        self.leave(terminal)
+
     def test_tab_completes_commands_parameters_and_files(self):
         with tempfile.TemporaryDirectory() as folder:
             for name in ("one.txt", "other"):
                 with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
                     file.write("in the file")
-            terminal = self.open()
+            terminal = self.open(HOME=folder)
             terminal.type("/se\t")  # /set; nothing else begins so
             terminal.type("temp\t0.5\n")
             terminal.expect("temperature 0.5")
             terminal.prompt()
             terminal.type("/s\t")
             terminal.expect("/system  /set  /save  /stats")
-            terminal.type("\x15/load " + folder + "/o\tn\t\n")
+            terminal.type("\x15/load ~/o\tn\t\n")
             terminal.expect("before the next message")
             terminal.prompt()
             self.ask(terminal, "a\tb", "of 1")  # not in a question
@@ -206,7 +233,7 @@ class Looks(InATerminal):
         terminal.expect("\n")
         text = terminal.expect("\r\n> ")
         self.leave(terminal)
-        return text
+        return re.sub(r"\r. waiting, \d+ s \x1b\[K", "", text).removeprefix("\r\x1b[K")  # a slow machine shows it
 
     def test_reasoning_is_dimmed(self):
         terminal = self.open()
