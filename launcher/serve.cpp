@@ -337,10 +337,12 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
                         .ranks = served_ranks(job),
                         .restarts = slurm_restarts(),
                         .server_info_json = to_json(run),
-                        .more_metrics = [&] {
-                          return to_prometheus(policy.stats()) + expert_load.to_prometheus(runner.totals()) +
-                                 rank_metrics(runner, rates);
-                        }});
+                        .more_metrics =
+                            [&] {
+                              return to_prometheus(policy.stats()) + expert_load.to_prometheus(runner.totals()) +
+                                     rank_metrics(runner, rates);
+                            },
+                        .expert_status = [&] { return to_json(policy.stats()); }});
   write_url_file(run.url_file, http->url());
   log("ready: {} on {} ranks, {} tokens of KV cache, {}", run.served_model_name, transport.size(),
       job.engine.kv_blocks * kBlockTokens, http->url());

@@ -1,11 +1,17 @@
 #include "runtime/policy/expert_metrics.h"
 
+#include <fmt/ranges.h>
+
 #include "runtime/base/prometheus.h"
 
 namespace kt {
+namespace {
+
+double ratio(double part, double whole) { return whole > 0 ? part / whole : 0.0; }
+
+}  // namespace
 
 std::string to_prometheus(const ExpertStats& s) {
-  const auto ratio = [](double part, double whole) { return whole > 0 ? part / whole : 0.0; };
   PrometheusText text;
   text.gauge("experts", "Routed experts of all layers", s.experts);
   text.gauge("hot_experts", "Of them, held by the trunk ranks", s.hot_experts);
@@ -29,6 +35,12 @@ std::string to_prometheus(const ExpertStats& s) {
   text.gauge("prefill_layerwise_from_tokens", "Prompt tokens of a step from which it is layerwise; 0: never",
              s.layerwise_from);
   return text.take();
+}
+
+std::string to_json(const ExpertStats& s) {
+  return fmt::format(R"({{"all":{},"hot":{},"hot_by_layer":[{}],"hit_ratio":{},"exchanges":{}}})", s.experts,
+                     s.hot_experts, fmt::join(s.hot_per_layer, ","),
+                     ratio(static_cast<double>(s.hot_pairs), static_cast<double>(s.pairs)), s.exchanges);
 }
 
 }  // namespace kt

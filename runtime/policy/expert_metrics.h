@@ -9,4 +9,7 @@ namespace kt {
 // Prometheus text format, version 0.0.4.
 std::string to_prometheus(const ExpertStats& stats);
 
+// The experts of /status: a JSON object.
+std::string to_json(const ExpertStats& stats);
+
 }  // namespace kt

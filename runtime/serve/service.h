@@ -56,9 +56,10 @@ struct ServedModel {
   SamplingDefaults defaults;
   Recorder* recorder = nullptr;  // null: expert use cannot be recorded
   std::vector<ServedRank> ranks;
-  int restarts = 0;                           // of the job so far
-  std::string server_info_json = "{}";        // an object: all options of the run
-  std::function<std::string()> more_metrics;  // further Prometheus text, of what lies behind the engine; may be empty
+  int restarts = 0;                            // of the job so far
+  std::string server_info_json = "{}";         // an object: all options of the run
+  std::function<std::string()> more_metrics;   // further Prometheus text, of what lies behind the engine; may be empty
+  std::function<std::string()> expert_status;  // a JSON object: the experts of /status; may be empty
 };
 
 struct HttpConfig {
@@ -116,6 +117,8 @@ struct HttpResponse {
   std::string content_type = "application/json";
   std::string allow;            // value of the Allow header, with 405
   std::string security_policy;  // value of Content-Security-Policy, for pages
+  std::string cache_control;
+  std::string content_encoding;
 };
 HttpResponse error_response(const ApiError& error, Dialect dialect = Dialect::openai);
 

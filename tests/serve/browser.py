@@ -20,6 +20,7 @@ class Browser:
     def __init__(self, program, width=1100, height=960):
         self.program, self.size = program, (width, height)
         self.events, self.number, self.buffer, self.session = [], 0, b"", None
+        self.taken = {}  # how many events of a name wait_for() gave
 
     def __enter__(self):
         self.folder = tempfile.mkdtemp(prefix="ktmpi_browser_")
@@ -43,8 +44,7 @@ class Browser:
         self.session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
-        self.call("Emulation.setDeviceMetricsOverride", width=self.size[0], height=self.size[1], deviceScaleFactor=1,
-                  mobile=False)
+        self.resize(*self.size)
         return self
 
     def __exit__(self, *_):
@@ -81,7 +81,7 @@ class Browser:
         assert "exceptionDetails" not in result, (script, result)
         return result["result"].get("value")
 
-    def wait(self, script, seconds=20):
+    def wait(self, script, seconds=60):
         """Until the expression is true; its value."""
         deadline = time.monotonic() + seconds
         while not (value := self.run(script)):
@@ -89,13 +89,38 @@ class Browser:
             time.sleep(0.05)
         return value
 
+    def wait_for(self, method, seconds=60):
+        """The first event of this name that was not given before."""
+        deadline, had = time.monotonic() + seconds, self.taken.get(method, 0)
+        while len(self.reported(method)) <= had:
+            assert time.monotonic() < deadline, f"no {method} in {seconds} s"
+            self.run("0")  # reads what has come
+            time.sleep(0.02)
+        self.taken[method] = had + 1
+        return self.reported(method)[had]
+
+    def cpu_seconds(self):
+        """What the page's thread has computed so far, whatever else the machine does."""
+        self.call("Performance.enable", timeDomain="threadTicks")
+        return next(m["value"] for m in self.call("Performance.getMetrics")["metrics"] if m["name"] == "ThreadTime")
+
+    def resize(self, width, height, mobile=False):
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+
+    def prefer(self, scheme):
+        """The colours that the system asks for: "light" or "dark"."""
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
     def type(self, text):
         self.call("Input.insertText", text=text)
 
-    def press_enter(self):
+    def press(self, key, code=0, text="", modifiers=0):
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13,
-                      text="\r" if kind == "keyDown" else "")
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code,
+                      modifiers=modifiers, text=text if kind == "keyDown" else "")
+
+    def press_enter(self):
+        self.press("Enter", 13, "\r")
 
     def screenshot(self, path):
         data = self.call("Page.captureScreenshot", format="png")["data"]

@@ -32,6 +32,7 @@ int main(int argc, char** argv) {
   model.max_context = 2048;
   model.ranks = {{0, "scheduler+trunk", 1'500'000'000}, {0, "expert", 20'000'000'000}, {1, "expert", 0}};
   model.more_metrics = [&] { return to_prometheus(experts); };
+  model.expert_status = [&] { return to_json(experts); };
   if (argc > 2 && *argv[2]) model.tools = kt::find_tool_format(argv[2]);
   if (argc > 3 && *argv[3]) model.reasoning = kt::find_reasoning_format(argv[3]);
   server.serve(engine, model);

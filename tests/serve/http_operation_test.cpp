@@ -14,8 +14,9 @@ TEST(Http, AnswersLoadingUntilThereIsAnEngine) {
   HttpServer server(on_any_port());
   Client client(server.port());
 
-  client.send(get("/health") + get("/v1/models"));
+  client.send(get("/health") + get("/status") + get("/v1/models"));
   const std::string health = client.read_response();
+  EXPECT_EQ(body_of(client.read_response()).dump(), R"({"status":"loading"})");
   const std::string models = client.read_response();
 
   EXPECT_EQ(status_of(health), 503);

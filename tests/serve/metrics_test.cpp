@@ -8,6 +8,8 @@
 #include "runtime/policy/expert_load.h"
 #include "runtime/policy/expert_metrics.h"
 #include "runtime/policy/expert_policy.h"
+#include "runtime/serve/http/status.h"
+#include "runtime/serve/json.h"
 #include "tests/serve/fakes.h"
 
 namespace kt {
@@ -50,6 +52,28 @@ struct LargeJob {
   EngineStats stats;
   Metrics metrics;
 };
+
+TEST(Status, IsSmallAt64RanksAndSaysWhatRanksDo) {
+  LargeJob job;
+  job.model.name = "m";
+  job.model.expert_status = [] {
+    return to_json(ExpertStats{.hot_experts = 2, .experts = 8, .pairs = 4, .hot_pairs = 1, .hot_per_layer = {0, 2}});
+  };
+  job.stats.step_totals[63] = {};
+
+  const std::string text = status_json(job.stats, "ok", job.model);
+  const Json status = Json::parse(text);
+
+  EXPECT_LT(text.size(), 12000u);
+  EXPECT_EQ(status["status"], "ok");
+  EXPECT_EQ(status["model"], "m");
+  EXPECT_EQ(status["experts"].dump(), R"({"all":8,"hot":2,"hot_by_layer":[0,2],"hit_ratio":0.25,"exchanges":0})");
+  ASSERT_EQ(status["ranks"].size(), 64u);
+  EXPECT_EQ(status["ranks"][63].dump(), R"({"node":31,"role":"expert","memory_bytes":1099511627776})") << "idle so far";
+  // An expert rank: one second each in experts, wait and other, of which waiting reads nothing, in two phases.
+  EXPECT_EQ(status["ranks"][4]["bytes_per_second"], 1.0);
+  EXPECT_NEAR(status["ranks"][4]["waited_ratio"].get<double>(), 1.0 / 3, 1e-9);
+}
 
 TEST(Metrics, HaveAtMost5000SeriesAt64Ranks) {
   const std::string text = LargeJob().text();

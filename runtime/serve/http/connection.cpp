@@ -228,10 +228,11 @@ void Connection::respond(const HttpResponse& response) {
   if (response.status != 204)
     fmt::format_to(out, "Content-Type: {}\r\nContent-Length: {}\r\n", response.content_type, response.body.size());
   if (!response.allow.empty()) fmt::format_to(out, "Allow: {}\r\n", response.allow);
+  if (!response.cache_control.empty()) fmt::format_to(out, "Cache-Control: {}\r\n", response.cache_control);
+  if (!response.content_encoding.empty()) fmt::format_to(out, "Content-Encoding: {}\r\n", response.content_encoding);
   if (!response.security_policy.empty())
-    fmt::format_to(out,
-                   "Content-Security-Policy: {}\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n",
-                   response.security_policy);
+    fmt::format_to(out, "Content-Security-Policy: {}\r\nReferrer-Policy: no-referrer\r\n", response.security_policy);
+  pending_ += "X-Content-Type-Options: nosniff\r\n";  // no answer is a script but those of the page
   if (response.status == 401) pending_ += "WWW-Authenticate: Bearer\r\n";
   if (response.status == 429) pending_ += "Retry-After: 1\r\n";
   if (response.status == 503 || response.status == 529) pending_ += "Retry-After: 5\r\n";

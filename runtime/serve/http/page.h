@@ -1,15 +1,28 @@
 #pragma once
 
+#include <span>
 #include <string_view>
 
 #include "runtime/serve/service.h"
 
 namespace kt {
 
-// page/index.html, made a source file by the build. NONCE in it stands for a word that differs in each answer.
-std::string_view page_text();
+// What the page loads, below "/page/".
+struct PageFile {
+  std::string_view name;  // "<what all files hold, hashed>/page.css"
+  std::string_view content_type;
+  std::string_view encoding;  // "gzip", or "" as it is
+  std::string_view bytes;
+};
 
-// The page at "/". Its content security policy lets it run its own script and ask this server, nothing else.
+// Made by the build of the files in page/ and of the libraries that page/page.cmake names.
+std::string_view page_index();
+std::span<const PageFile> page_files();
+
+// The page at "/". Its content security policy lets it run this server's scripts and ask this server, nothing else.
 HttpResponse make_page();
+
+// `path`: "/page/...".
+HttpResponse make_page_file(std::string_view path);
 
 }  // namespace kt

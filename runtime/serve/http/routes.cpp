@@ -12,6 +12,7 @@
 #include "runtime/serve/http/openapi.h"
 #include "runtime/serve/http/origin.h"
 #include "runtime/serve/http/page.h"
+#include "runtime/serve/http/status.h"
 #include "runtime/serve/openai/openai_chat.h"
 #include "runtime/serve/openai/openai_completions.h"
 #include "runtime/serve/openai/responses.h"
@@ -125,6 +126,13 @@ Outcome health(const HttpRequest&, const Service& service) {
   return json_response({{"status", trouble.empty() ? "ok" : trouble}}, trouble.empty() ? 200 : 503);
 }
 
+Outcome status(const HttpRequest&, const Service& service) {
+  if (!service.engine) return json_response({{"status", "loading"}});
+  const EngineStats stats = service.engine->stats();
+  const std::string trouble = sickness(service, stats);
+  return HttpResponse{.body = status_json(stats, trouble.empty() ? "ok" : trouble, service.model)};
+}
+
 // A forward pass on demand; while other work makes steps, that is proof enough.
 Outcome health_generate(const HttpRequest& request, const Service& service) {
   const EngineStats stats = service.engine->stats();
@@ -208,6 +216,8 @@ Outcome version(const HttpRequest&, const Service& service) {
 }
 
 Outcome page(const HttpRequest&, const Service&) { return make_page(); }
+
+Outcome page_file(const HttpRequest& request, const Service&) { return make_page_file(request.path); }
 
 Outcome openapi(const HttpRequest&, const Service&) { return HttpResponse{.body = std::string(openapi_json())}; }
 
@@ -320,6 +330,7 @@ constexpr Route kRoutes[] = {
     {"/get_load", "GET, HEAD", user, io, false, false, load},
     {"/version", "GET, HEAD", user, io, false, false, version},
     {"/", "GET, HEAD", open, io, false, true, page},  // holds no secret; what it asks for needs the key
+    {"/page/*", "GET, HEAD", open, io, false, true, page_file},
     {"/openapi.json", "GET, HEAD", open, io, false, true, openapi},
     {"/abort_request", "POST", admin, worker, true, false, abort_request},
     {"/admin/drain", "POST", admin, io, false, false, drain},
@@ -330,6 +341,7 @@ constexpr Route kRoutes[] = {
     {"/health", "GET, HEAD", open, io, false, true, health},
     {"/ready", "GET, HEAD", open, io, false, true, health},
     {"/ping", "GET, HEAD", open, io, false, true, health},
+    {"/status", "GET, HEAD", open, io, false, true, status},
     {"/health_generate", "GET", open, io, false, false, health_generate},
     {"/metrics", "GET, HEAD", open, io, false, false, metrics_text},
 };

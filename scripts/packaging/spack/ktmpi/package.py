@@ -4,7 +4,8 @@
 #   spack repo add ~/ktmpi-repo
 #   spack dev-build -d . ktmpi@0.2.0
 #
-# dev-build fetches nothing: XGrammar's source has to lie in build/deps/xgrammar, where `scripts/setup build` puts it.
+# dev-build fetches nothing: XGrammar's source has to lie in build/deps/xgrammar, where `scripts/setup build` puts it,
+# and in /usr/share/javascript, or where KTMPI_JAVASCRIPT says, what runtime/serve/http/page/page.cmake names.
 import pathlib
 
 from spack.package import *
