@@ -187,8 +187,9 @@ def placement_is_shown(browser):
     assert abs(bars[0][1] - 2 * bars[1][1]) <= 1 < bars[1][1], bars
 
 
-def open_panels(browser):
-    return browser.run("[...document.querySelectorAll('.panel')].filter(p => !p.hidden).map(p => p.id)")
+def are_open(browser, *panels):
+    """A change of the window's size is told to the page a little later."""
+    browser.wait(f"[...document.querySelectorAll('.panel')].filter(p => !p.hidden).map(p => p.id) == '{','.join(panels)}'")
 
 
 def fits(browser):
@@ -205,16 +206,18 @@ def screens_of_all_sizes(browser):
     ask(browser, "say:</think>" + RICH + "\n\n```\n" + "long " * 60 + "\n```\n" + "w" * 200)
     for width, height in ((360, 640), (768, 1024), (1100, 960), (1920, 1080), (3840, 2160)):
         browser.resize(width, height, mobile=width < 700)
-        fits(browser)
         if width < 900:
-            assert open_panels(browser) == []
+            are_open(browser)
+            fits(browser)
             for panel in ("conversations", "parameters", "server"):
                 click(browser, f"[data-panel={panel}]")
+                are_open(browser, panel)
                 fits(browser)
-                assert open_panels(browser) == [panel]
             click(browser, "[data-panel=server]")
+        else:
+            are_open(browser, "conversations", "parameters", "server")  # as they were
+            fits(browser)
     browser.resize(1100, 960)
-    assert open_panels(browser) == ["conversations", "parameters", "server"], "as they were"
 
 
 def keyboard_is_enough(browser):
