@@ -80,7 +80,7 @@ TEST(Http, WhatThePageLoadsIsThereAndMayBeKept) {
       std::count_if(page_files().begin(), page_files().end(),
                     [](const PageFile& f) { return f.name.ends_with(".woff2") && f.content_type == "font/woff2"; }),
       20);
-  for (const char* absent : {"/page/", "/page/page.css", "/page/0123456789abcdef/page.css", "/page/../page.css"})
+  for (const char* absent : {"/page/page.css", "/page/0123456789abcdef/page.css", "/page/../page.css"})
     EXPECT_EQ(status_of(running.ask(get(absent))), 404) << absent;
 }
 

@@ -54,7 +54,9 @@ def main():
         fill(browser, "max_tokens", "300")
         for question in sys.argv[3:]:
             print(ask(browser, question, 120))
+        click(browser, "[data-panel=parameters]")
         picture("page.png", 1280, 800)
+        click(browser, "[data-panel=parameters]")
         browser.prefer("dark")
         picture("page_dark.png", 1280, 800)
         picture("page_phone.png", 360, 720)
