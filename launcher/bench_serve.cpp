@@ -110,7 +110,7 @@ class Progress {
     log("{} of {} requests done, {} failed", done_, total_, failed);
   }
   void say_errors() const {
-    for (const auto& [error, count] : errors_) log("{} requests failed: {}", count, error);
+    for (const auto& [error, count] : errors_) log_warning("{} requests failed: {}", count, error);
   }
 
  private:

@@ -70,7 +70,7 @@ void refuse_bad(const Options& o) {
 int thread_count(int asked) {
   const int cores = std::max(1, core_count(read_machine(), allowed_cpus()));
   if (asked < 0) fail(kExitUsage, "cpuinfer-threads: expected a number from 1, found {}", asked);
-  if (asked > cores) log("cpuinfer-threads {}: this machine has {} cores, which are used", asked, cores);
+  if (asked > cores) log_warning("cpuinfer-threads {}: this machine has {} cores, which are used", asked, cores);
   return asked == 0 ? cores : std::min(asked, cores);
 }
 
@@ -120,9 +120,9 @@ int convert_command(int argc, char** argv) {
   if (!parse(argc, argv, o)) return kExitOk;
   refuse_bad(o);
   const Format format = format_of(o.method);
-  set_log_name("convert");
-  if (o.pools) log("threadpool-count has no effect: every rank takes its columns of the same files");
-  if (o.no_merge) log("no-merge-safetensor has no effect: there is always one file per layer");
+  set_log_name(-1, "convert");
+  if (o.pools) log_warning("threadpool-count has no effect: every rank takes its columns of the same files");
+  if (o.no_merge) log_warning("no-merge-safetensor has no effect: there is always one file per layer");
 
   ThreadPool pool(thread_count(o.threads));
   std::optional<Source> source;

@@ -10,6 +10,7 @@
 
 #include "launcher/commands.h"
 #include "runtime/base/error.h"
+#include "runtime/base/log.h"
 #include "runtime/config/run_config.h"
 #include "runtime/config/words.h"
 
@@ -97,9 +98,8 @@ int main(int argc, char** argv) {
   try {
     return kt::run(argc, argv);
   } catch (const kt::Error& error) {
-    const std::string block = fmt::format("ktmpi: {}\n", error.what());
     if (error.exit_code() != kt::kExitUsage || kt::speaks_for_node())
-      fmt::print(stderr, "{}", block);
+      kt::log_failure(error.what());
     else  // a launcher ends all ranks at the first exit, which has to be that of the one that speaks, even if it is
           // late
       std::this_thread::sleep_for(std::chrono::seconds(30));

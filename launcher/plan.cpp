@@ -58,7 +58,7 @@ int plan_command(int argc, char** argv) {
   }
   const Hardware hardware = o.hardware.empty() ? this_machine() : read_hardware(o.hardware);
   const RunConfig run = with_model_folders(parse_run_config(o.rest, Intent::plan));
-  for (const std::string& warning : run.warnings) log("{}", warning);
+  for (const std::string& warning : run.warnings) log_warning("{}", warning);
   const LoadedConfig model = load_model_config(run.model);
   const ClusterPlan plan = plan_cluster(run, model, planned_format(run, model.config), hardware, o.world);
   if (o.json)

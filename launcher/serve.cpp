@@ -57,13 +57,7 @@ bool is_killed_soon() { return std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr; }
 class Watch {
  public:
   Watch(const sigset_t& signals, bool hasty, Engine& engine, HttpServer& http, JobRank& job)
-      : signals_(signals),
-        hasty_(hasty),
-        engine_(engine),
-        http_(http),
-        job_(job),
-        thread_([this, name = log_name()](auto done) {
-          set_log_name(name);
+      : signals_(signals), hasty_(hasty), engine_(engine), http_(http), job_(job), thread_([this](auto done) {
           while (!done.stop_requested()) look();
         }) {
     job_.tell_before_end([this](const std::string& why) { end_requests(why, "rank_lost"); });
@@ -94,9 +88,10 @@ class Watch {
     if (drain_start_ && std::chrono::duration<double>(now - *drain_start_).count() > job_.run.drain_timeout_s)
       leave("drain-timeout-s is over");
     if (job_.run.step_timeout_s > 0 && stats.step_age_s > job_.run.step_timeout_s) {
-      log("no rank has gone on with the step for {:.0f} s (step-timeout-s {:.0f}): ending the job", stats.step_age_s,
-          job_.run.step_timeout_s);
-      for (const std::string& rank : job_.lifeline->silent(kSilent)) log("{} has not been heard of meanwhile", rank);
+      log_error("no rank has gone on with the step for {:.0f} s (step-timeout-s {:.0f}): ending the job",
+                stats.step_age_s, job_.run.step_timeout_s);
+      for (const std::string& rank : job_.lifeline->silent(kSilent))
+        log_error("{} has not been heard of meanwhile", rank);
       end_requests("The engine hangs.", "engine_hangs");
       job_.end_all(kExitWatchdog);
     }
@@ -130,8 +125,7 @@ class Watch {
 class EndWhileLoading {
  public:
   EndWhileLoading(const sigset_t& signals, JobRank& job)
-      : thread_([&signals, &job, name = log_name()](const std::stop_token& loaded) {
-          set_log_name(name);
+      : thread_([&signals, &job](const std::stop_token& loaded) {
           const timespec nap{0, 100'000'000};
           while (!loaded.stop_requested()) {
             const int s = sigtimedwait(&signals, nullptr, &nap);
@@ -262,7 +256,7 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
       chat_template = load_chat_template(run.model, run.chat_template);
     } catch (const Error& e) {
       if (e.exit_code() != kExitModel) throw;  // a model without a template serves everything but chats
-      log("no chat template: {}", e.what());
+      log_warning("no chat template: {}", e.what());
     }
     std::vector<std::string> keys;
     if (!run.api_key_file.empty()) keys = read_key_file(run.api_key_file);

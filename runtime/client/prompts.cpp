@@ -88,7 +88,7 @@ std::vector<Prompt> random_prompts(const Endpoint& endpoint, int count, int prom
     const std::set<int32_t> distinct(ids->begin(), ids->end());
     pool.assign(distinct.begin(), distinct.end());
   } else {
-    log("the server has no /tokenize: prompts are {} random words, which may be more tokens", prompt_tokens);
+    log_warning("the server has no /tokenize: prompts are {} random words, which may be more tokens", prompt_tokens);
   }
   std::vector<Prompt> prompts;
   for (int i = 0; i < count; ++i) {

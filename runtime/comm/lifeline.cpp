@@ -50,10 +50,7 @@ Lifeline::Lifeline(Transport& transport, OnLoss on_loss) : rank_(transport.rank(
     lines_.back()->socket = std::move(sockets[r]);
   }
   if (lines_.empty()) return;
-  thread_ = std::jthread([this, name = log_name()] {
-    set_log_name(name);
-    run();
-  });
+  thread_ = std::jthread([this] { run(); });
 }
 
 Lifeline::~Lifeline() {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/error.h"
+#include "runtime/base/log.h"
 #include "runtime/config/options.h"
 #include "runtime/config/sources.h"
 #include "runtime/config/values.h"
@@ -111,6 +112,16 @@ void fill_defaults(RunConfig& config) {
         config.kt_gpu_prefill_token_threshold));
 }
 
+void set_log_style(const RunConfig& config) {
+  using enum LogLevel;
+  const std::string& level = config.log_level;
+  set_log_style(level == "error"   ? error
+                : level == "info"  ? info
+                : level == "debug" ? debug
+                                   : warn,
+                config.log_format == "json");
+}
+
 [[noreturn]] void fail_with(const std::vector<std::string>& problems) {
   fail(kExitUsage, "{}\nktmpi serve --help lists the options", fmt::join(problems, "\n"));
 }
@@ -141,6 +152,7 @@ RunConfig parse_run_config(std::span<const std::string> arguments, Intent intent
   std::vector<std::string> problems;
   for (const Setting& setting : last_of_each(std::move(settings)))
     if (std::string problem = apply(config, setting, intent); !problem.empty()) problems.push_back(std::move(problem));
+  set_log_style(config);
   if (problems.empty()) problems = conflicts(config);
   if (!problems.empty()) fail_with(problems);
   fill_defaults(config);

@@ -28,6 +28,7 @@ struct RunConfig {
   std::string url_file;
   bool incremental_streaming_output = false;
   double ping_interval_s = 0.0;  // 0: none but Anthropic's
+  std::string log_level = "info", log_format = "text";
   std::string tool_call_parser = "none", reasoning_parser = "none";
   // scheduling
   std::optional<int> max_running_requests, max_total_tokens, chunked_prefill_size, max_queued_requests;
@@ -81,6 +82,7 @@ enum class Intent : uint8_t { run, plan };
 
 // Reads the command line (argv[0] is the command's name) and the YAML file that its --config names. Throws
 // Error(kExitUsage) with one line for everything that is wrong: where it was asked for, what was expected and found.
+// From here on the process logs as log-level and log-format say, also what is wrong.
 RunConfig parse_run_config(int argc, char** argv);
 RunConfig parse_run_config(std::span<const std::string> arguments, Intent intent = Intent::run);  // without argv[0]
 

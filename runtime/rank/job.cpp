@@ -10,7 +10,9 @@
 #include "kernels/device_fault.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
+#include "runtime/base/progress.h"
 #include "runtime/checkpoint/dummy.h"
+#include "runtime/comm/joint_progress.h"
 #include "runtime/engine/engine_options.h"
 #include "runtime/plan/plan.h"
 #include "runtime/rank/agreement.h"
@@ -47,8 +49,7 @@ struct Phases {
     if (first == failures.end()) return true;
     exit_code = std::atoi(first->c_str());
     if (first - failures.begin() == transport.rank())
-      fmt::print(stderr, "ktmpi: {}{}\n", is_of_some(failures) ? name_of(transport.rank()) + ": " : "",
-                 std::string_view(*first).substr(first->find(' ') + 1));
+      log_failure((is_of_some(failures) ? name_of(transport.rank()) + ": " : "") + first->substr(first->find(' ') + 1));
     return false;
   }
 
@@ -74,7 +75,7 @@ void end_all_on_error(JobRank& job, const std::function<void()>& work) {
   try {
     work();
   } catch (const std::exception& e) {
-    log("{}", e.what());
+    log_error("{}", e.what());
     const auto* error = dynamic_cast<const Error*>(&e);
     const bool of_device = dynamic_cast<const DeviceFault*>(&e);
     job.end_all(error ? error->exit_code() : of_device ? kExitDevice : kExitPeerLost);
@@ -83,13 +84,13 @@ void end_all_on_error(JobRank& job, const std::function<void()>& work) {
 
 // Elsewhere than on rank 0: rank 0 is gone, or ends the job and has said why.
 [[noreturn]] void follow_rank_0(JobRank& job, const Loss& loss) {
-  if (!loss.exit_code) log("{} was lost: leaving", job.lifeline->name(loss.rank));
+  if (!loss.exit_code) log_error("{} was lost: leaving", job.lifeline->name(loss.rank));
   std::_Exit(loss.exit_code.value_or(kExitPeerLost));
 }
 
 [[noreturn]] void end_for(JobRank& job, const Loss& loss) {
   const std::string who = job.lifeline->name(loss.rank);
-  log("{}", loss.exit_code ? who + " ends the job" : who + " was lost: ending the job");
+  log_error("{}", loss.exit_code ? who + " ends the job" : who + " was lost: ending the job");
   {
     const std::lock_guard lock(job.front_mutex);
     if (job.on_end) job.on_end(who + (loss.exit_code ? " has failed." : " was lost."));
@@ -100,7 +101,7 @@ void end_all_on_error(JobRank& job, const std::function<void()>& work) {
 // ---- the phases ----------------------------------------------------------------------------------------------------
 
 void open_lifeline(JobRank& job) {
-  set_log_name(fmt::format("r{}", job.rank()));  // of the lifeline's thread too
+  set_log_name(job.rank(), "");
   const auto on_loss = [&job](const Loss& loss) { job.rank() == 0 ? end_for(job, loss) : follow_rank_0(job, loss); };
   job.lifeline = std::make_unique<Lifeline>(job.transport, on_loss);
 }
@@ -138,7 +139,7 @@ void choose_expert_layout(JobRank& job, const Hardware& rates) {
 void find_place(JobRank& job, const std::optional<Hardware>& rates) {
   job.layout.layout = rates ? "hybrid" : job.run.expert_layout;
   job.topology = topology_with(job, job.layout.layout);
-  set_log_name(fmt::format("r{} {}", job.rank(), job.topology.role_name()));
+  set_log_name(job.rank(), job.topology.role_name());
   job.lifeline->set_roles(roles_of(job.topology));
 }
 
@@ -159,8 +160,8 @@ void read_set_up(JobRank& job, const std::optional<Hardware>& rates, const std::
   job.copies = place_copies(run, model, job.topology);
   check_deferral(run, job.topology);
   if (job.rank() != 0) return;
-  if (!job.experts->warning.empty()) log("{}", job.experts->warning);
-  for (const std::string& w : run.warnings) log("{}", w);
+  if (!job.experts->warning.empty()) log_warning("{}", job.experts->warning);
+  for (const std::string& w : run.warnings) log_warning("{}", w);
   front();
 }
 
@@ -194,7 +195,7 @@ void place(JobRank& job) {
                           .kt_cpuinfer = job.run.kt_cpuinfer,
                           .kt_numa_nodes = job.run.kt_numa_nodes,
                           .threads_per_core = job.run.threads_per_core});
-  for (const std::string& w : job.cores.warnings) log("{}", w);
+  for (const std::string& w : job.cores.warnings) log_warning("{}", w);
   size_kv_cache(job, available);
   job.limits = trunk_limits(job.run, job.engine, job.model(), job.experts->source.format, job.topology);
   job.limits.hot_format = job.experts->hot.value_or(job.experts->source).format;
@@ -254,7 +255,6 @@ void load(JobRank& job) {
   enter_doors(job);
   job.pool = std::make_unique<ThreadPool>(job.cores.threads, job.cores.cores);
   job.cpu = make_cpu_device(*job.ops, *job.pool, job.cores.numa_node);
-  job.lifeline->set_pulse([&pool = *job.pool] { return pool.pulse(); });
   if (job.topology.expert_index() >= 0)
     job.bank.emplace(load_experts(job.experts->source, job.model(), job.expert_share, *job.cpu));
   const bool is_trunk = job.topology.trunk_index() >= 0;
@@ -273,6 +273,16 @@ void load(JobRank& job) {
   if (job.experts->hot) job.trunk->experts->hot_source = &*job.experts->hot;
   if (job.lane)
     job.trunk->experts->mover = std::make_unique<ExpertMover>(*job.trunk, *job.lane, job.side_dispatch.get());
+}
+
+// With lines about all ranks.
+bool load_together(JobRank& job, Phases& phases) {
+  JointProgress progress(job.transport, *job.lifeline, job.memory.trunk_weights + job.memory.experts,
+                         Progress::bytes_of_all);
+  if (!phases.run([&] { load(job); })) return false;
+  progress.finish();
+  job.lifeline->set_pulse([&pool = *job.pool] { return pool.pulse(); });
+  return true;
 }
 
 // What the options ask for, with MPI under a launcher.
@@ -333,11 +343,12 @@ bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& 
         agree_on_model(job.transport, *job.loaded, *job.checkpoint, *job.experts, job.hot, job.copies, name_of);
       }) ||
       !phases.run([&] { place(job); }) || !phases.run([&] { plan(job); }) || !phases.run([&] { open_doors(job); }) ||
-      !phases.run([&] { load(job); }))
+      !load_together(job, phases))
     return false;
   const int64_t pages =
       job.cores.numa_node >= 0 && job.bank ? misplaced_pages(job.bank->storage, job.cores.numa_node) : -1;
-  if (pages > 0) log("{} of the sampled pages of the experts are not on NUMA node {}", pages, job.cores.numa_node);
+  if (pages > 0)
+    log_warning("{} of the sampled pages of the experts are not on NUMA node {}", pages, job.cores.numa_node);
   for (const std::string& of_rank : all_gather(job.transport, std::to_string(pages)))
     job.misplaced_pages_of_rank.push_back(std::stoll(of_rank));
   return true;
@@ -363,8 +374,7 @@ void follow(JobRank& job) {
   };
   std::jthread beside;  // gives weights away, computes nothing
   if (job.lane && job.bank->share.count(job.model().moe.experts))
-    beside = std::jthread([&, name = log_name()] {
-      set_log_name(name);
+    beside = std::jthread([&] {
       job.pool->unpin_caller();
       end_all_on_error(job, [&] { serve(*job.lane, job.side_doors); });
     });

@@ -49,8 +49,8 @@ void Recorder::record(const RecordedStep& step) {
   if (config_.passes > 0 && passes_.size() > static_cast<size_t>(config_.passes)) forget_oldest();
   while (bytes_ > config_.most_bytes && passes_.size() > 1) {
     if (config_.mode != RecorderMode::stat && lost_++ == 0)
-      log("recording: {} steps fill {} MB; from now on the oldest make room", passes_.size() - 1,
-          config_.most_bytes / 1'000'000);
+      log_warning("recording: {} steps fill {} MB; from now on the oldest make room", passes_.size() - 1,
+                  config_.most_bytes / 1'000'000);
     forget_oldest();
   }
 }
@@ -113,7 +113,7 @@ std::vector<std::filesystem::path> Recorder::dump() {
     files.push_back(config_.folder / fmt::format("gpu_expert_distribution_{}.pt", time));
     write_hot_sets(files.back(), config_, passes_);
   }
-  if (lost_ > 0) log("recording: written without the {} oldest steps, for which there was no room", lost_);
+  if (lost_ > 0) log_warning("recording: written without the {} oldest steps, for which there was no room", lost_);
   forget();
   return files;
 }

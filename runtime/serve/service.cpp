@@ -10,7 +10,7 @@ HttpResponse error_response(const ApiError& error, Dialect dialect) {
   return {.status = error_status(error, dialect),
           .body = error_body(error, dialect),
           .content_type = "application/json",
-          .allow = ""};
+          .error = error};
 }
 
 std::string random_id() {

@@ -94,7 +94,7 @@ struct HttpConfig {
   int grammar_threads = 2;               // threads that compile grammars
   double grammar_timeout_s = 30;         // strings of bounded length take seconds over 250,000 tokens
   size_t max_stored_bytes = 64 << 20;    // of responses that clients may come back to
-  bool log_requests = false;             // one line for each request for text: sizes and times, nothing of what it says
+  bool log_requests = false;             // one line for each request: sizes and times, nothing of what it says
 };
 
 struct HttpRequest {
@@ -102,7 +102,8 @@ struct HttpRequest {
   std::string path;                          // percent-decoded, without the query
   std::map<std::string, std::string> query;  // by name, percent-decoded
   std::string host, origin, content_type, authorization, api_key_header, timeout_header;
-  std::string request_id;         // the client's name for it, or "": fit for a header and a log
+  std::string request_id;         // the client's name for it: fit for a header and a log; without one, ours
+  std::string traceparent;        // as the client sent it (https://www.w3.org/TR/trace-context), or ""
   std::string preflight_headers;  // those that a page of another origin wants to send
   std::string client;             // whose it is: the key that was shown and is known, else the address
   std::string body;
@@ -119,6 +120,7 @@ struct HttpResponse {
   std::string security_policy;  // value of Content-Security-Policy, for pages
   std::string cache_control;
   std::string content_encoding;
+  std::optional<ApiError> error;  // that `body` tells of, for the log
 };
 HttpResponse error_response(const ApiError& error, Dialect dialect = Dialect::openai);
 
@@ -155,7 +157,6 @@ struct Job {
   bool stream = false;
   int stream_interval = 1;  // tokens of a choice that go into one event; the first and the last do not wait
   std::string client;       // "": nobody's
-  std::string request_id;   // the client's name for it, for the log
   double deadline_s = 0;    // 0: none; after it the request fails with 503, even if the engine hangs
   Dialect dialect = Dialect::openai;
 };

@@ -183,8 +183,8 @@ std::vector<Packing::Task> Packing::tasks() const {
 Buffer Packing::load(Device& device, const std::string& what) {
   check();
   Buffer buffer = device.take(bytes());
-  if (rounds()) log("{}: weights that are stored as F32 or F16 are rounded to BF16", what);
-  Progress progress("loading " + what, "loaded " + what, bytes_);
+  if (rounds()) log_warning("{}: weights that are stored as F32 or F16 are rounded to BF16", what);
+  Progress progress("loading " + what, "loaded " + what, bytes_, LogLevel::debug);
   const std::vector<Task> all = tasks();
   for (size_t first = 0, last; first < all.size(); first = last) {
     std::byte* const to = buffer.bytes() + all[first].begin;

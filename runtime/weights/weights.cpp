@@ -207,7 +207,7 @@ TrunkWeights load_trunk(const Checkpoint& checkpoint, const Arch& arch, const Mo
   Packing packing(checkpoint, config.quant, method);
   plan_trunk(t, packing, checkpoint, arch, config, share);
   if (const StoredTensor* e = checkpoint.find(t.embedding); e && e->type != StoredType::bf16)
-    log("{}: stored as {}, its rows are rounded to BF16", t.embedding, name_of(e->type));
+    log_warning("{}: stored as {}, its rows are rounded to BF16", t.embedding, name_of(e->type));
   t.storage = packing.load(device, method ? fmt::format("trunk as {}", info(*method).name) : "trunk");
   std::vector<AbsorbedLayer> absorbed;
   for (size_t i = 0; i < t.layers.size(); ++i)

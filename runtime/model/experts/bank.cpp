@@ -75,7 +75,7 @@ void load_packed(ExpertBank& bank, const ModelConfig& config, Device& device,
   const PackedShape shape = expert_shape(config, bank.format, bank.share.columns.size());
   bank.storage = device.take(bank_bytes(config, bank.format, bank.share));
   const std::string what = what_of(config, bank);
-  Progress progress("loading " + what, "loaded " + what, bank.storage.size());
+  Progress progress("loading " + what, "loaded " + what, bank.storage.size(), LogLevel::debug);
   std::byte* next = bank.storage.bytes();
   for (int layer = 0; layer < static_cast<int>(config.layers.size()); ++layer) {
     if (bank.moe_index[static_cast<size_t>(layer)] < 0) continue;

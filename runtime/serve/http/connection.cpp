@@ -101,6 +101,7 @@ Connection::Connection(asio::ip::tcp::socket socket, const HttpConfig& config, M
 
 void Connection::start() {
   error_code ignored;
+  asked_.address = socket_.remote_endpoint(ignored).address().to_string();
   socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
   watch_peer(socket_);
   expire_in(deadline_, config_.idle_timeout_s, &Connection::on_deadline);
@@ -171,12 +172,16 @@ bool Connection::step() {
 }
 
 bool Connection::on_head() {
-  const HttpRequest& request = reader_.request();
+  HttpRequest& request = reader_.request();
   head_only_ = request.method == "HEAD";
   http_1_0_ = request.http_1_0;
   cors_ = cors_headers(request, config_);
-  named_by_client_ = !request.request_id.empty();
-  request_id_ = named_by_client_ ? request.request_id : random_id();
+  asked_.method = request.method;
+  asked_.path = request.path;
+  asked_.traceparent = request.traceparent;
+  asked_.named_by_client = !request.request_id.empty();
+  if (request.request_id.empty()) request.request_id = random_id();
+  asked_.request_id = request.request_id;
   const auto routed = events_.on_head(request);
   if (const HttpResponse* refusal = std::get_if<HttpResponse>(&routed)) {
     begin_answer(request.keep_alive && !reader_.has_body());  // a body that nobody reads ends the connection
@@ -202,7 +207,7 @@ void Connection::refuse(const ApiError& error) {
   if (!reader_.has_head()) {
     head_only_ = http_1_0_ = false;
     cors_.clear();
-    request_id_ = random_id();
+    asked_ = {.address = asked_.address, .request_id = random_id()};
   }
   begin_answer(false);
   respond(error_response(error));
@@ -217,12 +222,13 @@ void Connection::begin_answer(bool keep_alive) {
 }
 
 void Connection::name_request(const std::string& id) {
-  if (!named_by_client_ && is_request_id(id)) request_id_ = id;
+  if (!asked_.named_by_client && is_request_id(id)) asked_.request_id = id;
 }
 
 void Connection::respond(const HttpResponse& response) {
   if (closed_) return;
-  pending_ += status_line(response.status, keep_alive_, request_id_);
+  if (config_.log_requests) log_answer(asked_, response);
+  pending_ += status_line(response.status, keep_alive_, asked_.request_id);
   pending_ += cors_;
   const auto out = std::back_inserter(pending_);
   if (response.status != 204)
@@ -245,7 +251,7 @@ void Connection::begin_stream() {
   if (closed_) return;
   chunked_ = !http_1_0_;
   if (!chunked_) keep_alive_ = false;
-  pending_ += status_line(200, keep_alive_, request_id_);
+  pending_ += status_line(200, keep_alive_, asked_.request_id);
   pending_ += cors_;
   pending_ += "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n";
   if (chunked_) pending_ += "Transfer-Encoding: chunked\r\n";

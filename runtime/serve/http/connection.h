@@ -10,6 +10,7 @@
 #include <variant>
 
 #include "runtime/serve/http/metrics.h"
+#include "runtime/serve/http/request_log.h"
 #include "runtime/serve/http/request_reader.h"
 #include "runtime/serve/service.h"
 
@@ -46,6 +47,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   // Names the request under way in the header of its answer, unless its client did. Before respond or begin_stream.
   void name_request(const std::string& id);
+  const Asked& asked() const { return asked_; }
 
   // Called once if the client goes away before the answer is complete. A client that has only said that it will send
   // no more (half close) counts as gone from here on.
@@ -87,8 +89,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool reading_ = false, writing_ = false, advancing_ = false;
   bool busy_ = false;                                              // a request is being answered
   bool keep_alive_ = true, head_only_ = false, http_1_0_ = false;  // of that request
-  std::string request_id_, cors_;                                  // of its answer: X-Request-Id, further header lines
-  bool named_by_client_ = false;
+  Asked asked_;
+  std::string cors_;      // further header lines of its answer
   bool chunked_ = false;  // of that answer
   bool eof_ = false;      // the client sends no more
   bool closing_ = false;  // no more requests; close when all is written

@@ -5,9 +5,6 @@
 #include <iterator>
 #include <utility>
 
-#include "runtime/base/log.h"
-#include "runtime/serve/json.h"
-
 namespace kt {
 namespace {
 
@@ -56,6 +53,7 @@ Exchange::Exchange(Context context, std::shared_ptr<Connection> connection, Job 
 
 void Exchange::start() {
   connection_->name_request(job_.id);
+  asked_ = connection_->asked();
   if (!admit()) return;
   connection_->set_on_gone([self = shared_from_this()] { self->on_gone(); });
   if (job_.deadline_s > 0) arm_deadline();
@@ -143,6 +141,7 @@ void Exchange::observe(size_t choice, const Emission& emission) {
   const bool first = last_token_[choice] == arrival_;
   const size_t count = emission.tokens.size();
   if (first) {
+    if (first_token_s_ == 0) first_token_s_ = seconds, queue_s_ = emission.queue_s;
     context_.metrics.queue_time.record(emission.queue_s);
     context_.metrics.time_to_first_token.record(seconds);
   }
@@ -155,7 +154,7 @@ void Exchange::end() {
   context_.metrics.e2e_latency.record(std::chrono::duration<double>(Clock::now() - arrival_).count());
   std::string last = job_.answer->finish();
   const auto connection = connection_;
-  close(200, finish_reason_);
+  close(200, finish_reason_, "");
   if (job_.stream) {
     connection->send(last);
     connection->end_stream();
@@ -169,19 +168,21 @@ void Exchange::fail(const ApiError& error) {
   abort_open();
   const auto connection = connection_;
   const std::string events = job_.answer->fail(error);
-  close(error_status(error, job_.dialect), "error");
+  close(error_status(error, job_.dialect), "error", word_of(error));
   if (streaming_) {
     connection->send(events.empty() ? error_events(error, job_.dialect) : events);
     connection->end_stream();
   } else {
-    connection->respond(error_response(error, job_.dialect));
+    HttpResponse response = error_response(error, job_.dialect);
+    response.error.reset();  // the request's own line has told of it
+    connection->respond(response);
   }
 }
 
 void Exchange::on_gone() {
   if (done_) return;
   abort_open();
-  close(499, "abort");
+  close(499, "abort", "");
 }
 
 void Exchange::abort_open() {
@@ -191,28 +192,34 @@ void Exchange::abort_open() {
 }
 
 // From here on emissions are not looked at, and the connection is no longer ours.
-void Exchange::close(int status, const std::string& finish_reason) {
+void Exchange::close(int status, const std::string& finish_reason, const std::string& error) {
   done_ = true;
   ++context_.metrics.requests[{status, finish_reason}];
-  if (context_.config.log_requests && !context_.route.empty()) log_request(status, finish_reason);
+  if (context_.config.log_requests && !context_.route.empty()) log_request(status, finish_reason, error);
   ping_.cancel();
   deadline_.cancel();
   connection_.reset();
   if (const auto on_end = std::exchange(context_.on_end, nullptr)) on_end(*this);
 }
 
-// The id is the client's: escaped, so that it cannot forge lines.
-void Exchange::log_request(int status, const std::string& finish_reason) const {
+void Exchange::log_request(int status, const std::string& finish_reason, const std::string& error) const {
   Tokens sum;
   for (const Tokens& t : tokens_) {
     sum.prompt += t.prompt;
     sum.cached += t.cached;
     sum.completion += t.completion;
   }
-  log("request {} {} {} {}: {} prompt, {} cached, {} completion tokens, {:.3f} s{}{}",
-      Json(job_.id).dump(-1, ' ', true, Json::error_handler_t::replace), context_.route, status, finish_reason,
-      sum.prompt, sum.cached, sum.completion, std::chrono::duration<double>(Clock::now() - arrival_).count(),
-      job_.request_id.empty() ? "" : ", X-Request-Id ", job_.request_id);
+  log_end(asked_, {.id = job_.id,
+                   .route = std::string(context_.route),
+                   .status = status,
+                   .finish_reason = finish_reason,
+                   .error = error,
+                   .prompt_tokens = sum.prompt,
+                   .cached_tokens = sum.cached,
+                   .completion_tokens = sum.completion,
+                   .seconds = std::chrono::duration<double>(Clock::now() - arrival_).count(),
+                   .queue_s = queue_s_,
+                   .first_token_s = first_token_s_});
 }
 
 void Exchange::cancel(const std::string& rid) {

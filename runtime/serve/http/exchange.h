@@ -52,8 +52,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void end();
   void on_gone();
   void abort_open();
-  void close(int status, const std::string& finish_reason);
-  void log_request(int status, const std::string& finish_reason) const;
+  void close(int status, const std::string& finish_reason, const std::string& error);
+  void log_request(int status, const std::string& finish_reason, const std::string& error) const;
   void arm_ping();
   void arm_deadline();
 
@@ -73,7 +73,9 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   bool cancelled_ = false, done_ = false;
   bool streaming_ = false;     // the status line is out
   std::string finish_reason_;  // of the choice that ended last, for the metrics
+  Asked asked_;
   Clock::time_point arrival_;
+  double queue_s_ = 0, first_token_s_ = 0;  // of the choice whose first token came first; 0 before that
   std::vector<Clock::time_point> last_token_;
   boost::asio::steady_timer ping_, deadline_;
 };

@@ -69,10 +69,7 @@ class HttpServer::Impl : public ConnectionEvents {
     port_ = listeners_.front().acceptor.local_endpoint().port();
     allow_connections(config_.max_connections);
     for (Listener& listener : listeners_) accept(listener);
-    thread_ = std::thread([this, name = log_name()] {
-      set_log_name(name);
-      run();
-    });
+    thread_ = std::thread([this] { run(); });
   }
 
   int port() const { return port_; }
@@ -138,7 +135,7 @@ class HttpServer::Impl : public ConnectionEvents {
         io_.run();
         return;
       } catch (const std::exception& e) {  // one request's trouble must not end the others'
-        log("http: unexpected error: {}", e.what());
+        log_error("http: unexpected error: {}", e.what());
       }
     }
   }
@@ -181,7 +178,8 @@ class HttpServer::Impl : public ConnectionEvents {
     try {
       return route.handler(request, service_);
     } catch (const std::exception& e) {
-      log("http: {} failed: {}", route.path, e.what());
+      log_error("http: {} failed: {}, X-Request-Id {}{}{}", route.path, e.what(), request.request_id,
+                request.traceparent.empty() ? "" : ", traceparent ", request.traceparent);
       return error_response({500, "the server failed on this request; its log says why", "", "internal_error"},
                             route.dialect);
     }

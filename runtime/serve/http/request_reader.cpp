@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <boost/beast/http.hpp>
 
+#include "runtime/serve/http/request_log.h"
+
 namespace kt {
 namespace {
 
@@ -140,6 +142,8 @@ RequestReader::State RequestReader::read_head(std::string& bytes) {
   request_.api_key_header = field("x-api-key");
   request_.timeout_header = field("x-request-timeout");
   if (const std::string id = field("x-request-id"); is_request_id(id)) request_.request_id = id;
+  if (const std::string trace = field("traceparent"); fields.count("traceparent") == 1 && is_traceparent(trace))
+    request_.traceparent = trace;
   request_.keep_alive = fields.keep_alive();
   request_.http_1_0 = fields.version() == 10;
   expects_continue_ = boost::beast::iequals(fields[http::field::expect], "100-continue");

@@ -95,7 +95,6 @@ Outcome to_outcome(OrError<Job> parsed, const HttpRequest& request, const Servic
   Job& job = std::get<Job>(parsed);
   if (const auto refusal = check_priority(job, request, service.config)) return error_response(*refusal, dialect);
   job.client = request.client;
-  job.request_id = request.request_id;
   for (GenerateRequest& r : job.requests) {
     r.client = request.client;
     r.deadline_s = earlier(r.deadline_s, earlier(std::get<double>(asked), service.config.max_answer_s));

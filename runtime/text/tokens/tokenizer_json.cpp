@@ -108,7 +108,8 @@ std::array<int32_t, 256> byte_tokens(const JsonField& model, const ByteAlphabet&
   if (missing == 0) return tokens;
   if (missing == 256) model.at("vocab").refuse("no token stands for a single byte: not a byte-level vocabulary");
   if (const auto unknown = model.find("unk_token")) unknown->refuse("vocabularies that lack bytes must not have one");
-  log("{}.vocab: no token for {} of 256 bytes; text loses them when it is encoded, as with Hugging Face tokenizers",
+  log_warning(
+      "{}.vocab: no token for {} of 256 bytes; text loses them when it is encoded, as with Hugging Face tokenizers",
       model.where(), missing);
   return tokens;
 }
