@@ -1,4 +1,4 @@
-// `ktmpi bench kernels`: expert layers through the kernels that serve them, one JSON line per number of tokens, against
+// `ktmpi bench kernels`: expert layers through the kernels that serve them, a line for each number of tokens, against
 // limits that are measured in the same run: limit_ms = max(bytes touched / DRAM bandwidth, operations / multiply peak).
 
 #include <unistd.h>
@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
 #include <sstream>
@@ -15,6 +17,7 @@
 #include "kernels/device.h"
 #include "launcher/commands.h"
 #include "launcher/layer_output.h"
+#include "launcher/lines.h"
 #include "runtime/base/error.h"
 #include "runtime/comm/machine.h"
 #include "runtime/rank/machine_limits.h"
@@ -31,7 +34,20 @@ struct Options {
   int hidden = 0, inter = 0, experts = 0, top_k = 0, threads = 0;
   std::vector<int> tokens;
   double seconds = 1.0, memory_gb = 0.0;
+  bool json = false;
 };
+
+const std::vector<Column> kColumns = {
+    {.member = "tokens", .width = 6},
+    {.member = "ms_median", .title = "ms", .digits = 3, .width = 9},
+    {.member = "limit_ms", .digits = 3},
+    {.member = "fraction_of_limit", .title = "of limit", .digits = 3},
+    {.member = "gbps", .title = "GB/s", .digits = 1},
+    {.member = "gflops", .title = "GFLOP/s", .digits = 1, .width = 8},
+    {.member = "calls", .width = 5},
+};
+
+double rounded(double x, double to) { return std::round(x * to) / to; }
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -63,8 +79,9 @@ Options parse(int argc, char** argv, bool* help) {
                                               "time for each batch size")(
       "memory-gb", po::value(&o.memory_gb)->default_value(0.0), "memory for experts; 0: 60 % of what is available")(
       "layer", po::value(&o.layer), "instead of timing: a file with one expert and rows in bf16")(
-      "layer-output", po::value(&o.layer_output), "the rows that come out of --layer, in float32")("help,h",
-                                                                                                   "this text");
+      "layer-output", po::value(&o.layer_output), "the rows that come out of --layer, in float32")(
+      "json", po::bool_switch(&o.json), "JSON Lines also on a terminal, where else there is a table")("help,h",
+                                                                                                      "this text");
   try {
     po::variables_map map;
     po::store(po::command_line_parser(argc, argv).options(d).positional({}).run(), map);
@@ -219,6 +236,11 @@ int bench_kernels_command(int argc, char** argv) {
   for (bf16& v : x) v = to_bf16(normal(random));
   std::vector<double> out(static_cast<size_t>(most) * o.hidden);
 
+  const bool table = !o.json && prints_to_terminal();
+  if (table)
+    fmt::print("{} {} experts of {} x {}, {} a token, {} kernels, {} threads\n\n", o.experts, o.method, o.hidden,
+               o.inter, o.top_k, ops.name, o.threads);
+  Lines lines(kColumns, table);
   for (int tokens : o.tokens) {
     const double dram = measure_dram(pool, ops, bank.memory),
                  peak = measure_peak(pool, ops, info(format).int8_activations);
@@ -240,15 +262,23 @@ int bench_kernels_command(int argc, char** argv) {
       limits.push_back(std::max(bytes.back() / dram / 1e9, flops / peak / 1e9));
     }
     const double ms = 1e3 * median(times), limit_ms = 1e3 * median(limits);
-    fmt::print(
-        "{{\"method\":\"{}\",\"hidden\":{},\"inter\":{},\"experts\":{},\"topk\":{},\"tokens\":{},\"threads\":{},\"ms_"
-        "median\":{:.4f},"
-        "\"gbps\":{:.2f},\"gflops\":{:.1f},\"dram_gbps\":{:.2f},\"peak_gflops\":{:.1f},\"limit_ms\":{:.4f},\"fraction_"
-        "of_limit\":{:.3f},"
-        "\"experts_real\":{},\"kernels\":\"{}\",\"calls\":{}}}\n",
-        o.method, o.hidden, o.inter, o.experts, o.top_k, tokens, o.threads, ms, median(bytes) / ms / 1e6,
-        flops / ms / 1e6, dram, peak, limit_ms, limit_ms / ms, experts, ops.name, times.size());
-    std::fflush(stdout);
+    lines.print({{"method", o.method},
+                 {"hidden", o.hidden},
+                 {"inter", o.inter},
+                 {"experts", o.experts},
+                 {"topk", o.top_k},
+                 {"tokens", tokens},
+                 {"threads", o.threads},
+                 {"ms_median", rounded(ms, 1e4)},
+                 {"gbps", rounded(median(bytes) / ms / 1e6, 100)},
+                 {"gflops", rounded(flops / ms / 1e6, 10)},
+                 {"dram_gbps", rounded(dram, 100)},
+                 {"peak_gflops", rounded(peak, 10)},
+                 {"limit_ms", rounded(limit_ms, 1e4)},
+                 {"fraction_of_limit", rounded(limit_ms / ms, 1000)},
+                 {"experts_real", experts},
+                 {"kernels", ops.name},
+                 {"calls", times.size()}});
   }
   return kExitOk;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "launcher/commands.h"
+#include "launcher/lines.h"
 #include "launcher/replay.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
@@ -36,7 +37,7 @@ struct Settings {
   double request_rate = std::numeric_limits<double>::infinity();
   double temperature = 0;
   uint64_t seed = 0;
-  bool ignore_eos = false;
+  bool ignore_eos = false, json = false;
 };
 
 po::options_description describe(Settings& s) {
@@ -61,6 +62,7 @@ po::options_description describe(Settings& s) {
   options.add_options()("ignore-eos", po::bool_switch(&s.ignore_eos), "do not let the model end these answers");
   add("temperature", s.temperature, "X", "0: greedy");
   add("seed", s.seed, "N", "of prompts and arrivals");
+  options.add_options()("json", po::bool_switch(&s.json), "JSON Lines also on a terminal, where else there is a table");
   return options;
 }
 
@@ -132,6 +134,26 @@ Json report(const Settings& s, const LoadResult& result) {
   return out;
 }
 
+// The figures, and below them what is in ms, a row for each time.
+void print_tables(const Json& report) {
+  Lines figures({{.member = "figure", .width = 24, .left = true}, {.member = "value", .digits = 2, .width = 12}}, true);
+  for (const auto& [name, value] : report.items())
+    if (!name.ends_with("_ms")) figures.print({{"figure", name}, {"value", value}});
+  fmt::print("\n");
+  Lines times({{.member = "ms", .width = 24, .left = true},
+               {.member = "mean", .digits = 2, .width = 12},
+               {.member = "median", .digits = 2, .width = 12},
+               {.member = "std", .digits = 2, .width = 12},
+               {.member = "p99", .digits = 2, .width = 12}},
+              true);
+  for (const std::string name : {"ttft", "tpot", "itl", "e2el"}) {
+    Json line = {{"ms", name}};
+    for (const char* statistic : {"mean", "median", "std", "p99"})
+      line[statistic] = report[fmt::format("{}_{}_ms", statistic, name)];
+    times.print(line);
+  }
+}
+
 }  // namespace
 
 int bench_serve_command(int argc, char** argv) {
@@ -159,7 +181,10 @@ int bench_serve_command(int argc, char** argv) {
   const LoadResult result = run_load(plan, [&](const LoadRecord& record) { progress.done(record); });
   progress.say_errors();
   const Json line = report(settings, result);
-  fmt::print("{}\n", line.dump());
+  if (!settings.json && prints_to_terminal())
+    print_tables(line);
+  else
+    Lines({}, false).print(line);
   return line["completed"] == 0 ? kExitTryAgain : kExitOk;
 }
 

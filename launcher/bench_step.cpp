@@ -1,5 +1,5 @@
-// `ktmpi bench step`: prefill and decode through the engine and the ranks of `ktmpi serve`, without HTTP. One JSON line
-// for each measurement, with what every rank's time went into.
+// `ktmpi bench step`: prefill and decode through the engine and the ranks of `ktmpi serve`, without HTTP. One line for
+// each measurement, with what every rank's time went into.
 
 #include <algorithm>
 #include <boost/program_options.hpp>
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "launcher/commands.h"
+#include "launcher/lines.h"
 #include "launcher/own_options.h"
 #include "launcher/step_lines.h"
 #include "runtime/base/log.h"
@@ -36,7 +37,7 @@ struct Settings {
   std::vector<int> prompts, contexts;
   std::string compare;  // "", "paths" or "recorder"
   int decode = 16, batch = 1, rounds = 1, layers = 0, experts = 0;
-  bool no_indexer = false;
+  bool no_indexer = false, json = false;
   std::vector<std::string> rest;  // the options of serve
 
   int longest() const {
@@ -67,6 +68,7 @@ po::options_description describe(Settings& s) {
                         "only so many routed experts of a layer, likewise");
   options.add_options()("no-indexer", po::bool_switch(&s.no_indexer),
                         "let a model with sparse attention attend to all keys");
+  options.add_options()("json", po::bool_switch(&s.json), "JSON Lines also on a terminal, where else there is a table");
   options.add_options()("help,h", "print this text");
   return options;
 }
@@ -259,7 +261,8 @@ int bench_step(const Settings& settings, JobRank& job) {
   ClusterRunner runner(job.transport, job.topology, job.model(), job.trunk ? &*job.trunk : nullptr, job.group.get(),
                        {&policy, &step_recorder, &sums});
   policy.prepare(runner);
-  measure(settings, job, runner, sums, policy, recorder, StepLines(job, settings.batch, std::move(dram)));
+  const bool table = !settings.json && prints_to_terminal();
+  measure(settings, job, runner, sums, policy, recorder, StepLines(job, settings.batch, std::move(dram), table));
   runner.dismiss();
   return kExitOk;
 }

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "launcher/commands.h"
+#include "launcher/lines.h"
 #include "launcher/replay.h"
 #include "runtime/arch/load_config.h"
 #include "runtime/base/error.h"
@@ -27,7 +28,7 @@ constexpr std::string_view kSummary =
 struct Options {
   std::string input, type, output, method;
   int threads = 0, pools = 0;
-  bool no_merge = false, check = false;
+  bool no_merge = false, check = false, json = false;
 };
 
 bool parse(int argc, char** argv, Options& o) {
@@ -44,6 +45,7 @@ bool parse(int argc, char** argv, Options& o) {
   d.add_options()("no-merge-safetensor", po::bool_switch(&o.no_merge), "accepted; there is always one file per layer");
   d.add_options()("check", po::bool_switch(&o.check),
                   "verify the output, after converting it if there is an input-type");
+  d.add_options()("json", po::bool_switch(&o.json), "what --check finds as JSON Lines also on a terminal");
   return read_options(argc, argv, kSummary, d).has_value();
 }
 
@@ -91,16 +93,20 @@ struct Source {
   ConversionInput input() const { return {*checkpoint, config.arch, config.config, config.raw.dump()}; }
 };
 
-void compare(const Options& o, const Source& source, const PackedManifest& manifest, Device& device) {
+void compare(const Options& o, const Source& source, const PackedManifest& manifest, Device& device, bool table) {
   const ConversionInput input = source.input();
   const std::string found = conversion_fingerprint(input);
   if (found != manifest.fingerprint)
     fail(kExitUsage, "output {}: converted from a checkpoint with fingerprint {}, {} has {}", o.output,
          manifest.fingerprint, o.input, found);
+  if (table) fmt::print("relative errors\n");
+  Lines lines({{.member = "layer", .width = 5},
+               {.member = "weights_error", .title = "of the weights", .digits = 4},
+               {.member = "output_error", .title = "of an expert's output", .digits = 4}},
+              table);
   for (const int layer : manifest.layers) {
     const LayerDeviation d = compare_layer(input, o.output, manifest, layer, device);
-    fmt::print("layer {:>3}: relative error of the weights {:.4f}, of an expert's output {:.4f}\n", layer, d.weights,
-               d.output);
+    lines.print({{"layer", layer}, {"weights_error", d.weights}, {"output_error", d.output}});
   }
 }
 
@@ -108,9 +114,18 @@ void check(const Options& o, const std::optional<Source>& source, Device& device
   const std::optional<PackedManifest> manifest = read_manifest(o.output);
   if (!manifest) fail(kExitModel, "output {}: there is no manifest.json; was it written by `ktmpi convert`?", o.output);
   check_packed(o.output, *manifest, device.host_threads());
-  if (source) compare(o, *source, *manifest, device);
-  fmt::print("{}: {} layers of {} {} experts are whole\n", o.output, manifest->layers.size(), manifest->experts,
-             info(manifest->format).name);
+  const bool table = !o.json && prints_to_terminal();
+  if (source) compare(o, *source, *manifest, device, table);
+  const auto method = info(manifest->format).name;
+  if (table)
+    fmt::print("{}: {} layers of {} {} experts are whole\n", o.output, manifest->layers.size(), manifest->experts,
+               method);
+  else
+    Lines({}, false).print({{"output", o.output},
+                            {"layers", manifest->layers.size()},
+                            {"experts", manifest->experts},
+                            {"method", method},
+                            {"whole", true}});
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "launcher/commands.h"
 #include "launcher/heat_map.h"
+#include "launcher/lines.h"
 #include "launcher/replay.h"
 #include "runtime/base/error.h"
 #include "runtime/config/words.h"
@@ -19,15 +20,17 @@ namespace kt {
 namespace {
 
 namespace po = boost::program_options;
+using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kSummary =
-    "Usage: ktmpi placement FILE [--strategies NAME,...] [--ratio X,...] [--measure OTHER] [--sets] [--png OUT]\n\n"
+    "Usage: ktmpi placement FILE [--strategies NAME,...] [--ratio X,...] [--measure OTHER] [--sets] [--png OUT]\n"
+    "       [--json]\n\n"
     "Shows how often each expert was chosen, from a file of /dump_expert_distribution_record or of counts, and the\n"
     "share of choices that would have met a hot expert: by strategy, and by the part of all experts that is hot.";
 
 struct Options {
   std::string file, measure, png, strategies, ratios;
-  bool sets = false;
+  bool sets = false, json = false;
 };
 
 bool parse(int argc, char** argv, Options& o) {
@@ -45,6 +48,7 @@ bool parse(int argc, char** argv, Options& o) {
                   "choose by FILE, but count the hits in this other recording");
   d.add_options()("sets", po::bool_switch(&o.sets), "list the hot experts too");
   d.add_options()("png", po::value(&o.png)->value_name("OUT"), "draw the counts as a heat map");
+  d.add_options()("json", po::bool_switch(&o.json), "JSON Lines also on a terminal, where else there is a table");
   return read_options(argc, argv, kSummary, d, po::positional_options_description().add("file", 1)).has_value();
 }
 
@@ -66,30 +70,38 @@ double percent(uint64_t part, uint64_t whole) {
   return whole ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0.0;
 }
 
-// One line: choices, experts that were chosen at all, the share of the busiest tenth, and the busiest with theirs.
-void print_layer(size_t layer, std::span<const uint64_t> counts) {
+// Choices, experts that were chosen at all, the share of the busiest tenth, and the busiest with theirs.
+Json layer_line(size_t layer, std::span<const uint64_t> counts) {
   const uint64_t all = sum(counts);
-  if (all == 0) {
-    fmt::print("{:>5} {:>12}\n", layer, "none");
-    return;
-  }
+  Json line = {{"kind", "counts"}, {"layer", layer}, {"choices", all}};
+  if (all == 0) return line;
   std::vector<size_t> order(counts.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return counts[a] > counts[b]; });
-  const auto used = std::count_if(counts.begin(), counts.end(), [](uint64_t n) { return n > 0; });
   uint64_t tenth = 0;
   for (size_t i = 0; i < (order.size() + 9) / 10; ++i) tenth += counts[order[i]];
-  fmt::print("{:>5} {:>12} {:>6} {:>13.1f} %  ", layer, all, used, percent(tenth, all));
-  for (size_t i = 0; i < std::min<size_t>(order.size(), 4); ++i)
-    fmt::print(" {:>4}: {:.1f} %", order[i], percent(counts[order[i]], all));
-  fmt::print("\n");
+  line["used"] = std::count_if(counts.begin(), counts.end(), [](uint64_t n) { return n > 0; });
+  line["busiest_tenth_percent"] = percent(tenth, all);
+  for (size_t i = 0; i < std::min<size_t>(order.size(), 4); ++i) {
+    line["busiest_experts"].push_back(order[i]);
+    line["busiest_percent"].push_back(percent(counts[order[i]], all));
+  }
+  return line;
 }
 
-void print_counts(const std::string& file, const ExpertCounts& counts) {
-  fmt::print("{}: {} choices in {} layers of {} experts\n\n", file, sum(counts.counts), counts.layers, counts.experts);
-  fmt::print("layer      choices   used  busiest tenth   busiest experts\n");
+void print_counts(const std::string& file, const ExpertCounts& counts, bool table) {
+  if (table)
+    fmt::print("{}: {} choices in {} layers of {} experts\n\n", file, sum(counts.counts), counts.layers,
+               counts.experts);
+  Lines lines({{.member = "layer", .width = 5},
+               {.member = "choices", .width = 12},
+               {.member = "used", .width = 6},
+               {.member = "busiest_tenth_percent", .title = "busiest tenth, %", .digits = 1},
+               {.member = "busiest_experts", .title = "busiest experts", .width = 18, .left = true},
+               {.member = "busiest_percent", .title = "their %", .digits = 1, .left = true}},
+              table);
   for (size_t layer = 0; layer < static_cast<size_t>(counts.layers); ++layer)
-    print_layer(layer, counts.of_layer(layer));
+    lines.print(layer_line(layer, counts.of_layer(layer)));
 }
 
 // What the strategies are asked: layers without choices are dense.
@@ -114,26 +126,31 @@ class Question {
 };
 
 void print_hit_rates(Question& question, std::span<const std::string_view> strategies, std::span<const double> ratios,
-                     const ExpertCounts& measured) {
-  fmt::print("ratio     hot");
-  for (const std::string_view strategy : strategies) fmt::print(" {:>13}", strategy);
-  fmt::print("\n");
+                     const ExpertCounts& measured, bool table) {
+  std::vector<Column> columns = {{.member = "ratio", .width = 5}, {.member = "hot"}};
+  for (const std::string_view strategy : strategies) columns.push_back({.member = strategy, .digits = 2, .width = 13});
+  Lines lines(columns, table);
   for (const double ratio : ratios) {
-    fmt::print("{:>5g} {:>7}", ratio, question.budget(ratio));
+    Json line = {{"kind", "hit_percent"}, {"ratio", ratio}, {"hot", question.budget(ratio)}};
     for (const std::string_view strategy : strategies)
-      fmt::print(" {:>13.2f}", 100.0 * hit_rate(question.answer(strategy, ratio), measured));
-    fmt::print("\n");
+      line[std::string(strategy)] = 100.0 * hit_rate(question.answer(strategy, ratio), measured);
+    lines.print(line);
   }
 }
 
-void print_sets(std::string_view strategy, double ratio, const HotSets& hot) {
-  fmt::print("\n{} at {:g}:\n", strategy, ratio);
+void print_sets(std::string_view strategy, double ratio, const HotSets& hot, bool table) {
+  if (table) fmt::print("\n{} at {:g}:\n", strategy, ratio);
+  Lines lines({{.member = "layer", .width = 5}, {.member = "hot_experts", .title = "hot experts", .left = true}},
+              table);
   for (size_t layer = 0; layer < hot.size(); ++layer)
-    if (!hot[layer].empty()) fmt::print("{:>5}: {}\n", layer, fmt::join(hot[layer], " "));
+    if (!hot[layer].empty())
+      lines.print(
+          {{"kind", "hot"}, {"strategy", strategy}, {"ratio", ratio}, {"layer", layer}, {"hot_experts", hot[layer]}});
 }
 
-void draw(const std::string& file, const ExpertCounts& counts) {
+void draw(const std::string& file, const ExpertCounts& counts, bool table) {
   write_heat_map(file, counts);
+  if (!table) return;
   fmt::print(
       "\n{}: a row for each layer, a cell for each expert, by number and then by use;\n"
       "  black: never chosen, yellow: {:g} times the mean or more\n",
@@ -155,13 +172,14 @@ int placement_command(int argc, char** argv) {
   Question question(counts);
   for (const std::string_view strategy : strategies) question.answer(strategy, 0);  // refuses before a line is printed
 
-  print_counts(o.file, counts);
-  fmt::print("\nhit rate, % of the {} choices in {}:\n\n", sum(measured.counts), measured_file);
-  print_hit_rates(question, strategies, ratios, measured);
+  const bool table = !o.json && prints_to_terminal();
+  print_counts(o.file, counts, table);
+  if (table) fmt::print("\nhit rate, % of the {} choices in {}:\n\n", sum(measured.counts), measured_file);
+  print_hit_rates(question, strategies, ratios, measured, table);
   if (o.sets)
     for (const std::string_view strategy : strategies)
-      for (const double ratio : ratios) print_sets(strategy, ratio, question.answer(strategy, ratio));
-  if (!o.png.empty()) draw(o.png, counts);
+      for (const double ratio : ratios) print_sets(strategy, ratio, question.answer(strategy, ratio), table);
+  if (!o.png.empty()) draw(o.png, counts, table);
   return kExitOk;
 }
 

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "launcher/lines.h"
 #include "runtime/model/traffic.h"
 
 namespace kt {
@@ -68,6 +68,40 @@ Json routed(const RoutedTotals& t, double divisor) {
           {"deferred_weight", ratio(t.late_weight, t.weight)}};
 }
 
+// Those that distinguish the ways of --compare are there when it is asked for.
+std::vector<Column> columns_for(const Json& line) {
+  std::vector<Column> columns = {{.member = "phase", .left = true},
+                                 {.member = "prompt|context", .title = "tokens"},
+                                 {.member = "batch", .width = 5},
+                                 {.member = "ttft_ms|ms_per_token", .title = "ms", .digits = 3, .width = 10},
+                                 {.member = "tokens_per_s", .title = "tokens/s", .digits = 2, .width = 10}};
+  for (const char* more : {"recording", "path", "predicted_ms", "chosen"})
+    if (line.contains(more)) columns.push_back({.member = more, .width = 9});
+  return columns;
+}
+
+// Parts of the same name as one: of all kinds of mixers.
+Json row_of(const Json& rank) {
+  Json row = {{"rank", rank["rank"]}, {"role", rank["role"]}, {"dram_gbps", rank["dram_gbps"]}};
+  for (const Json& part : rank["parts"]) {
+    const std::string name = part["part"];
+    row[name] = row.value(name, 0.0) + part["ms"].get<double>();
+  }
+  return row;
+}
+
+void print_tables(const Json& line) {
+  Lines(columns_for(line), true).print(line);
+  std::vector<Column> columns = {{.member = "rank", .width = 6}, {.member = "role", .width = 22, .left = true}};
+  for (int p = 0; p < kStepParts; ++p)
+    if (const std::string_view part = name_of(static_cast<StepPart>(p)).part; part != columns.back().member)
+      columns.push_back({.member = part, .digits = 3, .width = 8});
+  columns.push_back({.member = "dram_gbps", .title = "DRAM GB/s", .digits = 1});
+  Lines ranks(columns, true);
+  for (const Json& rank : line["ranks"]) ranks.print(row_of(rank));
+  fmt::print("\n");
+}
+
 }  // namespace
 
 // Prefill counts whole prompts, decode one step.
@@ -112,8 +146,10 @@ void StepLines::print(Json line, const StepTiming& timing, Phase phase) const {
   const size_t taken = phase == Phase::decode ? timing.decode_s.size() : timing.prefill_s.size();
   line.update(routed(timing.routed[static_cast<size_t>(phase)], std::max(1.0, static_cast<double>(taken))));
   line["ranks"] = ranks(timing, phase);
-  fmt::print("{}\n", line.dump());
-  if (std::fflush(stdout) != 0) fail(kExitTryAgain, "stdout: a line could not be written");
+  if (table_)
+    print_tables(line);
+  else
+    Lines({}, false).print(line);
 }
 
 void StepLines::prefill(int prompt, const StepTiming& timing, const Json& more) const {

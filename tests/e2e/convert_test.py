@@ -8,7 +8,9 @@ With hot-weights model a hot expert gives the bytes of the checkpoint's own form
 """
 import argparse
 import hashlib
+import json
 import os
+import pty
 import random
 import re
 import shutil
@@ -105,9 +107,30 @@ def check_refusals(program, model, folder, kind, method):
 
 def deviations(output):
     """Mean relative error of an expert's output over the layers, as --check prints it."""
-    found = [float(x) for x in re.findall(r"expert's output ([0-9.]+)", output)]
+    lines = [json.loads(line) for line in output.splitlines()]
+    found = [line["output_error"] for line in lines if "output_error" in line]
     assert found, output
     return float(np.mean(found))
+
+
+def check_table(program, folder, model):
+    """On a terminal --check prints a table."""
+    ours, theirs = pty.openpty()
+    command = [program, "convert", "--check", "--output", folder, "--input-path", model]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.DEVNULL) as process:
+        os.close(theirs)
+        text = b""
+        try:
+            while data := os.read(ours, 65536):
+                text += data
+        except OSError:  # the other side has closed
+            pass
+    os.close(ours)
+    lines = text.decode().split("\r\n")
+    assert process.returncode == 0 and lines[0] == "relative errors", text
+    assert lines[1].split("  ") == ["layer", "of the weights", "of an expert's output"], text
+    assert re.fullmatch(r" +\d+  +0\.\d{4}  +0\.\d{4}", lines[2]) and len(lines[2]) == len(lines[1]), text
+    assert re.search(r": \d+ layers of \d+ AMXINT\d experts are whole$", lines[-2]), text
 
 
 def serve_everywhere(program, model, prompts, worlds, options):
@@ -173,6 +196,7 @@ def main():
             kill_and_resume(command + [folder + "-killed"], folder + "-killed", expected, seconds, a.kills)
             check = expect_success(run(program, "convert", "--check", "--output", folder, "--input-path", model))
             error[method] = deviations(check.stdout)
+            check_table(program, folder, model)
             check_damage(program, model, folder, layers)
             check_refusals(program, model, folder, a.kind, method)
             answers = serve_everywhere(program, model, prompts, worlds,

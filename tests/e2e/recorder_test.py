@@ -84,9 +84,10 @@ class Recording:
     def check_placement(self, path):
         text = subprocess.run([self.program, "placement", path, "--ratio", "0.5"], check=True, capture_output=True,
                               text=True).stdout
-        uniform, frequency = map(float, text.splitlines()[-1].split()[2:4])
+        hits = json.loads(text.splitlines()[-1])
+        uniform, frequency = hits["uniform"], hits["frequency"]
         assert 0 < uniform <= frequency < 100, text
-        print(f"  {os.path.basename(path)}: half of the experts hot: uniform {uniform} %, frequency {frequency} %")
+        print(f"  {os.path.basename(path)}: half of the experts hot: uniform {uniform:.2f} %, frequency {frequency:.2f} %")
 
 
 def check_stat(recording, worlds):

@@ -70,22 +70,26 @@ class Commands(unittest.TestCase):
 
             answer = run(KTMPI, "placement", counts, "--ratio", "0.25,1", "--sets", "--png", picture)
             self.assertEqual(answer.returncode, 0, answer.stderr)
-            lines = [line.split() for line in answer.stdout.splitlines()]
-            self.assertIn(["0", "none"], lines)
-            self.assertIn("2 10 3 80.0 % 1: 80.0 % 2: 10.0 % 3: 10.0 % 0: 0.0 %".split(), lines)
-            self.assertIn(["ratio", "hot", "uniform", "frequency", "front-loading", "random"], lines)
-            row = next(line for line in lines if line[:2] == ["0.25", "2"])
-            self.assertEqual(row[2:5], ["5.00", "60.00", "15.00"])
-            self.assertIn(["1", "8"] + 4 * ["100.00"], lines)
-            sets = answer.stdout[answer.stdout.index("frequency at 0.25:"):].splitlines()
-            self.assertEqual([line.split() for line in sets[1:3]], [["1:", "3"], ["2:", "1"]])
+            lines = [json.loads(line) for line in answer.stdout.splitlines()]
+            layers, hits, sets = ([line for line in lines if line["kind"] == kind]
+                                  for kind in ("counts", "hit_percent", "hot"))
+            self.assertEqual(layers[0], {"kind": "counts", "layer": 0, "choices": 0})
+            self.assertEqual(layers[2], {"kind": "counts", "layer": 2, "choices": 10, "used": 3,
+                                         "busiest_tenth_percent": 80.0, "busiest_experts": [1, 2, 3, 0],
+                                         "busiest_percent": [80.0, 10.0, 10.0, 0.0]})
+            quarter, whole = hits
+            self.assertEqual([round(quarter[name], 6) for name in ("ratio", "hot", "uniform", "frequency", "front-loading")],
+                             [0.25, 2, 5, 60, 15])
+            self.assertEqual((whole["hot"], whole["random"]), (8, 100))
+            self.assertEqual([(line["layer"], line["hot_experts"]) for line in sets
+                              if (line["strategy"], line["ratio"]) == ("frequency", 0.25)], [(1, [3]), (2, [1])])
             with open(picture, "rb") as file:  # PNG, then the header with width and height
                 header = file.read(24)
             self.assertEqual(header[:8], b"\x89PNG\r\n\x1a\n")
             self.assertEqual((int.from_bytes(header[16:20]), int.from_bytes(header[20:24])), (9 * 16, 3 * 16))
 
             elsewhere = run(KTMPI, "placement", counts, "--ratio", "0.25", "--strategies", "frequency", "--measure", others)
-            self.assertIn("\n 0.25       2         30.00\n", elsewhere.stdout)
+            self.assertAlmostEqual(json.loads(elsewhere.stdout.splitlines()[-1])["frequency"], 30)
 
     def test_placement_says_what_is_wrong(self):
         with tempfile.TemporaryDirectory() as folder:
