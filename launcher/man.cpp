@@ -7,11 +7,17 @@
 
 #include "launcher/commands.h"
 #include "launcher/completion.h"
+#include "launcher/options_markdown.h"
+#include "launcher/replay.h"
 #include "launcher/serve_options.h"
 #include "runtime/base/error.h"
 
 namespace kt {
 namespace {
+
+constexpr std::string_view kSummary =
+    "Usage: ktmpi man > ktmpi.1\n       ktmpi man --markdown\n\n"
+    "Prints the manual page, which `man -l ktmpi.1` shows.";
 
 struct Entry {
   std::string_view name, text;
@@ -99,13 +105,15 @@ void print_page() {
 }  // namespace
 
 int man_command(int argc, char** argv) {
-  if (argc > 1) {
-    const std::string_view word = argv[1];
-    if (word != "--help" && word != "-h") fail(kExitUsage, "man: expected no options, found '{}'", word);
-    fmt::print("Usage: ktmpi man > ktmpi.1\n\nPrints the manual page, which `man -l ktmpi.1` shows.\n");
-    return kExitOk;
-  }
-  print_page();
+  bool markdown = false;
+  boost::program_options::options_description options;
+  options.add_options()("markdown", boost::program_options::bool_switch(&markdown),
+                        "print the reference of serve's options, docs/options.md");
+  if (!read_options(argc, argv, kSummary, options)) return kExitOk;
+  if (markdown)
+    fmt::print("{}", options_markdown());
+  else
+    print_page();
   return kExitOk;
 }
 

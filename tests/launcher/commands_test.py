@@ -105,6 +105,11 @@ class Commands(unittest.TestCase):
                 self.assertIn(expected, answer.stderr)
                 self.assertEqual(answer.stdout, "")
 
+    def test_the_page_of_options_is_what_the_program_prints(self):
+        with open(os.path.join(os.path.dirname(__file__), "..", "..", "docs", "options.md"), encoding="utf-8") as page:
+            self.assertEqual(page.read(), run(KTMPI, "man", "--markdown").stdout,
+                             "write it anew: ktmpi man --markdown > docs/options.md")
+
     def test_plan_needs_only_the_config_and_says_what_does_not_fit(self):
         with tempfile.TemporaryDirectory() as folder:
             with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:

@@ -57,7 +57,7 @@ def commands():
         named = re.search(r"^int (\w+)_command\(", text, re.M)
         if not named or named[1] in table:
             continue
-        own = set(re.findall(r'\(\s*"([a-z][a-z-]+)(?:,h)?",\s*(?:po::|s\.|")', text)) | {"help"}
+        own = set(re.findall(r'\(\s*"([a-z][a-z-]+)(?:,h)?",\s*(?:(?:boost::program_options|po)::|s\.|")', text)) | {"help"}
         takes_serves = "parse_run_config" in text
         table[named[1].replace("bench_", "bench ")] = own | (serve if takes_serves else set())
     return table
@@ -201,6 +201,17 @@ def wrong_exit_codes(text):
         yield f"exit codes: it has {sorted(said)}, runtime/base/error.h has {sorted(there)}"
 
 
+def wrong_models(spans):
+    """docs/models.md has each architecture, format and table of kernels that the sources have, and no other."""
+    there = {name for file in sources("runtime/arch") for name in re.findall(r'\.hf_name = "(\w+)"', read(file))}
+    there |= set(re.findall(r'\{"([A-Z0-9]+)", \d+', read("kernels/weight.h").split("kFormats[] = {")[1].split("};")[0]))
+    tables = {name for file in sources("kernels/cpu") for name in re.findall(r'(?:make_table<\w+>\(|kRefOps = \{\.name = )"([\w-]+)"', read(file))}
+    said = {span for span in spans if re.fullmatch(r"\w+For(?:CausalLM|ConditionalGeneration)|[A-Z]+\d+", span)}
+    said |= {span for span in spans if re.fullmatch(r"ref|avx[\w-]*|amx[\w-]*", span)}
+    for name in sorted(said ^ (there | tables)):
+        yield f"{name} is in {'no source' if name in said else 'the sources and not here'}"
+
+
 def complaints(document):
     text = read(document)
     prose = FENCE.sub("", text)
@@ -213,6 +224,8 @@ def complaints(document):
     yield from wrong_keys(FENCE.findall(text))
     yield from wrong_lone_options(spans)
     yield from wrong_routes(spans, text)
+    if document == "docs/models.md":
+        yield from wrong_models(spans)
     if document == "docs/troubleshooting.md":
         yield from wrong_messages(text)
         yield from wrong_exit_codes(text)
