@@ -307,8 +307,9 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
   ExpertLoad expert_load(expert_workers(job), &policy.hot_now());
   std::vector<StepObserver*> observers = {&policy, &step_recorder};
   if (model.moe.experts) observers.push_back(&expert_load);
-  ClusterRunner runner(transport, job.topology, model, job.trunk ? &*job.trunk : nullptr, job.group.get(), observers,
-                       [&job] { return job.lifeline->pulse(); });
+  ClusterRunner runner(
+      transport, job.topology, model, job.trunk ? &*job.trunk : nullptr, job.group.get(), observers,
+      [&job] { return job.lifeline->pulse(); }, [&job] { job.leave_to_lifeline(); });
   policy.prepare(runner);
   const std::unique_ptr<Engine> engine = make_engine(job.engine, runner, *tokenizer);
   Watch watch(signals, hasty, *engine, *http, job);

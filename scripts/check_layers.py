@@ -100,7 +100,7 @@ LIBRARIES = {
     "hwloc": ["runtime/comm/machine.cpp"],
     "cuda": ["kernels/cuda", "kernels/simt"],
     "mpi.h": ["runtime/comm/mpi.cpp", "launcher/version.cpp"],
-    "ucp/": ["runtime/comm/ucx.cpp"],
+    "ucp/": ["runtime/comm/ucx_worker.h"],
     "nccl.h": ["runtime/comm/nccl.cpp"],
     "yaml-cpp/": ["runtime/config", "runtime/plan"],
     "boost/program_options": ["runtime/config", "launcher"],

@@ -1,5 +1,7 @@
 #include "runtime/comm/collectives.h"
 
+#include <numeric>
+
 namespace kt {
 namespace {
 
@@ -31,21 +33,27 @@ Fault finish(Transport& transport, Ticket ticket, int peer) {
   return came ? transfer.fault : Fault{Fault::late, peer};
 }
 
-std::vector<std::string> all_gather(Transport& transport, const std::string& mine) {
-  std::vector<std::string> all(transport.size());
+std::vector<std::string> gather_among(Transport& transport, std::span<const int> ranks, const std::string& mine) {
+  std::vector<std::string> all;
   std::vector<std::byte> room;
-  for (int r = 0; r < transport.size(); ++r)
+  for (const int r : ranks)
     if (r != transport.rank()) transport.send(r, Tag::control, std::as_bytes(std::span(mine)));
-  for (int r = 0; r < transport.size(); ++r) {
+  for (const int r : ranks) {
     if (r == transport.rank()) {
-      all[r] = mine;
+      all.push_back(mine);
       continue;
     }
     transport.receive(r, Tag::control, room);
-    all[r].assign(reinterpret_cast<const char*>(room.data()), room.size());
+    all.emplace_back(reinterpret_cast<const char*>(room.data()), room.size());
   }
   transport.finish_sends();
   return all;
+}
+
+std::vector<std::string> all_gather(Transport& transport, const std::string& mine) {
+  std::vector<int> ranks(static_cast<size_t>(transport.size()));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return gather_among(transport, ranks, mine);
 }
 
 }  // namespace kt

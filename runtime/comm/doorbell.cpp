@@ -12,8 +12,7 @@ namespace kt {
 // ringer sees the sleeper's flag and wakes it, or the sleeper hears the ring and with it sees the message.
 
 void Doorbell::ring() {
-  rings_.fetch_add(1);
-  if (asleep_.load() != 0) syscall(SYS_futex, &rings_, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+  if (ring_wants_waking()) syscall(SYS_futex, &rings_, FUTEX_WAKE, 1, nullptr, nullptr, 0);
 }
 
 uint32_t Doorbell::listen() {

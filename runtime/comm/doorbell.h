@@ -15,6 +15,11 @@ class alignas(64) Doorbell {
  public:
   // Call after the message is where the sleeper looks for it.
   void ring();
+  // The same, but if true is returned, the caller wakes the sleeper by what it sleeps on instead of the futex.
+  bool ring_wants_waking() {
+    rings_.fetch_add(1);
+    return asleep_.load() != 0;
+  }
 
   // The sleeper calls listen, looks for the message once more, and sleeps only if there is none: what was rung for
   // after listen ends the sleep at once, what was rung for before it is seen by that last look.
@@ -36,10 +41,10 @@ struct Patience {
   std::chrono::milliseconds limit{0};       // of the whole wait; zero: none
 };
 
-// Waits until arrived() is true: spins, then yields the core, then sleeps on the bell. False: it took longer than the
-// limit.
-template <class Arrived>
-bool staged_wait(Doorbell& bell, const Patience& patience, Arrived arrived) {
+// Waits until arrived() is true: spins, then yields the core, then sleeps on the bell, a Doorbell or what does as one.
+// False: it took longer than the limit.
+template <class Bell, class Arrived>
+bool staged_wait(Bell& bell, const Patience& patience, Arrived arrived) {
   using Clock = std::chrono::steady_clock;
   if (arrived()) return true;
   const Clock::time_point start = Clock::now();

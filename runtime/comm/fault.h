@@ -11,6 +11,7 @@ struct Fault {
     none,
     cut,    // another size than expected
     late,   // did not come in time
+    lost,   // its rank is gone
     order,  // ranks are at different points, or say what cannot be
   };
   Kind kind = none;

@@ -5,13 +5,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <new>
-#include <optional>
-#include <thread>
 
 #include "runtime/base/error.h"
 #include "runtime/comm/collectives.h"
-#include "runtime/comm/doorbell.h"
+#include "runtime/comm/neighbours.h"
 #include "runtime/comm/pieces.h"
 #include "runtime/comm/transport.h"
 
@@ -47,116 +44,45 @@ constexpr Patience kPatienceAcrossNodes{.yield = std::chrono::milliseconds(10), 
 // lightly.
 constexpr Patience kPatienceInTransfer{.yield = std::chrono::milliseconds(20), .sleep = std::chrono::microseconds(50)};
 
-// The ranks of this machine: those that MPI says share memory, and that bear the same KTMPI_NODE.
-class NodeComm {
- public:
-  explicit NodeComm(MPI_Comm world) {
-    MPI_Comm sharing = MPI_COMM_NULL;
-    KT_MPI(MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &sharing));
-    split_by_name(sharing);
-    MPI_Comm_free(&sharing);
-    int world_rank = 0, size = 0;
-    KT_MPI(MPI_Comm_rank(world, &world_rank));
-    KT_MPI(MPI_Comm_size(node_, &size));
-    members_.resize(static_cast<size_t>(size));
-    KT_MPI(MPI_Allgather(&world_rank, 1, MPI_INT, members_.data(), 1, MPI_INT, node_));
-  }
-  NodeComm(const NodeComm&) = delete;
-  NodeComm& operator=(const NodeComm&) = delete;
-
-  void free() { MPI_Comm_free(&node_); }  // collective over the node, before MPI_Finalize
-
-  std::span<const int> members() const { return members_; }  // world ranks, ascending
-
-  // Of every rank here so many bytes that all of them see.
-  NodeMemory share(size_t bytes, int world_size) const {
-    uint64_t mine = bytes;
-    std::vector<uint64_t> all(members_.size());
-    KT_MPI(MPI_Allgather(&mine, 1, MPI_UINT64_T, all.data(), 1, MPI_UINT64_T, node_));
-    const std::vector<size_t> sizes(all.begin(), all.end()), offsets = part_offsets(sizes);
-    const std::shared_ptr<void> mapping = map_together(offsets.back());
-    std::vector<std::span<std::byte>> part_of(static_cast<size_t>(world_size));
-    for (size_t i = 0; i < members_.size(); ++i)
-      if (sizes[i])
-        part_of[static_cast<size_t>(members_[i])] = {static_cast<std::byte*>(mapping.get()) + offsets[i], sizes[i]};
-    return {std::move(part_of), mapping};
-  }
-
- private:
-  void split_by_name(MPI_Comm sharing) {
-    const char* given = std::getenv("KTMPI_NODE");
+// Of every rank the index of its machine: ranks share one if MPI says that they share memory, and if they bear the same
+// KTMPI_NODE.
+std::vector<int> find_nodes(MPI_Comm comm) {
+  struct Place {
+    int first = 0;  // rank of those that MPI lets share memory
     std::array<char, 64> name{};
-    if (given) std::snprintf(name.data(), name.size(), "%s", given);
-    int size = 0;
-    KT_MPI(MPI_Comm_size(sharing, &size));
-    std::vector<std::array<char, 64>> names(static_cast<size_t>(size));
-    constexpr int kBytes = static_cast<int>(sizeof name);
-    KT_MPI(MPI_Allgather(name.data(), kBytes, MPI_CHAR, names.data(), kBytes, MPI_CHAR, sharing));
-    const int colour = static_cast<int>(std::find(names.begin(), names.end(), name) - names.begin());
-    KT_MPI(MPI_Comm_split(sharing, colour, 0, &node_));
-  }
+    bool operator==(const Place&) const = default;
+  } mine;
+  int size = 0;
+  KT_MPI(MPI_Comm_size(comm, &size));
+  KT_MPI(MPI_Comm_rank(comm, &mine.first));
+  MPI_Comm sharing = MPI_COMM_NULL;
+  KT_MPI(MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &sharing));
+  KT_MPI(MPI_Bcast(&mine.first, 1, MPI_INT, 0, sharing));
+  MPI_Comm_free(&sharing);
+  if (const char* given = std::getenv("KTMPI_NODE")) std::snprintf(mine.name.data(), mine.name.size(), "%s", given);
 
-  // A failure on one rank is one on all.
-  std::shared_ptr<void> map_together(size_t bytes) const {
-    if (bytes == 0) return nullptr;
-    std::optional<MemoryFile> file;
-    std::shared_ptr<void> mapping;
-    std::string failure;
-    std::array<long, 2> id{};
-    const auto attempt = [&](auto&& work) {
-      try {
-        work();
-      } catch (const Error& error) {
-        failure = error.what();
-      }
-      int mine = failure.empty() ? 0 : 1, any = 0;
-      KT_MPI(MPI_Allreduce(&mine, &any, 1, MPI_INT, MPI_MAX, node_));
-      if (any)
-        fail(kExitTryAgain, "{}", failure.empty() ? "another rank of this machine cannot share memory" : failure);
-    };
-    int rank = 0;
-    KT_MPI(MPI_Comm_rank(node_, &rank));
-    attempt([&] {
-      if (rank == 0) id = file.emplace(bytes).id();
-    });
-    KT_MPI(MPI_Bcast(id.data(), 2, MPI_LONG, 0, node_));
-    attempt([&] {
-      if (rank != 0) file.emplace(id, bytes);
-      mapping = file->map();
-    });
-    return mapping;
+  std::vector<Place> places(static_cast<size_t>(size)), machines;
+  constexpr int kBytes = static_cast<int>(sizeof mine);
+  KT_MPI(MPI_Allgather(&mine, kBytes, MPI_BYTE, places.data(), kBytes, MPI_BYTE, comm));
+  std::vector<int> nodes;
+  for (const Place& place : places) {
+    const auto seen = std::find(machines.begin(), machines.end(), place);
+    nodes.push_back(static_cast<int>(seen - machines.begin()));
+    if (seen == machines.end()) machines.push_back(place);
   }
-
-  MPI_Comm node_ = MPI_COMM_NULL;
-  std::vector<int> members_;
-};
-
-std::vector<int> number_nodes(MPI_Comm world, int world_size, int my_first_rank) {
-  std::vector<int> first_rank_of(static_cast<size_t>(world_size));
-  KT_MPI(MPI_Allgather(&my_first_rank, 1, MPI_INT, first_rank_of.data(), 1, MPI_INT, world));
-  std::vector<int> names = first_rank_of;
-  std::sort(names.begin(), names.end());
-  names.erase(std::unique(names.begin(), names.end()), names.end());
-  for (int& node : first_rank_of) {
-    node = static_cast<int>(std::lower_bound(names.begin(), names.end(), node) - names.begin());
-  }
-  return first_rank_of;
+  return nodes;
 }
 
 class MpiTransport final : public Transport {
  public:
   // Of all ranks: MPI_COMM_WORLD, which ends with MPI itself, or a copy of it.
-  MpiTransport(MPI_Comm comm, size_t piece) : comm_(comm), here_(comm), piece_(piece) {
+  MpiTransport(MPI_Comm comm, size_t piece) : comm_(comm), piece_(piece), node_of_(find_nodes(comm)) {
     KT_MPI(MPI_Comm_rank(comm_, &rank_));
     KT_MPI(MPI_Comm_size(comm_, &size_));
-    node_of_ = number_nodes(comm_, size_, here_.members().front());
-    bells_ = here_.share(sizeof(Doorbell), size_);
-    new (bell_of(rank_)) Doorbell();
-    KT_MPI(MPI_Barrier(comm_));
-    const size_t ranks_here = here_.members().size();
-    if (ranks_here < static_cast<size_t>(size_)) patience_ = kPatienceAcrossNodes;
-    // A spinning rank would keep the rank that it waits for from its core.
-    if (ranks_here > std::thread::hardware_concurrency()) patience_.spin = in_transfer_.spin = {};
+    const size_t neighbours = ranks_here(*this).size();
+    if (neighbours < static_cast<size_t>(size_)) patience_ = kPatienceAcrossNodes;
+    patience_.spin = in_transfer_.spin = spin_time(neighbours);
+    bells_.hang(*this);
   }
 
   ~MpiTransport() override {
@@ -166,7 +92,6 @@ class MpiTransport final : public Transport {
     try {
       finish_sends();
       barrier();
-      here_.free();
       if (comm_ == MPI_COMM_WORLD)
         MPI_Finalize();
       else
@@ -260,7 +185,7 @@ class MpiTransport final : public Transport {
     return {true, post.fault};
   }
 
-  NodeMemory share(size_t bytes) override { return here_.share(bytes, size_); }
+  NodeMemory share(size_t bytes) override { return share_by_messages(*this, bytes); }
 
   void announce(std::atomic<uint64_t>& flag, uint64_t value, std::span<const int> to) override {
     flag.store(value, std::memory_order_release);
@@ -301,17 +226,13 @@ class MpiTransport final : public Transport {
     Fault fault = {};
   };
 
-  // Null for ranks of other machines.
-  Doorbell* bell_of(int rank) const { return reinterpret_cast<Doorbell*>(bells_.of(rank).data()); }
-
   void ring(int rank) {
-    Doorbell* other = rank == rank_ ? nullptr : bell_of(rank);
-    if (other != nullptr) other->ring();
+    if (Doorbell* other = bells_.of(rank)) other->ring();
   }
 
   bool wait(Arrived arrived, const void* argument) override {
     Patience patience;
-    return staged_wait(*bell_of(rank_), patience, [&] {
+    return staged_wait(bells_.mine(), patience, [&] {
       if (arrived(argument)) return true;
       patience = moving_ || sending() || receiving() ? in_transfer_ : patience_;
       return false;
@@ -364,9 +285,8 @@ class MpiTransport final : public Transport {
   }
 
   MPI_Comm comm_;
-  NodeComm here_;
   size_t piece_;
-  NodeMemory bells_;  // a Doorbell of every rank
+  Bells bells_;
   Patience patience_, in_transfer_ = kPatienceInTransfer;
   int rank_ = 0, size_ = 1;
   std::vector<int> node_of_;

@@ -101,6 +101,11 @@ inline constexpr size_t kMpiPiece = size_t{1} << 30;
 // different machines, whatever MPI says. Throws Error(kExitTryAgain) when MPI cannot start.
 std::unique_ptr<Transport> make_mpi_transport(int* argc, char*** argv, size_t piece = kMpiPiece);
 
+// Over UCX, between the ranks of `job`, by which they find each other and which ends after it. All ranks call it at the
+// same point. Throws Error(kExitUsage), on all of them, where UCX does not start on one. Not there in every build; see
+// transports.h.
+std::unique_ptr<Transport> make_ucx_transport(Transport& job);
+
 // Forgets the transfers that are done; true: none is left.
 bool all_done(Transport& transport, std::vector<Ticket>& tickets);
 

@@ -23,6 +23,16 @@ void tell_experts(Trunk& t, Ask what) {
     check(t.dispatch->give(i, {.ask = static_cast<int32_t>(what)}).fault, "orders to expert ranks");
 }
 
+template <class Work>
+auto telling(const std::function<void()>& on_loss, const Work& work) {
+  try {
+    return work();
+  } catch (const Error& e) {
+    if (on_loss && e.exit_code() == kExitPeerLost) on_loss();
+    throw;
+  }
+}
+
 void leave(Trunk& t) {
   tell_experts(t, Ask::leave);
   t.experts->mover.reset();
@@ -31,7 +41,8 @@ void leave(Trunk& t) {
 }  // namespace
 
 ClusterRunner::ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk,
-                             Group* group, std::vector<StepObserver*> observers, std::function<int64_t()> pulse)
+                             Group* group, std::vector<StepObserver*> observers, std::function<int64_t()> pulse,
+                             std::function<void()> on_loss)
     : transport_(transport),
       topology_(topology),
       config_(config),
@@ -39,6 +50,7 @@ ClusterRunner::ClusterRunner(Transport& transport, const Topology& topology, con
       group_(group),
       observers_(std::move(observers)),
       pulse_(std::move(pulse)),
+      on_loss_(std::move(on_loss)),
       readings_(static_cast<size_t>(topology.world)),
       heard_(static_cast<size_t>(topology.world), Clock::now()) {
   const int trunks = static_cast<int>(topology.trunk.size());
@@ -56,6 +68,14 @@ StepReport ClusterRunner::report() {
 }
 
 std::span<const float> ClusterRunner::run(const StepPlan& asked) {
+  return telling(on_loss_, [&] { return step(asked); });
+}
+
+void ClusterRunner::idle() {
+  telling(on_loss_, [&] { ask_clocks(); });
+}
+
+std::span<const float> ClusterRunner::step(const StepPlan& asked) {
   StepPlan plan = asked;
   for (StepObserver* o : observers_) o->before(plan, plan.orders);
   const std::vector<std::byte> message = encode(plan);

@@ -14,13 +14,15 @@ namespace kt {
 class ClusterRunner final : public StepRunner {
  public:
   // `trunk` is null on a rank 0 that only schedules, `group` on one that is the whole trunk. The observers take part in
-  // every step, in this order. `pulse`: see progress(); null: nobody counts.
+  // every step, in this order. `pulse`: see progress(); null: nobody counts. `on_loss` is called before a step throws
+  // that other ranks cannot be reached.
   ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk, Group* group,
-                std::vector<StepObserver*> observers = {}, std::function<int64_t()> pulse = nullptr);
+                std::vector<StepObserver*> observers = {}, std::function<int64_t()> pulse = nullptr,
+                std::function<void()> on_loss = nullptr);
 
   int vocab() const override { return config_.vocab; }
   std::span<const float> run(const StepPlan& plan) override;
-  void idle() override { ask_clocks(); }
+  void idle() override;
   int64_t progress() const override { return pulse_ ? pulse_() : 0; }
   // Own ones up to the last step, those of others at most two seconds older.
   std::vector<StepTotals> totals() const override;
@@ -33,6 +35,7 @@ class ClusterRunner final : public StepRunner {
   void dismiss();
 
  private:
+  std::span<const float> step(const StepPlan& asked);
   void note_own_clock();
 
   Transport& transport_;
@@ -46,6 +49,7 @@ class ClusterRunner final : public StepRunner {
   std::vector<int> vocab_widths_;
   std::vector<StepObserver*> observers_;
   std::function<int64_t()> pulse_;
+  std::function<void()> on_loss_;
   std::vector<float> logits_;
   std::vector<std::byte> room_;
   std::vector<ClockReading> readings_;                        // by rank

@@ -1,6 +1,7 @@
 #include "runtime/rank/job.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -13,6 +14,7 @@
 #include "runtime/base/progress.h"
 #include "runtime/checkpoint/dummy.h"
 #include "runtime/comm/joint_progress.h"
+#include "runtime/comm/transports.h"
 #include "runtime/engine/engine_options.h"
 #include "runtime/plan/plan.h"
 #include "runtime/rank/agreement.h"
@@ -78,6 +80,7 @@ void end_all_on_error(JobRank& job, const std::function<void()>& work) {
     log_error("{}", e.what());
     const auto* error = dynamic_cast<const Error*>(&e);
     const bool of_device = dynamic_cast<const DeviceFault*>(&e);
+    if (error && error->exit_code() == kExitPeerLost) job.leave_to_lifeline();
     job.end_all(error ? error->exit_code() : of_device ? kExitDevice : kExitPeerLost);
   }
 }
@@ -285,18 +288,16 @@ bool load_together(JobRank& job, Phases& phases) {
   return true;
 }
 
-// What the options ask for, with MPI under a launcher.
-std::unique_ptr<Transport> make_transport(const RunConfig& run, int* argc, char*** argv) {
-  const bool launched = std::getenv("OMPI_COMM_WORLD_SIZE") || std::getenv("PMIX_RANK") || std::getenv("PMI_RANK");
-  if (run.transport == "mpi" || (run.transport == "auto" && launched)) return make_mpi_transport(argc, argv);
-  return std::move(make_local_transports(1).front());
-}
-
 }  // namespace
 
 void JobRank::tell_before_end(std::function<void(const std::string& why)> tell) {
   const std::lock_guard lock(front_mutex);
   on_end = std::move(tell);
+}
+
+void JobRank::leave_to_lifeline() const {
+  constexpr auto kNews = std::chrono::seconds(2);
+  if (lifeline && transport.size() > 1) std::this_thread::sleep_for(kNews);
 }
 
 void JobRank::end_all(int exit_code) {
@@ -313,16 +314,20 @@ int run_job(int argc, char** argv, const std::function<RunConfig()>& read, const
   } catch (const Error& e) {
     wrong = e;
   }
-  const std::unique_ptr<Transport> transport = make_transport(run, &argc, &argv);
-  JobRank job{run, *transport};
-  const auto all_have_options = [&] {
-    return Phases{job.transport, job.exit_code}.run([&] {
-      if (wrong) throw *wrong;
-    });
+  const std::unique_ptr<Transport> launched = make_job_transport(run.transport, &argc, &argv);
+  std::unique_ptr<Transport> own;
+  int exit_code = kExitOk;
+  Phases phases{*launched, exit_code};
+  const auto options_are_right = [&] {
+    if (wrong) throw *wrong;
   };
+  if (!phases.run(options_are_right) || !phases.run([&] { own = make_step_transport(run.transport, *launched); }))
+    return exit_code;
+  Transport& transport = own ? *own : *launched;
+  JobRank job{run, transport};
   end_all_on_error(job, [&] {
-    if (all_have_options()) job.exit_code = life(job);
-    transport->barrier();
+    job.exit_code = life(job);
+    transport.barrier();
   });
   return job.exit_code;
 }

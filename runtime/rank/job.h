@@ -73,6 +73,9 @@ struct JobRank {
 
   // Another rank's end is all ranks' end. From here on clients are told before; null: nobody is left to be told.
   void tell_before_end(std::function<void(const std::string& why)> on_end);
+  // A rank that is gone is the lifeline's to tell: it names it to log and clients and ends the job. Leaves it time for
+  // that, where a step has noticed too.
+  void leave_to_lifeline() const;
   // Ends all ranks at once with that exit code; why is in the log.
   [[noreturn]] void end_all(int exit_code);
 };

@@ -1,15 +1,19 @@
-// The MPI transport's tests; every rank runs this program under mpirun (see CMakeLists.txt).
+// The tests of the transports between processes; every rank runs this program under mpirun (see CMakeLists.txt):
+//   comm_mpi_test [mpi|ucx] [--piece BYTES | --abort | --lose]
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <string>
 #include <thread>
 
 #include "runtime/base/error.h"
 #include "runtime/comm/faulty.h"
+#include "runtime/comm/transports.h"
 #include "tests/comm/conformance.h"
 #include "tests/comm/doors.h"
 
@@ -17,6 +21,7 @@ namespace kt {
 namespace {
 
 Transport* world = nullptr;  // gtest's tests take no arguments
+bool over_ucx = false;
 
 double cpu_seconds() {
   rusage usage{};
@@ -27,11 +32,11 @@ double cpu_seconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-TEST(MpiTransport, KeepsTheTransportsPromises) { testing::check_transport(*world); }
+TEST(JobTransport, KeepsTheTransportsPromises) { testing::check_transport(*world); }
 
-TEST(MpiTransport, KeepsTheDoorsPromises) { testing::check_doors(*world); }
+TEST(JobTransport, KeepsTheDoorsPromises) { testing::check_doors(*world); }
 
-TEST(MpiTransport, KeepsTheDoorsPromisesWhateverIsDelayedOrOvertaken) {
+TEST(JobTransport, KeepsTheDoorsPromisesWhateverIsDelayedOrOvertaken) {
   const auto faulty = make_faulty(*world, {.seed = 5, .delay = 0.02, .reorder = 0.3});
   testing::check_doors(*faulty);
 }
@@ -51,31 +56,94 @@ double share_while_waiting(double seconds) {
   return (cpu_seconds() - before) / seconds;
 }
 
-TEST(MpiTransport, UsesNoCpuWhileItWaits) {
+TEST(JobTransport, UsesNoCpuWhileItWaits) {
   double best = 1;  // of three: what else runs on the machine makes every look for messages dearer
   for (int i = 0; i < 3; ++i) best = std::min(best, share_while_waiting(1.0));
 
   const std::vector<int> nodes = world->nodes();
-  const bool one_machine = std::count(nodes.begin(), nodes.end(), nodes[0]) == world->size();
-  EXPECT_LT(best, one_machine ? 0.02 : 0.15) << "rank " << world->rank();  // nobody rings across machines
+  const bool is_woken = over_ucx || std::count(nodes.begin(), nodes.end(), nodes[0]) == world->size();
+  EXPECT_LT(best, is_woken ? 0.02 : 0.15) << "rank " << world->rank();  // by MPI nobody rings across machines
   RecordProperty("cpu_percent", std::to_string(100 * best));
   world->barrier();
+}
+
+// The last rank is killed; the others, in whatever they do with it, learn that it is gone, and go on without it.
+// Returns what they did not.
+std::vector<std::string> lose_the_last_rank(Transport& t) {
+  const int gone = t.size() - 1;
+  std::vector<std::byte> got, room(3u << 20);
+  const Ticket early = t.post_receive(gone, Tag::results, room, true);
+  t.barrier();
+  if (t.rank() == gone) {
+    t.send(0, Tag::report, std::as_bytes(std::span("last words", 10)));
+    t.finish_sends();
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    std::raise(SIGKILL);
+  }
+  std::vector<std::string> wrong;
+  const auto expect = [&](bool right, const char* what) {
+    if (!right) wrong.push_back(what);
+  };
+  const auto says_gone = [&](const auto& call) {
+    try {
+      call();
+    } catch (const Error& e) {
+      return std::string(e.what()).find(fmt::format("rank {} is gone", gone)) != std::string::npos;
+    }
+    return false;
+  };
+  const auto is_lost = [&](Ticket ticket) {
+    const Fault fault = finish(t, ticket, gone);
+    return fault.kind == Fault::lost && fault.rank == gone;
+  };
+  expect(is_lost(early), "a receive that was posted before");
+  expect(says_gone([&] { t.receive(gone, Tag::control, got); }), "a message that never comes");
+  expect(t.ready(gone, Tag::control), "ready, so that nobody waits");
+  expect(is_lost(t.post_receive(gone, Tag::rows, room)), "a receive that is posted later");
+  expect(is_lost(t.post_send(gone, Tag::rows, room)), "a large send");
+  expect(says_gone([&] {
+           t.send(gone, Tag::rows, room);
+           t.finish_sends();
+         }),
+         "a message to it");
+  if (t.rank() == 0) {
+    t.receive(gone, Tag::report, got);
+    expect(got.size() == 10, "its last words");
+  }
+  for (int r = 0; r < gone; ++r) t.send(r, Tag::logits, room);
+  for (int r = 0; r < gone; ++r) t.receive(r, Tag::logits, got);
+  t.finish_sends();
+  expect(got.size() == room.size(), "messages of the others");
+  return wrong;
 }
 
 }  // namespace
 }  // namespace kt
 
 int main(int argc, char** argv) {
+  const auto given = [&](const char* word) {
+    return std::find_if(argv + 1, argv + argc, [&](const char* a) { return std::strcmp(a, word) == 0; }) - argv;
+  };
+  kt::over_ucx = given("ucx") < argc;
   // Small pieces, so that small messages are cut as large ones are.
-  const size_t piece = argc == 3 && std::strcmp(argv[1], "--piece") == 0 ? std::stoul(argv[2]) : kt::kMpiPiece;
-  const auto transport = kt::make_mpi_transport(&argc, &argv, piece);
+  const size_t piece = given("--piece") + 1 < argc ? std::stoul(argv[given("--piece") + 1]) : kt::kMpiPiece;
+  const auto job = kt::make_mpi_transport(&argc, &argv, piece);
+  const auto own = kt::make_step_transport(kt::over_ucx ? "ucx" : "mpi", *job);
+  kt::Transport& transport = own ? *own : *job;
   // For the test that looks at mpirun's exit code: the last rank gives up while the others wait for it.
-  if (argc == 2 && std::strcmp(argv[1], "--abort") == 0) {
+  if (given("--abort") < argc) {
     std::vector<std::byte> got;
-    if (transport->rank() == transport->size() - 1) transport->abort(kt::kExitWatchdog);
-    transport->receive(transport->size() - 1, kt::Tag::control, got);
+    if (transport.rank() == transport.size() - 1) transport.abort(kt::kExitWatchdog);
+    transport.receive(transport.size() - 1, kt::Tag::control, got);
   }
-  kt::world = transport.get();
+  if (given("--lose") < argc) {
+    const std::vector<std::string> wrong = kt::lose_the_last_rank(transport);
+    fmt::print("rank {} {}: {}\n", transport.rank(), wrong.empty() ? "goes on" : "was not told of",
+               fmt::join(wrong, "; "));
+    std::fflush(stdout);
+    std::_Exit(0);  // MPI's end would wait for the rank that is gone
+  }
+  kt::world = &transport;
   ::testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();
 }

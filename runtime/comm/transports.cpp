@@ -1,0 +1,32 @@
+#include "runtime/comm/transports.h"
+
+#include <cstdlib>
+
+#include "runtime/base/error.h"
+
+namespace kt {
+
+std::unique_ptr<Transport> make_job_transport(std::string_view name, int* argc, char*** argv) {
+  const bool launched = std::getenv("OMPI_COMM_WORLD_SIZE") || std::getenv("PMIX_RANK") || std::getenv("PMI_RANK");
+  if (name == "local" || (name == "auto" && !launched)) return std::move(make_local_transports(1).front());
+  return make_mpi_transport(argc, argv);
+}
+
+std::unique_ptr<Transport> make_step_transport(std::string_view name, Transport& job) {
+  const std::string mine = name == "ucx" ? "ucx" : "mpi";
+  const std::vector<std::string> names = all_gather(job, mine);
+  for (size_t r = 1; r < names.size(); ++r)
+    if (names[r] != names[0])
+      fail(kExitUsage, "transport: rank 0 has {}, rank {} has {}\n  all ranks need the same options", names[0], r,
+           names[r]);
+  if (mine != "ucx") return nullptr;
+#ifdef KTMPI_UCX
+  return make_ucx_transport(job);
+#else
+  fail(kExitUsage,
+       "transport ucx: this program was built without UCX\n"
+       "  build it where pkg-config finds ucx (Debian: libucx-dev), or leave the option out, which means MPI");
+#endif
+}
+
+}  // namespace kt
