@@ -30,6 +30,7 @@ int doctor_command(int argc, char** argv);
 int version_command(int argc, char** argv);
 
 int bench_command(int argc, char** argv);  // finds one of:
+int bench_dispatch_command(int argc, char** argv);
 int bench_kernels_command(int argc, char** argv);
 int bench_serve_command(int argc, char** argv);
 int bench_step_command(int argc, char** argv);

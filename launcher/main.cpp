@@ -26,7 +26,7 @@ constexpr Command kCommands[] = {
     {"parse", parse_command, "split answers into reasoning, text and tool calls, JSON Lines in and out"},
     {"plan", plan_command, "say what a set-up would take and could give, without weights or hardware", true},
     {"placement", placement_command, "show how experts were used, and what each placement strategy makes of it"},
-    {"bench", bench_command, "measure: kernels, step, serve"},
+    {"bench", bench_command, "measure: kernels, step, dispatch, serve"},
     {"completion", completion_command, "print what completes command lines in bash, zsh or fish"},
     {"man", man_command, "print the manual page"},
     {"doctor", doctor_command, "look at this machine, or at a job's, before the first start or when it is slow", true},
