@@ -22,7 +22,7 @@ kt::ServedModel make_model() {
   static const kt::FakeTokenizer tokenizer;
   static const PlainTemplate chat_template;
   kt::ServedModel model;
-  model.name = "m";
+  model.name.push_back('m');  // g++ 12 warns of an assigned literal
   model.max_context = 4096;
   model.vocab = kt::kFakeVocab;
   model.eos = {kt::kFakeEos};
