@@ -1,6 +1,7 @@
 #include "runtime/comm/cores.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <set>
 #include <sstream>
@@ -9,6 +10,8 @@
 
 namespace kt {
 namespace {
+
+constexpr const char* kUnbound = "mpirun --bind-to none, srun --cpu-bind=none (ranks pin their own threads)";
 
 bool contains(std::span<const int> list, int value) { return std::find(list.begin(), list.end(), value) != list.end(); }
 
@@ -85,8 +88,8 @@ void choose_nodes(std::span<Worker> workers, std::span<const CoreUser> users, co
       if (!w.places.contains(w.node))
         fail(kExitUsage,
              "kt-numa-nodes: NUMA node {} has no core that rank {} may use; its launcher bound it to node {}\n"
-             "  try mpirun --bind-to none (ranks pin their own threads), or name another node",
-             w.node, w.user->rank, fmt::join(keys(w.places), ", "));
+             "  try {}, or name another node",
+             w.node, w.user->rank, fmt::join(keys(w.places), ", "), kUnbound);
     }
     w.cores = w.places.at(w.node);
   }
@@ -177,6 +180,61 @@ void pin(std::span<Worker> workers, int threads_per_core) {
       w.plan->cores.clear();
 }
 
+std::vector<int> core_ids(const CoresByNode& places) {
+  std::vector<int> ids;
+  for (const auto& [node, cores] : places)
+    for (const Core& c : cores) ids.push_back(c.id);
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
+std::string rank_list(std::span<const Worker* const> workers) {
+  std::string text = workers.size() == 1 ? "rank " : "ranks ";
+  for (const Worker* w : workers) text += fmt::format("{}{}", w == workers.front() ? "" : ", ", w->user->rank);
+  return text;
+}
+
+// A machine with a core for each rank that computes can give each its own; one that has fewer is shared as it must be.
+void refuse_shared_cores(std::span<const Worker> workers, const Machine& machine) {
+  if (static_cast<int64_t>(workers.size()) > machine.cores()) return;
+  for (const Worker& w : workers) {
+    const std::vector<int> cores = core_ids(w.places);
+    std::vector<const Worker*> within;
+    for (const Worker& other : workers) {
+      const std::vector<int> others = core_ids(other.places);
+      if (std::includes(cores.begin(), cores.end(), others.begin(), others.end())) within.push_back(&other);
+    }
+    if (within.size() > cores.size())
+      fail(kExitUsage, "{} have been bound to {} core{} of a machine that has {}\n  try {}", rank_list(within),
+           cores.size(), cores.size() == 1 ? "" : "s", machine.cores(), kUnbound);
+  }
+}
+
+// A rank's memory is on one NUMA node, so what it was left of another would be lost to everybody.
+void refuse_split_ranks(std::span<const Worker> workers, const Machine& machine, const std::vector<int>& given) {
+  if (workers.size() < 2 || (!given.empty() && workers.size() == given.size())) return;
+  for (const Worker& w : workers)
+    if (w.places.size() > 1 && static_cast<int>(core_ids(w.places).size()) < machine.cores()) {
+      const Worker* const one[] = {&w};
+      fail(kExitUsage, "{} has been bound to cores of NUMA nodes {}: a rank computes on one of them\n  try {}",
+           rank_list(one), fmt::join(keys(w.places), " and "), kUnbound);
+    }
+}
+
+// Said by the first rank that computes.
+void warn_of_idle_nodes(std::span<const Worker> workers, const Machine& machine) {
+  std::set<int> all, used;
+  for (const Cpu& c : machine.cpus) all.insert(c.numa_node);
+  for (const Worker& w : workers) used.insert(w.node);
+  std::vector<int> idle;
+  std::set_difference(all.begin(), all.end(), used.begin(), used.end(), std::back_inserter(idle));
+  if (!idle.empty())
+    workers.front().plan->warnings.push_back(fmt::format(
+        "no rank computes on NUMA node{} {} of this machine's {}: cores and memory there are idle; start an expert rank "
+        "for each of them",
+        idle.size() == 1 ? "" : "s", fmt::join(idle, ", "), all.size()));
+}
+
 // Said by the first rank that computes.
 void warn_of_binding(std::span<const Worker> workers, const Machine& machine) {
   std::set<int> left;
@@ -184,9 +242,8 @@ void warn_of_binding(std::span<const Worker> workers, const Machine& machine) {
   const std::vector<int> cpus(left.begin(), left.end());
   if (const int cores = core_count(machine, cpus); cores < machine.cores())
     workers.front().plan->warnings.push_back(fmt::format(
-        "the launcher bound the computing ranks of this machine to {} of its {} cores; mpirun --bind-to none "
-        "leaves all to them, they pin their own threads",
-        cores, machine.cores()));
+        "the launcher bound the computing ranks of this machine to {} of its {} cores; all are theirs with {}", cores,
+        machine.cores(), kUnbound));
 }
 
 }  // namespace
@@ -203,10 +260,13 @@ std::vector<CorePlan> share_cores(const Machine& machine, std::span<const CoreUs
     if (w.places.empty()) w.places = cores_of(machine, all, request.threads_per_core);
   }
   if (workers.empty()) return plans;
+  refuse_shared_cores(workers, machine);
+  refuse_split_ranks(workers, machine, request.kt_numa_nodes);
   choose_nodes(workers, users, request.kt_numa_nodes);
   count_threads(workers, machine, request);
   pin(workers, request.threads_per_core);
   warn_of_binding(workers, machine);
+  if (request.kt_numa_nodes.empty()) warn_of_idle_nodes(workers, machine);
   if (machine.numa_nodes() > 1)
     for (Worker& w : workers) w.plan->numa_node = w.node;
   return plans;

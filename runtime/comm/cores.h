@@ -40,7 +40,8 @@ struct CoreUser {
 //   how     A rank gets an equal part of its node's cores, or as many threads as were asked for; of each core one
 //   many    hardware thread, further ones only with threads_per_core. A rank with both roles takes the larger number
 //           of the two that were asked for. Ranks with nothing to compute get none.
-// Throws Error(kExitUsage) when kt-numa-nodes does not fit.
+// Throws Error(kExitUsage) when kt-numa-nodes does not fit, or a launcher bound more ranks to cores than there are of
+// them though the machine has enough, or bound a rank to a part of the machine that is of several NUMA nodes.
 std::vector<CorePlan> share_cores(const Machine& machine, std::span<const CoreUser> users, const CoreRequest& request);
 
 // This rank's part of its machine. All ranks call it at the same point; `idle_ranks` as in CoreUser.

@@ -40,9 +40,10 @@ struct Lifeline::Line {
   bool open = true, left = false;  // left: what comes after is no loss
 };
 
-Lifeline::Lifeline(Transport& transport, OnLoss on_loss) : rank_(transport.rank()), on_loss_(std::move(on_loss)) {
+Lifeline::Lifeline(Transport& transport, OnLoss on_loss, std::string_view interfaces)
+    : rank_(transport.rank()), on_loss_(std::move(on_loss)) {
   hosts_ = all_gather(transport, host_name());
-  std::vector<Socket> sockets = meet_at_rank_0(transport);
+  std::vector<Socket> sockets = meet_at_rank_0(transport, interfaces);
   for (size_t r = 0; r < sockets.size(); ++r) {
     if (sockets[r].fd() < 0) continue;
     lines_.push_back(std::make_unique<Line>());

@@ -29,7 +29,7 @@ class Lifeline {
   using OnLoss = std::function<void(const Loss& loss)>;
 
   // All ranks call it at the same point. Throws Error(kExitUsage) when rank 0 cannot be reached.
-  Lifeline(Transport& transport, OnLoss on_loss);
+  Lifeline(Transport& transport, OnLoss on_loss, std::string_view interfaces = "");  // as meet_at_rank_0 has them
   // All ranks end it at about the same time; that is no loss.
   ~Lifeline();
   Lifeline(const Lifeline&) = delete;
@@ -42,6 +42,7 @@ class Lifeline {
 
   // What each rank is, for names.
   void set_roles(std::vector<std::string> roles);
+  const std::string& host(int rank) const { return hosts_.at(static_cast<size_t>(rank)); }
   std::string name(int rank) const;  // "rank 2 (expert, host n2)"
   bool lost() const { return lost_; }
   // The ranks from which nothing has come for so many seconds, by name: frozen, or cut off.

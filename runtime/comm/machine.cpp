@@ -114,4 +114,16 @@ int core_count(const Machine& machine, std::span<const int> cpus) {
   return static_cast<int>(cores.size());
 }
 
+std::string as_ranges(std::vector<int> ids) {
+  std::sort(ids.begin(), ids.end());
+  std::string text;
+  for (size_t first = 0, last = 0; first < ids.size(); first = last + 1) {
+    last = first;
+    while (last + 1 < ids.size() && ids[last + 1] == ids[last] + 1) ++last;
+    text += fmt::format("{}{}", text.empty() ? "" : ", ", ids[first]);
+    if (last > first) text += fmt::format("-{}", ids[last]);
+  }
+  return text;
+}
+
 }  // namespace kt

@@ -37,4 +37,6 @@ std::vector<int> allowed_cpus();
 std::vector<int> one_per_core_first(const Machine& machine, std::span<const int> cpus);
 int core_count(const Machine& machine, std::span<const int> cpus);  // that they are threads of
 
+std::string as_ranges(std::vector<int> ids);  // "0-3, 8"
+
 }  // namespace kt

@@ -1,8 +1,6 @@
 #include "runtime/comm/rendezvous.h"
 
 #include <arpa/inet.h>
-#include <ifaddrs.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -19,6 +17,7 @@
 #include <thread>
 
 #include "runtime/base/error.h"
+#include "runtime/comm/interfaces.h"
 
 namespace kt {
 namespace {
@@ -62,25 +61,6 @@ Address address_of(const std::string& text, int port) {
   return a;
 }
 
-// Of this machine's networks; without those that only reach itself or need a scope.
-std::vector<std::string> own_addresses() {
-  std::vector<std::string> found;
-  ifaddrs* list = nullptr;
-  if (getifaddrs(&list) != 0) return found;
-  for (const ifaddrs* i = list; i != nullptr; i = i->ifa_next) {
-    if (!i->ifa_addr || !(i->ifa_flags & IFF_UP) || (i->ifa_flags & IFF_LOOPBACK)) continue;
-    char text[INET6_ADDRSTRLEN] = {};
-    if (i->ifa_addr->sa_family == AF_INET)
-      inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(i->ifa_addr)->sin_addr, text, sizeof text);
-    const auto* v6 = reinterpret_cast<const sockaddr_in6*>(i->ifa_addr);
-    if (i->ifa_addr->sa_family == AF_INET6 && !IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr))
-      inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof text);
-    if (*text) found.push_back(text);
-  }
-  freeifaddrs(list);
-  return found;
-}
-
 bool is_ready(int fd, short events, int ms) {
   pollfd waiting{fd, events, 0};
   return poll(&waiting, 1, ms) > 0;
@@ -110,14 +90,13 @@ Socket connected(Socket socket) {
   return socket;
 }
 
-// On all networks, or on this machine's own address. Throws where there is none.
-Socket listen_on(bool everywhere) {
-  for (const char* where : {everywhere ? "::" : "127.0.0.1", "0.0.0.0"}) {
+// On the first of these addresses where that is possible. Throws where it is on none.
+Socket listen_on(std::span<const std::string> addresses) {
+  for (const std::string& where : addresses) {
     Address address = address_of(where, 0);
     Socket listener(socket(address.bytes.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (address.bytes.ss_family == AF_INET6) set(listener.fd(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
     if (bind(listener.fd(), address.get(), address.size) == 0 && listen(listener.fd(), SOMAXCONN) == 0) return listener;
-    if (!everywhere) break;
   }
   fail(kExitTryAgain, "rank 0 cannot listen for the other ranks: {}", std::strerror(errno));
 }
@@ -190,12 +169,12 @@ Socket find_rank_0(const std::string& where, int rank, const Secrets& secrets) {
 }
 
 // The secrets as bytes, then the port and the addresses where the listener can be reached, split by spaces.
-std::string invite(const Socket& listener, bool one_machine) {
+std::string invite(const Socket& listener, std::span<const std::string> addresses) {
   Secrets secrets{};
   if (getrandom(&secrets, sizeof secrets, 0) != sizeof secrets) fail(kExitTryAgain, "no random bytes");
   std::string text(reinterpret_cast<const char*>(&secrets), sizeof secrets);
   text += std::to_string(port_of(listener));
-  for (const std::string& a : one_machine ? std::vector<std::string>{"127.0.0.1"} : own_addresses()) text += ' ' + a;
+  for (const std::string& a : addresses) text += ' ' + a;
   return text;
 }
 
@@ -205,7 +184,7 @@ Socket::~Socket() {
   if (fd_ >= 0) close(fd_);
 }
 
-std::vector<Socket> meet_at_rank_0(Transport& transport) {
+std::vector<Socket> meet_at_rank_0(Transport& transport, std::string_view interfaces) {
   const std::vector<int> nodes = transport.nodes();
   const bool one_machine = std::count(nodes.begin(), nodes.end(), nodes.front()) == static_cast<int64_t>(nodes.size());
   std::vector<Socket> sockets(static_cast<size_t>(transport.size()));
@@ -215,8 +194,14 @@ std::vector<Socket> meet_at_rank_0(Transport& transport) {
   std::string invitation, failure;
   try {
     if (transport.rank() == 0) {
-      listener = listen_on(!one_machine);
-      invitation = invite(listener, one_machine);
+      std::vector<std::string> reached = own_addresses(interfaces), listening = {"::", "0.0.0.0"};
+      if (one_machine) reached = {"127.0.0.1"};
+      if (one_machine || !interfaces.empty()) {
+        reached.resize(1);
+        listening = reached;
+      }
+      listener = listen_on(listening);
+      invitation = invite(listener, reached);
     }
   } catch (const Error& e) {
     failure = e.what();

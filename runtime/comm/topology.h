@@ -45,6 +45,10 @@ struct WorldSize {
 };
 std::vector<WorldSize> valid_world_sizes(const TopologyRequest& request, int nodes);  // P present
 
+// Where machines have different numbers of expert ranks, which kt-threadpool-count would refuse: what that means, and
+// what to do. Empty where they have not.
+std::string uneven_machines(const Topology& topology);
+
 // Throws Error(kExitUsage) saying what is valid.
 Topology plan_topology(const TopologyRequest& request, int rank, std::span<const int> node_of);
 

@@ -18,7 +18,7 @@ using Facts = nlohmann::ordered_json;  // what -> value
 constexpr std::string_view kNotCompared[] = {
     "model",         "tokenizer_path", "kt_weight_path", "served_model_name", "init_expert_location",
     "url_file",      "api_key",        "api_key_file",   "admin_api_key",     "kt_expert_statistics",
-    "chat_template", "host",           "port",
+    "chat_template", "host",           "port",           "comm_interface",
 };
 
 void require_same(Transport& transport, const Facts& mine, ExitCode code, std::string_view what_to_do,

@@ -13,6 +13,7 @@
 #include "runtime/base/log.h"
 #include "runtime/base/progress.h"
 #include "runtime/checkpoint/dummy.h"
+#include "runtime/comm/interfaces.h"
 #include "runtime/comm/joint_progress.h"
 #include "runtime/comm/transports.h"
 #include "runtime/engine/engine_options.h"
@@ -23,6 +24,7 @@
 #include "runtime/rank/job_memory.h"
 #include "runtime/rank/machine_limits.h"
 #include "runtime/rank/measured_rates.h"
+#include "runtime/rank/rank_map.h"
 
 namespace kt {
 namespace {
@@ -106,7 +108,7 @@ void end_all_on_error(JobRank& job, const std::function<void()>& work) {
 void open_lifeline(JobRank& job) {
   set_log_name(job.rank(), "");
   const auto on_loss = [&job](const Loss& loss) { job.rank() == 0 ? end_for(job, loss) : follow_rank_0(job, loss); };
-  job.lifeline = std::make_unique<Lifeline>(job.transport, on_loss);
+  job.lifeline = std::make_unique<Lifeline>(job.transport, on_loss, job.run.comm_interface);
 }
 
 std::vector<std::string> roles_of(Topology topology) {
@@ -144,6 +146,8 @@ void find_place(JobRank& job, const std::optional<Hardware>& rates) {
   job.topology = topology_with(job, job.layout.layout);
   set_log_name(job.rank(), job.topology.role_name());
   job.lifeline->set_roles(roles_of(job.topology));
+  if (const std::string uneven = uneven_machines(job.topology); job.rank() == 0 && !uneven.empty())
+    log_warning("{}", uneven);
 }
 
 void read_set_up(JobRank& job, const std::optional<Hardware>& rates, const std::function<void()>& front,
@@ -199,6 +203,7 @@ void place(JobRank& job) {
                           .kt_numa_nodes = job.run.kt_numa_nodes,
                           .threads_per_core = job.run.threads_per_core});
   for (const std::string& w : job.cores.warnings) log_warning("{}", w);
+  if (const std::string map = rank_map(job); job.rank() == 0 && job.transport.size() > 1) log("ranks\n{}", map);
   size_kv_cache(job, available);
   job.limits = trunk_limits(job.run, job.engine, job.model(), job.experts->source.format, job.topology);
   job.limits.hot_format = job.experts->hot.value_or(job.experts->source).format;
@@ -311,6 +316,7 @@ int run_job(int argc, char** argv, const std::function<RunConfig()>& read, const
   std::optional<Error> wrong;
   try {
     run = read();
+    use_interfaces(run.comm_interface);
   } catch (const Error& e) {
     wrong = e;
   }

@@ -77,6 +77,12 @@ TEST(Machine, GivesAHardwareThreadOfEachCoreBeforeASecondOne) {
   EXPECT_EQ(core_count(siblings_adjacent, std::vector{0, 1, 5}), 2);
 }
 
+TEST(Machine, WritesProcessorsAsRanges) {
+  EXPECT_EQ(as_ranges({}), "");
+  EXPECT_EQ(as_ranges({4}), "4");
+  EXPECT_EQ(as_ranges({8, 0, 2, 1, 3, 10, 11}), "0-3, 8, 10-11");
+}
+
 TEST(ShareCores, TakesOneHardwareThreadOfEachCore) {
   const Machine m = machine(1, 4, 2);
 
@@ -241,14 +247,48 @@ TEST(ShareCores, NobodyIsPinnedWhereThereAreMoreThreadsThanRoom) {
   const Machine m = machine(2, 2);
   const std::vector<int> first = {0, 1}, second = {2, 3};
 
-  const auto plans =
-      share_cores(m, std::vector{expert(0, first), expert(1, first), expert(2, first), expert(3, second)}, {});
+  const auto plans = share_cores(
+      m, std::vector{expert(0, first), expert(1, first), expert(2, first), expert(3, second), expert(4, second)}, {});
 
   for (int i : {0, 1, 2}) {
     EXPECT_EQ(plans[i].threads, 1);
     EXPECT_THAT(plans[i].cores, IsEmpty()) << i;
   }
-  EXPECT_THAT(plans[3].cores, ElementsAre(2, 3)) << "the other socket has room";
+  EXPECT_THAT(plans[3].cores, ElementsAre(2)) << "the other socket has room";
+  EXPECT_THAT(plans[4].cores, ElementsAre(3));
+}
+
+TEST(ShareCores, RanksThatAreBoundToTheSameCoresAreRefusedWhereTheMachineHasEnough) {
+  const Machine m = machine(1, 4, 2);
+  const auto refusal = [&](std::vector<CoreUser> users) {
+    return refusal_of([&] { share_cores(m, users, {}); }, kExitUsage);
+  };
+
+  EXPECT_THAT(refusal({trunk(0, {0}), expert(1, {0})}),
+              AllOf(HasSubstr("ranks 0, 1 have been bound to 1 core of a machine that has 4"),
+                    HasSubstr("mpirun --bind-to none"), HasSubstr("srun --cpu-bind=none")));
+  EXPECT_THAT(refusal({trunk(0, {0}), expert(1, {4})}), HasSubstr("ranks 0, 1")) << "hardware threads of one core";
+  EXPECT_THAT(refusal({trunk(0, all_of(m)), expert(1, {2, 3}), expert(2, {3}), expert(3, {2, 3, 6, 7})}),
+              HasSubstr("ranks 1, 2, 3 have been bound to 2 cores"));
+  EXPECT_NO_THROW(share_cores(m, std::vector{trunk(0, {0, 1}), expert(1, {0, 1})}, {}));
+}
+
+TEST(ShareCores, ARankThatIsBoundAcrossNumaNodesIsRefused) {
+  const Machine m = machine(2, 3);
+  const std::vector<CoreUser> dealt = {expert(0, {0, 1}), expert(1, {2, 3}), expert(2, {4, 5})};
+
+  EXPECT_THAT(refusal_of([&] { share_cores(m, dealt, {}); }, kExitUsage),
+              AllOf(HasSubstr("rank 1 has been bound to cores of NUMA nodes 0 and 1"), HasSubstr("--cpu-bind=none")));
+  EXPECT_NO_THROW(share_cores(m, dealt, {.kt_numa_nodes = {0, 0, 1}}));
+  EXPECT_NO_THROW(share_cores(m, std::vector{both(0, {1, 2, 3})}, {})) << "one rank alone takes what it is given";
+}
+
+TEST(ShareCores, NumaNodesWithoutARankAreNamed) {
+  const Machine m = machine(4, 2);
+  const std::vector<CoreUser> two = {expert(0, all_of(m)), expert(1, all_of(m))};
+
+  EXPECT_THAT(share_cores(m, two, {})[0].warnings, ElementsAre(HasSubstr("NUMA nodes 1, 3 of this machine's 4")));
+  EXPECT_THAT(share_cores(m, two, {.kt_numa_nodes = {0, 1}})[0].warnings, IsEmpty());
 }
 
 TEST(ShareCores, RanksWithNothingToComputeTakeNoCores) {

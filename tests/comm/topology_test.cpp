@@ -1,5 +1,6 @@
 #include "runtime/comm/topology.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "runtime/base/error.h"
@@ -103,6 +104,17 @@ TEST(Topology, KnowsItsPlaceAmongTrunkAndExperts) {
 
   EXPECT_EQ(topology.trunk_index(), -1);
   EXPECT_EQ(topology.expert_index(), 1);
+}
+
+TEST(Topology, SaysWhereMachinesHaveDifferentNumbersOfExpertRanks) {
+  const auto of = [](std::vector<int> node_of) { return uneven_machines(plan_topology({1, -1}, 0, node_of)); };
+
+  EXPECT_THAT(of({0, 0, 0, 0, 1, 2}), ::testing::AllOf(::testing::HasSubstr("have 3, 1, 1 expert ranks"),
+                                                      ::testing::HasSubstr("kt-threadpool-count 3 with 9 ranks"),
+                                                      ::testing::HasSubstr("--ntasks-per-node=3")));
+  EXPECT_EQ(of({0, 0, 0, 1, 1}), "");
+  EXPECT_EQ(of({0, 1, 2}), "") << "the first machine is the trunk's";
+  EXPECT_EQ(of({0}), "");
 }
 
 TEST(Topology, RefusesARankOutsideTheWorld) { EXPECT_THROW(plan_topology({1, -1}, 2, Ranks{0, 0}), Error); }
