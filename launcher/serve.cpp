@@ -337,7 +337,8 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
                               return to_prometheus(policy.stats()) + expert_load.to_prometheus(runner.totals()) +
                                      rank_metrics(runner, rates);
                             },
-                        .expert_status = [&] { return to_json(policy.stats()); }});
+                        .expert_status = [&] { return to_json(policy.stats()); },
+                        .expert_map = [&] { return to_json(policy.map()); }});
   write_url_file(run.url_file, http->url());
   log("ready: {} on {} ranks, {} tokens of KV cache, {}", run.served_model_name, transport.size(),
       job.engine.kv_blocks * kBlockTokens, http->url());

@@ -2,6 +2,8 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "runtime/base/prometheus.h"
 
 namespace kt {
@@ -41,6 +43,23 @@ std::string to_json(const ExpertStats& s) {
   return fmt::format(R"({{"all":{},"hot":{},"hot_by_layer":[{}],"hit_ratio":{},"exchanges":{}}})", s.experts,
                      s.hot_experts, fmt::join(s.hot_per_layer, ","),
                      ratio(static_cast<double>(s.hot_pairs), static_cast<double>(s.pairs)), s.exchanges);
+}
+
+std::string to_json(const ExpertMap& map) {
+  std::vector<std::string> layers, hot, use;
+  for (size_t l = 0; l < map.moe.size(); ++l) {
+    if (!map.moe[l]) continue;
+    layers.push_back(std::to_string(l));
+    hot.push_back(fmt::format("[{}]", fmt::join(map.hot[l], ",")));
+    if (!map.counted) continue;
+    const std::span<const uint64_t> counts = map.use.of_layer(l);
+    const uint64_t most = std::max<uint64_t>(1, *std::max_element(counts.begin(), counts.end()));
+    std::string digits;
+    for (const uint64_t count : counts) digits += static_cast<char>('0' + (9 * count + most - 1) / most);
+    use.push_back('"' + digits + '"');
+  }
+  return fmt::format(R"({{"experts":{},"layers":[{}],"hot":[{}]{}}})", map.use.experts, fmt::join(layers, ","),
+                     fmt::join(hot, ","), map.counted ? fmt::format(R"(,"use":[{}])", fmt::join(use, ",")) : "");
 }
 
 }  // namespace kt

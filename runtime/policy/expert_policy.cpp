@@ -191,6 +191,11 @@ ExpertStats ExpertPolicy::stats() const {
   return s;
 }
 
+ExpertMap ExpertPolicy::map() const {
+  const std::lock_guard lock(mutex_);
+  return {.moe = config_.moe, .hot = hot_, .use = update_.averages(), .counted = config_.update == UpdateRule::average};
+}
+
 void ExpertPolicy::restore(const ExpertCounts& averages) {
   const std::lock_guard lock(mutex_);
   update_.restore(averages);

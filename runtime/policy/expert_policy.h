@@ -35,6 +35,14 @@ struct ExpertStats {
   std::vector<int> hot_per_layer;
 };
 
+// Which experts are hot now, and how often each is chosen, for /status/experts.
+struct ExpertMap {
+  std::vector<bool> moe;  // one for each layer
+  HotSets hot;
+  ExpertCounts use;      // moving averages; all 0 where nothing is counted
+  bool counted = false;  // only where they choose what is hot
+};
+
 // Rank 0's policy for the routed experts: which are hot, when they change, and which path a prompt takes. Before every
 // step it gives orders, after it looks at what came of them. Runs on the engine's thread; stats() from any.
 class ExpertPolicy final : public StepObserver {
@@ -53,6 +61,7 @@ class ExpertPolicy final : public StepObserver {
   PrefillPath path() const;
 
   ExpertStats stats() const;
+  ExpertMap map() const;
   const HotSets& hot_now() const { return hot_; }  // for other observers, on the same thread
   void restore(const ExpertCounts& averages);
   ExpertCounts averages() const;

@@ -60,6 +60,7 @@ struct ServedModel {
   std::string server_info_json = "{}";         // an object: all options of the run
   std::function<std::string()> more_metrics;   // further Prometheus text, of what lies behind the engine; may be empty
   std::function<std::string()> expert_status;  // a JSON object: the experts of /status; may be empty
+  std::function<std::string()> expert_map;     // a JSON object: /status/experts; may be empty
 };
 
 struct HttpConfig {

@@ -24,6 +24,10 @@ int main(int argc, char** argv) {
   decode[kt::StepPart::wait].seconds = 1;
   const kt::ExpertStats experts{
       .hot_experts = 6, .experts = 24, .pairs = 80, .hot_pairs = 30, .exchanges = 3, .hot_per_layer = {0, 4, 2}};
+  kt::ExpertMap map{
+      .moe = {false, true, true}, .hot = {{}, {0, 1, 2, 3}, {4, 5}}, .use = {3, 12, std::vector<uint64_t>(36)}, .counted = true};
+  map.use.counts[12] = 70;  // of layer 1
+  map.use.counts[24] = 40, map.use.counts[25] = 20;
   kt::FakeEngine engine({.step = std::chrono::microseconds(200),
                          .first_token = std::chrono::milliseconds(argc > 4 ? std::stoi(argv[4]) : 0),
                          .max_context = 2048,
@@ -33,6 +37,7 @@ int main(int argc, char** argv) {
   model.ranks = {{0, "scheduler+trunk", 1'500'000'000}, {0, "expert", 20'000'000'000}, {1, "expert", 0}};
   model.more_metrics = [&] { return to_prometheus(experts); };
   model.expert_status = [&] { return to_json(experts); };
+  model.expert_map = [&] { return to_json(map); };
   if (argc > 2 && *argv[2]) model.tools = kt::find_tool_format(argv[2]);
   if (argc > 3 && *argv[3]) model.reasoning = kt::find_reasoning_format(argv[3]);
   server.serve(engine, model);

@@ -75,6 +75,14 @@ TEST(Status, IsSmallAt64RanksAndSaysWhatRanksDo) {
   EXPECT_NEAR(status["ranks"][4]["waited_ratio"].get<double>(), 1.0 / 3, 1e-9);
 }
 
+TEST(Status, OfExpertsHasADigitForEach) {
+  ExpertMap map{.moe = {false, true, true}, .hot = {{}, {1}, {}}, .use = {3, 3, {0, 0, 0, 8, 100, 0, 0, 0, 0}}};
+  map.counted = true;
+  EXPECT_EQ(to_json(map), R"({"experts":3,"layers":[1,2],"hot":[[1],[]],"use":["190","000"]})");
+  map.counted = false;
+  EXPECT_EQ(to_json(map), R"({"experts":3,"layers":[1,2],"hot":[[1],[]]})");
+}
+
 TEST(Metrics, HaveAtMost5000SeriesAt64Ranks) {
   const std::string text = LargeJob().text();
 

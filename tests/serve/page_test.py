@@ -182,9 +182,12 @@ def placement_is_shown(browser):
     assert not browser.run("document.getElementById('placement').hidden")
     rows = browser.run("[...document.querySelectorAll('#experts td:last-child')].map(c => c.textContent)")
     assert rows == ["6 of 24", "37.5\u00a0%", "3"], rows
-    bars = browser.run("[...document.querySelectorAll('#layers div')].map(b => [b.title, b.offsetHeight])")
-    assert [title for title, _ in bars] == ["layer 1: 4 on the trunk", "layer 2: 2 on the trunk"], bars
-    assert abs(bars[0][1] - 2 * bars[1][1]) <= 1 < bars[1][1], bars
+    browser.wait("document.getElementById('map').getAttribute('aria-label') === "
+                 "'2 layers of 12 experts, of which the trunk holds 6'")
+    alpha = lambda layer, expert: browser.run(
+        f"document.getElementById('map').getContext('2d').getImageData({layer}, {expert}, 1, 1).data[3]")
+    assert alpha(0, 0) == 255 and 25 < alpha(0, 11) < 40 and 120 < alpha(1, 1) < 160, [
+        [alpha(layer, expert) for expert in range(12)] for layer in range(2)]
 
 
 def are_open(browser, *panels):

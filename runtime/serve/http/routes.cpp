@@ -132,6 +132,11 @@ Outcome status(const HttpRequest&, const Service& service) {
   return HttpResponse{.body = status_json(stats, trouble.empty() ? "ok" : trouble, service.model)};
 }
 
+Outcome expert_map(const HttpRequest&, const Service& service) {
+  if (!service.model.expert_map) return json_response({{"experts", 0}, {"layers", Json::array()}});
+  return HttpResponse{.body = service.model.expert_map()};
+}
+
 // A forward pass on demand; while other work makes steps, that is proof enough.
 Outcome health_generate(const HttpRequest& request, const Service& service) {
   const EngineStats stats = service.engine->stats();
@@ -341,6 +346,7 @@ constexpr Route kRoutes[] = {
     {"/ready", "GET, HEAD", open, io, false, true, health},
     {"/ping", "GET, HEAD", open, io, false, true, health},
     {"/status", "GET, HEAD", open, io, false, true, status},
+    {"/status/experts", "GET, HEAD", open, io, false, true, expert_map},
     {"/health_generate", "GET", open, io, false, false, health_generate},
     {"/metrics", "GET, HEAD", open, io, false, false, metrics_text},
 };

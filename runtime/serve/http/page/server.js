@@ -1,7 +1,8 @@
 // What the server says of itself: gauges, placement of experts, ranks.
 import { $, element, setText } from "./dom.js";
+import { showMap, startMap } from "./heat_map.js";
 
-const EVERY_MS = 2000;
+const EVERY_MS = 2000, MAP_EVERY = 5;  // times
 
 function fill(body, rows) {
   body.replaceChildren();
@@ -13,7 +14,6 @@ function fill(body, rows) {
 
 const percent = (ratio, digits) => `${(100 * ratio).toFixed(digits)}\u00a0%`;
 
-// How many experts the trunk ranks hold, by layer, and how often choices fall on them.
 function showPlacement(experts) {
   $("placement").hidden = !experts?.all;
   if (!experts?.all) return;
@@ -22,15 +22,6 @@ function showPlacement(experts) {
     ["Choices that fall on them", percent(experts.hit_ratio, 1)],
     ["Exchanged since the start", experts.exchanges],
   ]);
-  const most = Math.max(0, ...experts.hot_by_layer);
-  $("layers").hidden = most === 0;
-  $("layers").replaceChildren();
-  experts.hot_by_layer.forEach((count, layer) => {
-    if (count === 0) return;
-    const bar = element($("layers"), "div");
-    bar.style.height = 100 * count / most + "%";
-    bar.title = `layer ${layer}: ${count} on the trunk`;
-  });
 }
 
 // Bytes that a rank holds, those that it reads in a second of work, and the share of its time that it waits.
@@ -39,6 +30,8 @@ function rankCells(rank, index) {
     "bytes_per_second" in rank ? (rank.bytes_per_second / 1e9).toFixed(1) : "",
     "waited_ratio" in rank ? percent(rank.waited_ratio, 0) : ""];
 }
+
+let looks = 0;
 
 async function watch() {
   try {
@@ -57,6 +50,7 @@ async function watch() {
       ["Kept for later prompts", now.kv_tokens_kept],
     ]);
     showPlacement(now.experts);
+    if (looks++ % MAP_EVERY === 0 && now.experts?.hot) showMap(await (await fetch("status/experts")).json());
     fill($("ranks"), now.ranks.map(rankCells));
   } catch (error) {
     setText($("state"), "not reachable");
@@ -64,6 +58,7 @@ async function watch() {
 }
 
 export function watchServer() {
+  startMap();
   watch();
   setInterval(() => { if (!document.hidden) watch(); }, EVERY_MS);
 }
