@@ -51,6 +51,14 @@ sigset_t block_signals() {
 // mpirun kills its ranks two seconds after SIGTERM. srun and service managers wait: they let a drain end.
 bool is_killed_soon() { return std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr; }
 
+// Whom the lifeline will give up soon; "" if nobody.
+std::string silent_rank(const JobRank& job) {
+  constexpr double kSoon = 0.6;  // of its patience
+  const double patience = job.run.peer_timeout_s;
+  const auto silent = patience > 0 ? job.lifeline->silent(kSoon * patience) : std::vector<std::string>{};
+  return silent.empty() ? "" : silent.front();
+}
+
 // Rank 0 while it serves. SIGUSR1 and POST /admin/drain let open requests finish, at most drain-timeout-s long; so does
 // the first SIGINT or SIGTERM, unless whoever sends it is `hasty`: then, and at the second one, all of them are
 // answered with an error at once. Either ends the engine's loop. A step that takes too long ends the job.
@@ -105,6 +113,12 @@ class Watch {
 
   void leave(std::string_view why) {
     if (stop_.stop_requested() || job_.lifeline->lost()) return;  // the lifeline ends the job, with its own exit code
+    // A launcher that sees a machine go before the lifeline is sure.
+    if (const auto silent = job_.lifeline->silent(kSilent); hasty_ && !silent.empty()) {
+      log_error("{}, and {} has not been heard of for {:.0f} s: ending the job", why, silent.front(), kSilent);
+      end_requests(silent.front() + " was lost.", "rank_lost");
+      job_.end_all(kExitPeerLost);
+    }
     log("{}: leaving", why);
     engine_.drain();
     http_.end_requests({503, kShuttingDown, "", "shutting_down"});
@@ -276,6 +290,7 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
                             .priority_for_all = run.enable_priority_scheduling,
                             .incremental_output = run.incremental_streaming_output,
                             .max_step_age_s = run.step_timeout_s / 2,
+                            .silent_rank = [&job] { return silent_rank(job); },
                             .log_requests = true});
     log("listening on {}", http->url());
     notice.emplace(http->url());

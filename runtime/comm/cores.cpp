@@ -229,10 +229,11 @@ void warn_of_idle_nodes(std::span<const Worker> workers, const Machine& machine)
   std::vector<int> idle;
   std::set_difference(all.begin(), all.end(), used.begin(), used.end(), std::back_inserter(idle));
   if (!idle.empty())
-    workers.front().plan->warnings.push_back(fmt::format(
-        "no rank computes on NUMA node{} {} of this machine's {}: cores and memory there are idle; start an expert rank "
-        "for each of them",
-        idle.size() == 1 ? "" : "s", fmt::join(idle, ", "), all.size()));
+    workers.front().plan->warnings.push_back(
+        fmt::format("no rank computes on NUMA node{} {} of this machine's {}: cores and memory there are idle; start "
+                    "an expert rank "
+                    "for each of them",
+                    idle.size() == 1 ? "" : "s", fmt::join(idle, ", "), all.size()));
 }
 
 // Said by the first rank that computes.

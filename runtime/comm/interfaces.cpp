@@ -47,8 +47,7 @@ std::string host_name() {
 
 [[noreturn]] void refuse(const std::string& name, const std::vector<OwnAddress>& all) {
   std::string known;
-  for (const OwnAddress& a : all)
-    known += fmt::format("{}{} ({})", known.empty() ? "" : ", ", a.interface, a.text);
+  for (const OwnAddress& a : all) known += fmt::format("{}{} ({})", known.empty() ? "" : ", ", a.interface, a.text);
   fail(kExitUsage, "comm-interface: '{}' is no interface of {} that is up and has an address\n  there are: {}", name,
        host_name(), known.empty() ? "none" : known);
 }

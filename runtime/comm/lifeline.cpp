@@ -37,13 +37,14 @@ struct Lifeline::Line {
   std::string in, out;  // bytes of messages that are not whole yet
   int64_t heard = 0;
   Clock::time_point when = Clock::now();
+  Clock::duration silence = {};    // that this rank has been there to notice
   bool open = true, left = false;  // left: what comes after is no loss
 };
 
-Lifeline::Lifeline(Transport& transport, OnLoss on_loss, std::string_view interfaces)
-    : rank_(transport.rank()), on_loss_(std::move(on_loss)) {
+Lifeline::Lifeline(Transport& transport, OnLoss on_loss, LifelineOptions options)
+    : rank_(transport.rank()), on_loss_(std::move(on_loss)), options_(std::move(options)) {
   hosts_ = all_gather(transport, host_name());
-  std::vector<Socket> sockets = meet_at_rank_0(transport, interfaces);
+  std::vector<Socket> sockets = meet_at_rank_0(transport, options_.interfaces);
   for (size_t r = 0; r < sockets.size(); ++r) {
     if (sockets[r].fd() < 0) continue;
     lines_.push_back(std::make_unique<Line>());
@@ -114,6 +115,7 @@ void Lifeline::end_job(int exit_code) {
 void Lifeline::run() {
   std::vector<pollfd> waiting;
   Clock::time_point next = Clock::now();  // when this rank tells its pulse again
+  Clock::time_point looked = next;
   while (!leaving_ && !lost_) {
     waiting.clear();
     for (const auto& line : lines_)
@@ -125,6 +127,8 @@ void Lifeline::run() {
         line->open = false;
         if (!line->left) lose({line->rank, std::nullopt});
       }
+    lose_silent(Clock::now() - looked);
+    looked = Clock::now();
     if (Clock::now() < next) continue;  // an answer to every message would be answered, and so on
     next = Clock::now() + kInterval;
     int64_t pulse = 0;
@@ -134,6 +138,21 @@ void Lifeline::run() {
     }
     for (const auto& line : lines_)
       if (line->open && !leaving_) tell(*line, pulse);
+  }
+}
+
+// A rank that was stopped itself has missed what came meanwhile, and finds it when it looks.
+void Lifeline::lose_silent(Clock::duration passed) {
+  if (options_.silence_s.count() <= 0) return;
+  for (const auto& line : lines_) {
+    {
+      const std::lock_guard lock(mutex_);
+      line->silence += std::min<Clock::duration>(passed, 2 * kInterval);
+      if (!line->open || line->silence < options_.silence_s) continue;
+    }
+    if (leaving_ || lost_) return;
+    log_error("{} has said nothing for {:.0f} s (peer-timeout-s)", name(line->rank), options_.silence_s.count());
+    lose({line->rank, std::nullopt});
   }
 }
 
@@ -152,6 +171,7 @@ bool Lifeline::look(Line& line) {
       if (number < said_of(0)) lose({line.rank, static_cast<int>(said_of(0) - number)});
       const std::lock_guard lock(mutex_);
       line.when = Clock::now();
+      line.silence = {};
       if (number >= 0) line.heard = number;
     }
   }

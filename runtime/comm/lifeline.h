@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -19,17 +20,22 @@ struct Loss {
   std::optional<int> exit_code;  // with which it said that it ends the job; null: nobody was told
 };
 
+struct LifelineOptions {
+  std::string interfaces = {};                   // as meet_at_rank_0 has them
+  std::chrono::duration<double> silence_s = {};  // a rank that says nothing for so long is lost; zero: never
+};
+
 // A TCP connection between rank 0 and every other rank, beside MPI, which is silent while a step blocks it. Over it the
 // ranks tell each other a few times a second how their work goes on, and the kernel tells when a process or a machine
-// is gone, and which. Rank 0 listens only until all ranks have come, who show that they are of the job; on the
-// machine's own address where there is one machine.
+// is gone, and which; silence tells of those that are frozen or cut off. Rank 0 listens only until all ranks have come,
+// who show that they are of the job; on the machine's own address where there is one machine.
 class Lifeline {
  public:
   // Called once, on the lifeline's own thread: on rank 0 with the first rank that is lost, elsewhere with rank 0.
   using OnLoss = std::function<void(const Loss& loss)>;
 
   // All ranks call it at the same point. Throws Error(kExitUsage) when rank 0 cannot be reached.
-  Lifeline(Transport& transport, OnLoss on_loss, std::string_view interfaces = "");  // as meet_at_rank_0 has them
+  Lifeline(Transport& transport, OnLoss on_loss, LifelineOptions options = {});
   // All ranks end it at about the same time; that is no loss.
   ~Lifeline();
   Lifeline(const Lifeline&) = delete;
@@ -57,9 +63,11 @@ class Lifeline {
   bool look(Line& line);  // false: nothing more comes
   void tell(Line& line, int64_t number);
   void lose(const Loss& loss);
+  void lose_silent(std::chrono::steady_clock::duration passed);
 
   const int rank_;
   OnLoss on_loss_;
+  const LifelineOptions options_;
   std::vector<std::string> hosts_;
   std::vector<std::unique_ptr<Line>> lines_;
   std::atomic<bool> lost_ = false, leaving_ = false;

@@ -83,13 +83,13 @@ std::vector<WorldSize> valid_world_sizes(const TopologyRequest& request, int nod
 }
 
 std::string uneven_machines(const Topology& topology) {
-  std::vector<int> counts(
-      static_cast<size_t>(*std::max_element(topology.node_of.begin(), topology.node_of.end()) + 1));
+  std::vector<int> counts(static_cast<size_t>(*std::max_element(topology.node_of.begin(), topology.node_of.end()) + 1));
   for (const int rank : topology.experts) ++counts[static_cast<size_t>(topology.node_of[static_cast<size_t>(rank)])];
   const auto [least, most] = std::minmax_element(counts.begin(), counts.end());
   if (*least == *most || *most <= 1) return "";
   return fmt::format(
-      "machines have {} expert ranks: all wait for the one with the most work. kt-threadpool-count {} with {} ranks, by "
+      "machines have {} expert ranks: all wait for the one with the most work. kt-threadpool-count {} with {} ranks, "
+      "by "
       "mpirun --map-by ppr:{}:node or srun --ntasks-per-node={}, gives each the same",
       fmt::join(counts, ", "), *most, *most * counts.size(), *most, *most);
 }

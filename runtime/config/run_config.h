@@ -65,7 +65,7 @@ struct RunConfig {
   std::string expert_distribution_recorder_mode = "stat";
   int expert_distribution_recorder_buffer_size = 1000;
   bool record_kt_gpu_expert_distribution = false;
-  double step_timeout_s = 60.0, drain_timeout_s = 30.0;
+  double step_timeout_s = 60.0, drain_timeout_s = 30.0, peer_timeout_s = 8.0;
 
   // Prompt tokens from which on cold experts come to the trunk: 0 never, -1 as measured. With a trunk on the CPU, whose
   // memory they are in already, a number of kt-gpu-prefill-token-threshold is taken for auto unless it insists.

@@ -108,7 +108,10 @@ void end_all_on_error(JobRank& job, const std::function<void()>& work) {
 void open_lifeline(JobRank& job) {
   set_log_name(job.rank(), "");
   const auto on_loss = [&job](const Loss& loss) { job.rank() == 0 ? end_for(job, loss) : follow_rank_0(job, loss); };
-  job.lifeline = std::make_unique<Lifeline>(job.transport, on_loss, job.run.comm_interface);
+  job.lifeline =
+      std::make_unique<Lifeline>(job.transport, on_loss,
+                                 LifelineOptions{.interfaces = job.run.comm_interface,
+                                                 .silence_s = std::chrono::duration<double>(job.run.peer_timeout_s)});
 }
 
 std::vector<std::string> roles_of(Topology topology) {

@@ -12,13 +12,14 @@ constexpr size_t kLeft = 1;  // columns from here on begin at the left
 
 Row own_row(const JobRank& job) {
   const bool trunk = job.topology.trunk_index() >= 0, computes = trunk || job.expert_share.columns.size() > 0;
-  const std::string device = job.gpu_trunk() && trunk
-                                 ? fmt::format("{}:{}", job.device_kind->name, job.device_index)
-                                 : "cpu";
+  const std::string device =
+      job.gpu_trunk() && trunk ? fmt::format("{}:{}", job.device_kind->name, job.device_index) : "cpu";
   return {std::to_string(job.rank()),
           job.lifeline->host(job.rank()),
           job.cores.numa_node < 0 ? "any" : std::to_string(job.cores.numa_node),
-          !computes ? "none" : job.cores.cores.empty() ? "not pinned" : as_ranges(job.cores.cores),
+          !computes                 ? "none"
+          : job.cores.cores.empty() ? "not pinned"
+                                    : as_ranges(job.cores.cores),
           computes ? std::to_string(job.cores.threads) : "0",
           computes ? device : "none",
           job.topology.role_name()};

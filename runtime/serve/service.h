@@ -90,12 +90,14 @@ struct HttpConfig {
   bool incremental_output = false;       // streams of /generate bring only what is new
   double health_timeout_s = 20;          // of /health_generate
   double max_step_age_s = 60;            // /health says 503 when work waits and no step ended for so long
-  double stop_timeout_s = 2;             // stop() lets answers leave for so long
-  int workers = 2;                       // threads that parse, render and tokenise
-  int grammar_threads = 2;               // threads that compile grammars
-  double grammar_timeout_s = 30;         // strings of bounded length take seconds over 250,000 tokens
-  size_t max_stored_bytes = 64 << 20;    // of responses that clients may come back to
-  bool log_requests = false;             // one line for each request: sizes and times, nothing of what it says
+  // Or when this names a rank that says nothing; may be empty.
+  std::function<std::string()> silent_rank = {};
+  double stop_timeout_s = 2;           // stop() lets answers leave for so long
+  int workers = 2;                     // threads that parse, render and tokenise
+  int grammar_threads = 2;             // threads that compile grammars
+  double grammar_timeout_s = 30;       // strings of bounded length take seconds over 250,000 tokens
+  size_t max_stored_bytes = 64 << 20;  // of responses that clients may come back to
+  bool log_requests = false;           // one line for each request: sizes and times, nothing of what it says
 };
 
 struct HttpRequest {

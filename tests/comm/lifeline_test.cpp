@@ -59,9 +59,9 @@ struct Pair {
   std::optional<Socket> other;
   std::unique_ptr<Lifeline> lifeline;
 
-  Pair() {
+  explicit Pair(LifelineOptions options = {}) {
     std::thread there([&] { other = bare_rank(*transports[1]); });
-    lifeline = std::make_unique<Lifeline>(*transports[0], losses.note());
+    lifeline = std::make_unique<Lifeline>(*transports[0], losses.note(), options);
     there.join();
   }
   ~Pair() { other.reset(); }
@@ -109,6 +109,19 @@ TEST(Lifeline, NamesRanksThatSayNothing) {
   pair.say(3);
 
   EXPECT_TRUE(soon([&] { return pair.lifeline->silent(0.5).empty(); }));
+}
+
+TEST(Lifeline, ARankThatIsSilentForTooLongIsLost) {
+  Pair pair({.silence_s = 800ms});
+  for (int i = 0; i < 6; ++i) {
+    std::this_thread::sleep_for(200ms);
+    pair.say(i);
+  }
+  EXPECT_EQ(pair.losses.count(), 0u) << "it speaks";
+
+  ASSERT_TRUE(soon([&] { return pair.losses.count() == 1; }));
+  EXPECT_EQ(pair.losses.all[0].rank, 1);
+  EXPECT_FALSE(pair.losses.all[0].exit_code);
 }
 
 TEST(Lifeline, PutsMessagesTogetherFromTheirPieces) {

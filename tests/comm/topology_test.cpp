@@ -110,8 +110,8 @@ TEST(Topology, SaysWhereMachinesHaveDifferentNumbersOfExpertRanks) {
   const auto of = [](std::vector<int> node_of) { return uneven_machines(plan_topology({1, -1}, 0, node_of)); };
 
   EXPECT_THAT(of({0, 0, 0, 0, 1, 2}), ::testing::AllOf(::testing::HasSubstr("have 3, 1, 1 expert ranks"),
-                                                      ::testing::HasSubstr("kt-threadpool-count 3 with 9 ranks"),
-                                                      ::testing::HasSubstr("--ntasks-per-node=3")));
+                                                       ::testing::HasSubstr("kt-threadpool-count 3 with 9 ranks"),
+                                                       ::testing::HasSubstr("--ntasks-per-node=3")));
   EXPECT_EQ(of({0, 0, 0, 1, 1}), "");
   EXPECT_EQ(of({0, 1, 2}), "") << "the first machine is the trunk's";
   EXPECT_EQ(of({0}), "");

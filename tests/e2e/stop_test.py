@@ -138,7 +138,23 @@ def loses_idle(server, victim, role):
     assert "with errorcode 70" in server.log(), server.log()  # rank 0's, whatever mpirun makes of it
 
 
-def loses(server, victim, role, within_s=2.0):
+def freezes_idle(server, victim, role, timeout_s):
+    """A rank that says nothing while nobody asks: /health says so first, then the job ends, whoever is frozen."""
+    name = f"rank {victim} ({role}, host {os.uname().nodename})"
+    ranks = server.ranks()
+    os.kill(ranks[victim], signal.SIGSTOP)
+    start = time.monotonic()
+    while (health := server.get("/health"))[0] == 200:
+        assert time.monotonic() - start < timeout_s, health
+        time.sleep(0.02)
+    assert health[0] == 503 and name in health[1]["status"], health
+    await_log(server, f"{name} has said nothing for {timeout_s} s")
+    await_log(server, f"{name} was lost: ending the job")
+    assert server.process.wait(20) in (70, 128 + signal.SIGKILL), (server.process.returncode, server.log())
+    await_gone(ranks, 20)
+
+
+def loses(server, victim, role, within_s=2.0, host=os.uname().nodename):
     """A rank is killed while answers are written: every dialect's client learns which."""
     stream = Stream(server, 100000)
     whole = {}
@@ -159,7 +175,7 @@ def loses(server, victim, role, within_s=2.0):
         time.sleep(0.02)
     start = time.monotonic()
     os.kill(server.ranks()[victim], signal.SIGKILL)
-    name = f"rank {victim} ({role}, host {os.uname().nodename}) was lost"
+    name = f"rank {victim} ({role}, host {host}) was lost"
     last = stream.finish()[-1]
     assert name in last["error"]["message"] and last["error"]["code"] == "rank_lost", last
     assert stream.end - start < within_s, stream.end - start
@@ -260,6 +276,7 @@ def main():
     print("passed SIGTERM while loading", flush=True)
     passes("SIGTERM twice", lambda s: ends_at_once(s, lambda: twice(s)), world=0)
     if a.world > 1:
+        passes("a rank that is frozen", lambda s: freezes_idle(s, a.world - 1, "expert", 3), options=["--peer-timeout-s", 3])
         passes("a rank that hangs", lambda s: hangs(s, a.world), options=["--step-timeout-s", 3])
         passes("a rank that hangs, rank 0 only schedules", lambda s: hangs(s, 4), world=4,
                options=["--step-timeout-s", 3, "--kt-threadpool-count", 2])

@@ -24,8 +24,10 @@ int main(int argc, char** argv) {
   decode[kt::StepPart::wait].seconds = 1;
   const kt::ExpertStats experts{
       .hot_experts = 6, .experts = 24, .pairs = 80, .hot_pairs = 30, .exchanges = 3, .hot_per_layer = {0, 4, 2}};
-  kt::ExpertMap map{
-      .moe = {false, true, true}, .hot = {{}, {0, 1, 2, 3}, {4, 5}}, .use = {3, 12, std::vector<uint64_t>(36)}, .counted = true};
+  kt::ExpertMap map{.moe = {false, true, true},
+                    .hot = {{}, {0, 1, 2, 3}, {4, 5}},
+                    .use = {3, 12, std::vector<uint64_t>(36)},
+                    .counted = true};
   map.use.counts[12] = 70;  // of layer 1
   map.use.counts[24] = 40, map.use.counts[25] = 20;
   kt::FakeEngine engine({.step = std::chrono::microseconds(200),

@@ -117,7 +117,8 @@ std::string sickness(const Service& service, const EngineStats& stats) {
   if (stats.draining) return "draining";
   if (stats.step_age_s > service.config.max_step_age_s)
     return fmt::format("no step finished for {:.0f} s", stats.step_age_s);
-  return "";
+  const std::string silent = service.config.silent_rank ? service.config.silent_rank() : "";
+  return silent.empty() ? "" : silent + " says nothing";
 }
 
 Outcome health(const HttpRequest&, const Service& service) {

@@ -1,0 +1,68 @@
+"""A job over three machines: cluster_test.py --program KTMPI FIXTURE
+
+The machines are namespaces with a network each (virtual_machines.py). Over MPI and UCX they answer with the bytes of one
+rank; the start's map says which rank is where; a rank that is killed, and a machine whose cable is pulled, are told to
+every client by name, and end the job.
+"""
+import argparse
+import signal
+import time
+
+import virtual_machines
+from ktmpi_server import enter_venv, need_program
+
+enter_venv()
+virtual_machines.enter()
+from golden_test import open_reference, run_layouts  # noqa: E402
+from layouts import answers_of_job, expect_same  # noqa: E402
+from stop_test import Stream, await_gone, loses  # noqa: E402
+from virtual_machines import Machines, ServerOnMachines  # noqa: E402
+
+NETWORK = ["--comm-interface", "eth0"]
+
+
+def answers_alike(machines, program, fixture, prompts):
+    exact = run_layouts(program, fixture, prompts, [(0, [], {})])
+    for each, options in [(1, []), (1, ["--transport", "ucx"]), (2, ["--kt-threadpool-count", 2, "--expert-layout", "slice"]),
+                          (2, ["--kt-threadpool-count", 2, "--transport", "ucx"])]:
+        with ServerOnMachines(machines, each, program, fixture, [*NETWORK, *options]) as server:
+            for name, answer in answers_of_job(server, prompts).items():
+                expect_same(answer, exact[name], f"{name} with {options}")
+            for rank, host in enumerate(host for host in machines.names for _ in range(each)):
+                assert any(line.split()[:2] == [str(rank), host] for line in server.log().splitlines()), server.log()
+        print(f"  {3 * each} ranks on 3 machines {options}: same bytes", flush=True)
+
+
+def cable_is_pulled(machines, program, fixture, name):
+    """The answer that is being written ends with an error, in time, and so does the job."""
+    with ServerOnMachines(machines, 1, program, fixture, [*NETWORK, "--max-total-tokens", 4096]) as server:
+        ranks = server.ranks()
+        stream = Stream(server, 100000)
+        begin = time.monotonic()
+        machines.cut(name)
+        last = stream.finish()[-1]
+        assert stream.end - begin < 10 and last["error"]["code"] == "rank_lost", (stream.end - begin, last)
+        assert f"host {name}" in last["error"]["message"], last
+        server.process.wait(20)
+        assert server.process.returncode in (70, 205, 128 + signal.SIGKILL), (server.process.returncode, server.log())
+        await_gone(ranks, 20)
+    print(f"  the cable of {name} is pulled: told after {stream.end - begin:.1f} s", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("fixture")
+    parser.add_argument("--program", required=True)
+    a = parser.parse_args()
+    program = need_program(a.program)
+    fixture, prompts, _ = open_reference(a.fixture)
+    with Machines(3) as machines:
+        answers_alike(machines, program, fixture, prompts)
+        with ServerOnMachines(machines, 1, program, fixture, [*NETWORK, "--max-total-tokens", 4096]) as server:
+            loses(server, 2, "expert", host="n3", within_s=10)
+        print("  a rank is killed: clients are told which, and where", flush=True)
+        cable_is_pulled(machines, program, fixture, "n3")
+
+
+if __name__ == "__main__":
+    main()
