@@ -38,6 +38,7 @@ class Ktmpi(CMakePackage):
     depends_on("numactl")
     depends_on("pcre2 +jit")
     depends_on("simdjson")
+    depends_on("ucx")
     depends_on("yaml-cpp@0.7:")
     depends_on("python@3.9:", type=("build", "link", "run"))
     depends_on("py-pyyaml", type="build")  # what docs/openapi.yaml is built in with
