@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "launcher/commands.h"
+#include "launcher/help_text.h"
 #include "runtime/base/error.h"
 #include "runtime/config/words.h"
 
@@ -33,8 +34,9 @@ int bench_command(int argc, char** argv) {
   if (name != "--help" && name != "-h")
     fail(kExitUsage, "unknown benchmark '{}'; the nearest one is '{}'\nktmpi bench --help lists them", name,
          nearest(name, names));
-  fmt::print("Usage: ktmpi bench NAME [OPTION ...]\n\n");
-  for (const Command& b : kBenchmarks) fmt::print("  {:<8} {}\n", b.name, b.help);
+  std::string help = "Usage: ktmpi bench NAME [OPTION ...]\n\n";
+  for (const Command& b : kBenchmarks) help += fmt::format("  {:<8}  {}\n", b.name, b.help);
+  print_help(help + "\nktmpi bench NAME --help says more about one of them.\n");
   return kExitOk;
 }
 

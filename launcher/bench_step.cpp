@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "launcher/commands.h"
+#include "launcher/help_text.h"
 #include "launcher/lines.h"
 #include "launcher/own_options.h"
 #include "launcher/step_lines.h"
@@ -105,11 +106,11 @@ void check(Settings& s) {
     fail(kExitUsage, "compare: expected paths or recorder, found '{}'", s.compare);
 }
 
-void print_help() {
+void print_own_help() {
   Settings defaults;
   std::ostringstream help;
   help << describe(defaults);
-  fmt::print("{}\n\nOptions:\n{}\nktmpi serve --help lists the others.\n", kSummary, help.str());
+  print_help(fmt::format("{}\n\nOptions:\n{}\nktmpi serve --help lists the others.\n", kSummary, help.str()));
 }
 
 // What is no option of its own is one of serve's.
@@ -273,7 +274,7 @@ int bench_step_command(int argc, char** argv) {
   const std::vector<std::string_view> arguments(argv, argv + argc);
   for (const std::string_view help : {"--help", "-h"})
     if (std::find(arguments.begin(), arguments.end(), help) != arguments.end()) {
-      print_help();
+      print_own_help();
       return kExitOk;
     }
   Settings settings;

@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "launcher/commands.h"
+#include "launcher/help_text.h"
 #include "launcher/serve_options.h"
 #include "runtime/base/error.h"
 
@@ -55,7 +56,7 @@ std::string replaced(std::string text, std::string_view from, std::string_view t
 int completion_command(int argc, char** argv) {
   const std::string_view shell = argc > 1 ? argv[1] : "--help";
   if (shell == "--help" || shell == "-h")
-    fmt::print("{}", kHelp);
+    print_help(kHelp);
   else if (shell == "bash")
     fmt::print("{}", bash_completion());
   else if (shell == "zsh")

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "launcher/commands.h"
+#include "launcher/help_text.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 #include "runtime/config/run_config.h"
@@ -51,7 +52,7 @@ std::string help() {
   std::string text =
       "ktmpi serves large mixture-of-experts language models on CPUs over MPI.\n\n"
       "Usage: mpirun -np N ktmpi [COMMAND] [OPTION ...]\n\n";
-  for (const Command& command : kCommands) text += fmt::format("  {:<10} {}\n", command.name, command.help);
+  for (const Command& command : kCommands) text += fmt::format("  {:<10}  {}\n", command.name, command.help);
   return text + "\nktmpi COMMAND --help says more about one of them.\n";
 }
 
@@ -69,7 +70,7 @@ const Command& find_command(std::string_view name) {
 bool print_serve_help(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     if (!asks_for_help(argv[i])) continue;
-    say(stdout, run_config_help());
+    say(stdout, fit(run_config_help(), terminal_width()));
     return true;
   }
   return false;
@@ -78,9 +79,13 @@ bool print_serve_help(int argc, char** argv) {
 int run(int argc, char** argv) {
   const std::string_view first = argc > 1 ? argv[1] : "";
   if (asks_for_help(first)) {
-    say(stdout, help());
+    say(stdout, fit(help(), terminal_width()));
     return kExitOk;
   }
+  if (argc == 1)
+    fail(kExitUsage,
+         "model is required: --model DIR, or 'model: DIR' in the file of --config\n"
+         "ktmpi --help lists the commands, ktmpi serve --help the options");
   const bool named = !first.empty() && first.front() != '-';
   const Command& command = find_command(first == "--version" ? "version" : named ? first : "serve");
   if (named) --argc, ++argv;

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "launcher/commands.h"
+#include "launcher/help_text.h"
 #include "launcher/own_options.h"
 #include "runtime/arch/load_config.h"
 #include "runtime/base/error.h"
@@ -53,7 +54,7 @@ Options read_command(int argc, char** argv) {
 int plan_command(int argc, char** argv) {
   const Options o = read_command(argc, argv);
   if (o.help) {
-    fmt::print("{}", kHelp);
+    print_help(kHelp);
     return kExitOk;
   }
   const Hardware hardware = o.hardware.empty() ? this_machine() : read_hardware(o.hardware);

@@ -46,10 +46,11 @@ std::string heading(const ClusterPlan& plan) {
   std::string text =
       fmt::format("{}: {} layers, {} of them with {} experts each, as {}\n", c.architecture, c.layers.size(),
                   moe_layer_count(c), c.moe.experts, info(plan.deployment.experts).name);
-  text += fmt::format("{}: {} machine{}, each with {} cores, {} NUMA node{}, {:.1f} GB", h.name, h.nodes,
-                      plural(h.nodes), h.cores, h.numa_nodes, plural(h.numa_nodes), h.memory_gb);
+  const std::string machines = h.nodes > 1 ? fmt::format("{} machines, each with ", h.nodes) : "";
+  text += fmt::format("{}: {}{} core{}, {} NUMA node{}, {:.1f} GB", h.name, machines, h.cores, plural(h.cores),
+                      h.numa_nodes, plural(h.numa_nodes), h.memory_gb);
   if (h.gpus) text += fmt::format(", {} GPU{} of {:.0f} GB", h.gpus, plural(h.gpus), h.gpu_memory_gb);
-  text += "\n\nworld sizes:\n";
+  text += "\n\nnumbers of ranks (mpirun -np):\n";
   for (const WorldSize& w : plan.worlds)
     text += fmt::format("  {:>4}  {}{}\n", w.ranks, w.roles,
                         w.ranks == plan.deployment.topology.world ? "  <- this plan" : "");
@@ -130,7 +131,8 @@ std::string totals(const ClusterPlan& plan) {
 }
 
 std::string rate_table(const RateLimits& limits) {
-  if (!limits.missing.empty()) return fmt::format("\nno limits of the rates: not known: {}\n", limits.missing);
+  if (!limits.missing.empty())
+    return fmt::format("\nat best: not known without the hardware's {} (ktmpi plan --hardware FILE)\n", limits.missing);
   std::string text = "\nmost tokens/s that this hardware allows; measured rates are lower\n";
   for (const RateLimit& r : limits.prefill)
     text += fmt::format("  prefill {:>7} tokens {:>21.0f}   longest: {}\n", r.tokens, r.tokens_per_s, r.bound);

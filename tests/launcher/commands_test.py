@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
 """What the program says and how it exits before it serves: commands_test.py KTMPI MPIRUN."""
+import fcntl
 import json
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import unittest
 import unittest.mock
 
@@ -17,6 +22,24 @@ def run(*command, text=""):
                           env={**os.environ, **ROOT})
 
 
+def in_terminal(columns, *command, text=""):
+    """What a terminal so wide is sent."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        os.execv(command[0], command)
+    os.write(fd, text.encode())
+    shown = b""
+    try:
+        while piece := os.read(fd, 65536):
+            shown += piece
+    except OSError:  # the other side has closed
+        pass
+    os.close(fd)
+    os.waitpid(pid, 0)
+    return shown.decode().replace("\r\n", "\n")
+
+
 class Commands(unittest.TestCase):
     def test_help_lists_the_commands_and_serve_help_the_options(self):
         commands, options = run(KTMPI, "--help"), run(KTMPI, "serve", "--help")
@@ -25,6 +48,39 @@ class Commands(unittest.TestCase):
         for name in ("serve", "tokenize", "template", "parse", "convert", "version"):
             self.assertIn(f"\n  {name} ", commands.stdout)
         self.assertIn("--tensor-parallel-size N", options.stdout)
+
+    def test_the_program_alone_says_where_commands_are_listed(self):
+        answer = run(KTMPI)
+
+        self.assertEqual((answer.returncode, answer.stdout), (2, ""))
+        self.assertIn("model is required: --model DIR", answer.stderr)
+        self.assertIn("ktmpi --help lists the commands", answer.stderr)
+
+    def test_help_fits_the_terminal_and_says_the_same_words(self):
+        helps = [["--help"], ["bench", "--help"]]
+        for command in re.findall(r"^  (\w+) ", run(KTMPI, "--help").stdout, re.M):
+            helps.append([command, "--help"])
+        for columns in (60, 80, 200):
+            for help in helps:
+                shown, whole = in_terminal(columns, KTMPI, *help), run(KTMPI, *help).stdout
+                self.assertEqual(shown.split(), whole.split(), help)
+                words = max(map(len, re.findall(r"\S+", whole)))
+                self.assertLessEqual(max(map(len, shown.splitlines())), max(columns, words + 12), help)
+                if columns == 200:
+                    self.assertEqual(sorted(re.findall(r"^  --\S+.*", shown, re.M)),
+                                     sorted(re.findall(r"^  --\S+.*", whole, re.M)))
+        serve = in_terminal(80, KTMPI, "serve", "--help")
+        self.assertRegex(serve, r"\n  --port N {35,}port to listen on \(default\n {45}30000; 0: any free one\)\n")
+
+    def test_a_file_that_is_missing_is_named_as_the_usage_does(self):
+        answer = run(KTMPI, "placement")
+
+        self.assertEqual((answer.returncode, answer.stdout), (2, ""))
+        self.assertIn("placement: FILE is missing; ktmpi placement --help lists the options", answer.stderr)
+
+    def test_a_terminal_is_told_that_records_are_read_from_it(self):
+        self.assertIn("one record in JSON a line; Ctrl-D ends", in_terminal(80, KTMPI, "parse", text="\x04"))
+        self.assertEqual(run(KTMPI, "parse").stderr, "")
 
     def test_options_without_a_command_mean_serve(self):
         self.assertEqual(run(KTMPI, "--model", "m", "--help").stdout, run(KTMPI, "serve", "--help").stdout)
@@ -48,7 +104,7 @@ class Commands(unittest.TestCase):
     def test_convert_says_what_it_needs(self):
         with tempfile.TemporaryDirectory() as folder:
             for options, code, expected in (
-                    ([], 2, "the option '--output' is required"),
+                    ([], 2, "convert: --output is missing; ktmpi convert --help lists the options"),
                     (["--output", "o"], 2, "--input-path and --input-type are required"),
                     (["--output", "o", "--input-path", "i", "--input-type", "awq"], 2, "found 'awq'"),
                     (["--output", "o", "--input-path", "i", "--input-type", "fp8", "--quant-method", "int2"], 2,
@@ -96,7 +152,7 @@ class Commands(unittest.TestCase):
             counts = os.path.join(folder, "counts.json")
             with open(counts, "w", encoding="utf-8") as file:
                 json.dump({"ktmpi_expert_counts": 1, "layers": 1, "experts": 2, "counts": [[1, 2]]}, file)
-            for options, expected in (([], "the option '--file' is required"), (["absent"], "absent: No such file"),
+            for options, expected in (([], "placement: FILE is missing"), (["absent"], "absent: No such file"),
                                       ([sys.argv[0]], "neither JSON with ktmpi_expert_counts nor a file of torch.save"),
                                       ([counts, "--ratio", "2"], "found '2'"),
                                       ([counts, "--strategies", "best"], "no placement strategy \"best\"")):
