@@ -264,6 +264,7 @@ class StepEngine final : public Engine {
     const StepPlan& plan = planned.plan;
     leave_queue(planned.ids, begin);
     if (!plan.slices.empty()) {
+      tell_progress(planned, begin);
       const std::span<const float> logits = runner_.run(plan);
       const size_t expected = static_cast<size_t>(plan.logit_rows()) * static_cast<size_t>(vocab_);
       if (logits.size() != expected)
@@ -287,6 +288,14 @@ class StepEngine final : public Engine {
       if (queued == queued_.end()) continue;
       generations_.at(id).set_queue_time(std::chrono::duration<double>(now - queued->second).count());
       queued_.erase(queued);
+    }
+  }
+
+  void tell_progress(const Scheduler::Planned& planned, Clock::time_point now) {
+    for (size_t i = static_cast<size_t>(planned.decode_rows); i < planned.ids.size(); ++i) {
+      Generation& generation = generations_.at(planned.ids[i]);
+      generation.set_cached_tokens(scheduler_.cached_tokens(planned.ids[i]));
+      generation.tell_progress(planned.plan.slices[i].first, now);
     }
   }
 

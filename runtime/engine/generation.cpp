@@ -22,6 +22,7 @@ Generation::Generation(const GenerateRequest& request, OnEmission on_emission, c
       tokenizer_(tokenizer),
       text_(text_stops(request.sampling), request.sampling.no_stop_trim, request.sampling.reasoning.get()),
       return_logprob_(request.return_logprob),
+      report_progress_(request.report_progress),
       top_logprobs_(request.top_logprobs),
       max_new_tokens_(max_new_tokens),
       prompt_tokens_(static_cast<int>(request.input_ids.size())) {
@@ -30,6 +31,16 @@ Generation::Generation(const GenerateRequest& request, OnEmission on_emission, c
   if (!sampling_.ignore_eos)
     stop_ids_.insert(stop_ids_.end(), sampling_.stop_token_ids.begin(), sampling_.stop_token_ids.end());
   std::sort(stop_ids_.begin(), stop_ids_.end());
+}
+
+void Generation::tell_progress(int read, std::chrono::steady_clock::time_point now) {
+  if (!report_progress_ || made_ > 0) return;
+  if (!reading_since_) reading_since_ = now;
+  const double seconds = std::chrono::duration<double>(now - *reading_since_).count();
+  on_emission_({.prompt_tokens = prompt_tokens_,
+                .cached_tokens = cached_tokens_,
+                .queue_s = queue_s_,
+                .progress = PromptProgress{.read = read, .seconds = seconds}});
 }
 
 bool Generation::add_token(TokenLogprob token) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -31,6 +32,8 @@ class Generation {
 
   void set_cached_tokens(int tokens) { cached_tokens_ = tokens; }
   void set_queue_time(double seconds) { queue_s_ = seconds; }
+  // Emits how far the prompt is if that is wanted and no token was made: a retracted request reads its prompt again.
+  void tell_progress(int read, std::chrono::steady_clock::time_point now);
   void add_prompt_logprob(TokenLogprob token) { prompt_.push_back(std::move(token)); }
   // Emits the token; true if it was the last. What is complete with the last token that may come has ended by itself:
   // a stop token comes before a stop string, that before length.
@@ -50,9 +53,10 @@ class Generation {
   const Tokenizer& tokenizer_;
   std::vector<int32_t> stop_ids_;  // sorted
   AnswerText text_;
-  bool return_logprob_;
+  bool return_logprob_, report_progress_;
   int top_logprobs_, max_new_tokens_, prompt_tokens_, cached_tokens_ = 0, made_ = 0;
   double queue_s_ = 0;
+  std::optional<std::chrono::steady_clock::time_point> reading_since_;
   std::vector<TokenLogprob> prompt_;
 };
 

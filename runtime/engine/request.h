@@ -54,11 +54,12 @@ struct GenerateRequest {
   std::shared_ptr<const Grammar> grammar;  // what the answer's text must match; stops may cut it. Null: anything
   bool return_logprob = false;
   int top_logprobs = 0;
-  int logprob_start = -1;  // first prompt position whose logprob is wanted; -1: none
-  int priority = 0;        // a point gets ahead of all who wait, see Scheduler
-  double deadline_s = 0;   // from submit on; then it ends, wherever it is; 0: none
-  std::string cache_salt;  // shares cached prefixes only with requests that have the same
-  std::string client;      // whose it is: clients take turns in the queue
+  int logprob_start = -1;        // first prompt position whose logprob is wanted; -1: none
+  int priority = 0;              // a point gets ahead of all who wait, see Scheduler
+  double deadline_s = 0;         // from submit on; then it ends, wherever it is; 0: none
+  std::string cache_salt;        // shares cached prefixes only with requests that have the same
+  std::string client;            // whose it is: clients take turns in the queue
+  bool report_progress = false;  // emissions also tell how far the prompt is
 };
 
 struct Finish {
@@ -68,15 +69,22 @@ struct Finish {
   std::string message;                                         // abort, error, timeout: why
 };
 
+// How far a prompt is, before the step that goes on with it.
+struct PromptProgress {
+  int read = 0;        // tokens, those found in the cache among them
+  double seconds = 0;  // since the first step
+};
+
 // What became of a request since the last emission. The last emission of a request, and only that, has `finish`.
 struct Emission {
   std::string text;                  // whole characters only; what stops it is held back and cut
   std::vector<TokenLogprob> tokens;  // all sampled tokens of this emission, also those that show no text
   std::vector<TokenLogprob> prompt;  // from max(logprob_start, 1) on, once, with the first token
   int prompt_tokens = 0;
-  int cached_tokens = 0;      // of the prompt, that were not computed again
-  int completion_tokens = 0;  // so far
-  double queue_s = 0;         // from submit to its first step; 0 before that
+  int cached_tokens = 0;                   // of the prompt, that were not computed again
+  int completion_tokens = 0;               // so far
+  double queue_s = 0;                      // from submit to its first step; 0 before that
+  std::optional<PromptProgress> progress;  // of an emission before the first token that has nothing else to tell
   std::optional<Finish> finish;
 };
 using OnEmission = std::function<void(Emission)>;  // called on the engine's thread; must not block

@@ -200,6 +200,28 @@ TEST(Engine, PrefillsLongPromptsInChunks) {
   EXPECT_EQ(run.model().steps, 4 + 7);
 }
 
+TEST(Engine, TellsBeforeEachStepHowMuchOfThePromptWasRead) {
+  Running run;
+  Client silent, first, second;
+  GenerateRequest request = ask(std::string(900, 'x'), 8);
+  run.answer(request, silent);
+  request.report_progress = true;
+  request.cache_salt = "another";
+
+  run.answer(request, first);
+  run.answer(request, second);
+
+  EXPECT_TRUE(silent.progress().empty());
+  std::vector<int> read;
+  for (const PromptProgress& progress : first.progress()) read.push_back(progress.read);
+  EXPECT_EQ(read, (std::vector<int>{0, 256, 512, 768}));
+  EXPECT_EQ(first.progress().front().seconds, 0);
+  EXPECT_GT(first.progress().back().seconds, 0);
+  ASSERT_EQ(second.progress().size(), 1u) << "all but the end is in the cache";
+  EXPECT_EQ(second.progress().front().read, second.cached_tokens());
+  EXPECT_EQ(first.text(), silent.text());
+}
+
 TEST(Engine, GivesPromptLogprobsOnceWithTheFirstToken) {
   Running run;
   Client client;

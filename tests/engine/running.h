@@ -33,6 +33,7 @@ class Client {
       prompt_tokens_ = e.prompt_tokens;
       cached_tokens_ = e.cached_tokens;
       queue_s_ = e.queue_s;
+      if (e.progress) progress_.push_back(*e.progress);
       finish_ = std::move(e.finish);
       changed_.notify_all();
     };
@@ -57,6 +58,7 @@ class Client {
   int prompt_tokens() const { return prompt_tokens_; }
   int cached_tokens() const { return cached_tokens_; }
   double queue_s() const { return queue_s_; }
+  const std::vector<PromptProgress>& progress() const { return progress_; }
   const Finish& finish() const { return *finish_; }
   bool ended() {
     const std::lock_guard lock(mutex_);
@@ -70,6 +72,7 @@ class Client {
   std::vector<TokenLogprob> tokens_, prompt_;
   int prompt_tokens_ = 0, cached_tokens_ = 0;
   double queue_s_ = 0;
+  std::vector<PromptProgress> progress_;
   std::optional<Finish> finish_;
 };
 

@@ -95,6 +95,25 @@ TEST(Chat, StreamsRoleTextEmptyFinishUsageDone) {
   EXPECT_EQ(job.id.size(), 32u);
 }
 
+const Emission kReading{.prompt_tokens = 300, .cached_tokens = 64, .progress = PromptProgress{128, 1.5}};
+constexpr std::string_view kRead = R"({"total":300,"cache":64,"processed":128,"time_ms":1500})";
+
+TEST(Chat, StreamsTellHowFarThePromptIsBeforeTheRoleAndOnlyWhenAsked) {
+  EXPECT_FALSE(chat(R"(, "stream": true)").requests[0].report_progress);
+  EXPECT_FALSE(chat(R"(, "return_progress": true)").requests[0].report_progress) << "nothing to tell it in";
+  Job job = chat(R"(, "stream": true, "return_progress": true, "stream_options": {"include_usage": true})");
+  EXPECT_TRUE(job.requests[0].report_progress);
+
+  std::vector<Json> events = events_of(job.answer->take(0, kReading) + job.answer->take(0, token('a', "a", 1)));
+
+  ASSERT_EQ(events.size(), 3u);
+  EXPECT_EQ(events[0]["prompt_progress"].dump(), kRead);
+  EXPECT_EQ(events[0]["choices"][0]["delta"].dump(), "{}");
+  EXPECT_TRUE(events[0].at("usage").is_null());
+  EXPECT_EQ(events[1]["choices"][0]["delta"]["role"], "assistant");
+  EXPECT_FALSE(events[1].contains("prompt_progress"));
+}
+
 TEST(Chat, SaysNothingBeforeTheFirstToken) {
   Job job = chat(R"(, "stream": true, "n": 2)");
   EXPECT_EQ(job.answer->start(), "");
@@ -329,6 +348,19 @@ TEST(Completions, TheFinishIsOnTheLastTextChunk) {
             R"([{"index":0,"text":"b","logprobs":null,"finish_reason":"stop","matched_stop":256}])");
   EXPECT_EQ(events[2]["usage"]["total_tokens"], 4);
   EXPECT_EQ(events[3], "DONE");
+}
+
+TEST(Completions, StreamsTellHowFarEachPromptIsAndEchoItLater) {
+  Job job = completions(R"("prompt": ["hi", "ho"], "echo": true, "stream": true, "return_progress": true)");
+  EXPECT_TRUE(job.requests[1].report_progress);
+
+  std::vector<Json> events = events_of(job.answer->take(1, kReading) + job.answer->take(1, token('a', "a", 1)));
+
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(events[0]["prompt_progress"].dump(), kRead);
+  EXPECT_EQ(events[0]["choices"][0]["index"], 1);
+  EXPECT_EQ(events[0]["choices"][0]["text"], "");
+  EXPECT_EQ(events[1]["choices"][0]["text"], "hoa");
 }
 
 TEST(Completions, PromptsCountOnceInTheUsage) {

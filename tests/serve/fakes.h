@@ -175,6 +175,7 @@ class FakeEngine : public Engine {
     std::optional<GrammarWalk> grammar;
     size_t said = 0;  // of the answer
     int made = 0;
+    int quarters = 0;  // of the prompt, told of
     bool aborted = false;
     Utf8Stream text;
     Clock::time_point arrival;
@@ -194,6 +195,17 @@ class FakeEngine : public Engine {
     return kFakeEos;
   }
 
+  // Reads a quarter of the prompt in each quarter of the time.
+  void tell_quarters(Running& running) {
+    const std::chrono::duration<double> elapsed = Clock::now() - running.arrival;
+    const int quarter = static_cast<int>(4 * elapsed / options_.first_token);
+    if (quarter < running.quarters) return;
+    running.quarters = quarter + 1;
+    const int prompt = static_cast<int>(running.request.input_ids.size());
+    running.on_emission({.prompt_tokens = prompt,
+                         .progress = PromptProgress{.read = prompt * quarter / 4, .seconds = elapsed.count()}});
+  }
+
   bool step(Running& running) {
     const GenerateRequest& request = running.request;
     const int prompt_size = static_cast<int>(request.input_ids.size());
@@ -205,6 +217,7 @@ class FakeEngine : public Engine {
                Clock::now() - running.arrival > std::chrono::duration<double>(request.deadline_s)) {
       emission.finish = Finish{Finish::Kind::timeout, {}, "too late"};
     } else if (options_.hold || Clock::now() - running.arrival < options_.first_token) {
+      if (request.report_progress && options_.first_token.count() > 0) tell_quarters(running);
       return false;
     } else if (options_.text_per_step > 0) {
       emission.text.assign(options_.text_per_step, 'x');

@@ -281,7 +281,9 @@ def nobody_else_is_asked(browser, url):
 def answers_can_be_waited_for_and_stopped(browser, url):
     open_page(browser, url)
     send(browser, "say:</think>Late.")
-    browser.wait("/waiting, [1-9] s/.test(document.querySelector('.turn:last-child .note')?.textContent)")
+    note = "document.querySelector('.turn:last-child .note')?.textContent"
+    browser.wait(f"/^reading \\d+ tokens, 1 s/.test({note})")
+    browser.wait(f"/^reading \\d+ of \\d+ tokens, \\d+ tokens\\/s, [2-5] s/.test({note})")
     assert browser.run("document.getElementById('send').textContent") == "Stop"
     assert browser.run("document.querySelector('.turn:last-child').getAttribute('aria-busy')") == "true"
     start_anew(browser)  # the other one goes on

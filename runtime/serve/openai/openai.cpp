@@ -44,6 +44,7 @@ OpenAiRequest read_openai_request(const Fields& fields) {
   check_best_of(fields, request.n);
   fields.read("stream", request.stream);
   request.stream_interval = read_stream_interval(fields);
+  fields.read("return_progress", request.return_progress);
   if (const Json* options = fields.find("stream_options")) {
     const Fields stream_options(*options, "stream_options");
     stream_options.read("include_usage", request.include_usage);
@@ -69,6 +70,13 @@ Json to_json(const Usage& usage) {
                {"reasoning_tokens", usage.reasoning_tokens}};
   if (usage.reasoning_tokens > 0) json["completion_tokens_details"] = {{"reasoning_tokens", usage.reasoning_tokens}};
   return json;
+}
+
+Json prompt_progress(const Emission& emission) {
+  return {{"total", emission.prompt_tokens},
+          {"cache", emission.cached_tokens},
+          {"processed", emission.progress->read},
+          {"time_ms", static_cast<int64_t>(1000 * emission.progress->seconds)}};
 }
 
 Json finish_reason(const std::optional<Finish>& finish) {

@@ -21,6 +21,7 @@ struct OpenAiRequest {
   bool stream = false;
   bool include_usage = false;           // streams: a last chunk with the usage
   bool continuous_usage_stats = false;  // streams: the usage so far in every chunk but the finish
+  bool return_progress = false;         // streams: chunks that tell how far the prompt is
   int stream_interval = 1;              // streams: tokens of one chunk
   bool logprobs = false;
   int top_logprobs = 0;
@@ -28,8 +29,8 @@ struct OpenAiRequest {
 
 int64_t unix_seconds();
 
-// id, model, created, n, best_of, stream, stream_options, stream_interval. Throws BadRequest, also for what this server
-// cannot do.
+// id, model, created, n, best_of, stream, stream_options, stream_interval, return_progress. Throws BadRequest, also for
+// what this server cannot do.
 OpenAiRequest read_openai_request(const Fields& fields);
 
 // On top of what is in `sampling`: the members that all of OpenAI's requests have, and how many tokens at most, in
@@ -51,6 +52,9 @@ struct Usage {
   int prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0, reasoning_tokens = 0;
 };
 Json to_json(const Usage& usage);
+
+// Member "prompt_progress" of a chunk before the first token; its names are those of llama.cpp.
+Json prompt_progress(const Emission& emission);
 
 // "stop", "length"; a request ended by /abort_request keeps its text and says "stop", a word that clients know.
 Json finish_reason(const std::optional<Finish>& finish);

@@ -26,6 +26,7 @@ class ChatAnswer : public Answer {
   std::string start() override { return ""; }
 
   std::string take(size_t index, Emission emission) override {
+    if (emission.progress) return progress_event(index, emission);
     const std::string role = request_.stream ? begin(index) : "";
     AnswerReader& reader = choices_[index].reader;
     const int had_tokens = reader.completion_tokens, had_reasoning = reader.reasoning_tokens;
@@ -131,6 +132,13 @@ class ChatAnswer : public Answer {
     return sse(json);
   }
 
+  std::string progress_event(size_t index, const Emission& emission) const {
+    Json json = chunk(Json::array({choice_chunk(index, Json::object(), nullptr)}));
+    json["prompt_progress"] = prompt_progress(emission);
+    if (request_.include_usage) json["usage"] = nullptr;
+    return sse(json);
+  }
+
   std::string usage_event() const {
     Json json = chunk(Json::array());
     json["usage"] = to_json(usage_);
@@ -204,6 +212,7 @@ Job read_chat(const Json& body, const ServedModel& model) {
   generate.rid = request.id;
   generate.return_logprob = request.logprobs;
   generate.top_logprobs = request.top_logprobs;
+  generate.report_progress = request.stream && request.return_progress;
   read_scheduling(fields, generate);
   const Chat chat = render_chat(fields, model);
   generate.sampling = read_chat_sampling(fields, model, chat);

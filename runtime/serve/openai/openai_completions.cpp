@@ -52,6 +52,7 @@ class CompletionsAnswer : public Answer {
   std::string start() override { return ""; }
 
   std::string take(size_t index, Emission emission) override {
+    if (emission.progress) return progress_event(index, emission);
     ChoiceState& choice = choices_[index];
     const bool first_sample = index % static_cast<size_t>(request_.n) == 0;  // a prompt counts once
     if (first_sample && !begun_[index]) usage_.cached_tokens += emission.cached_tokens;
@@ -111,6 +112,17 @@ class CompletionsAnswer : public Answer {
       json["usage"] = nullptr;
     }
     return json;
+  }
+
+  std::string progress_event(size_t index, const Emission& emission) const {
+    Json json = envelope(Json::array({{{"index", index},
+                                       {"text", ""},
+                                       {"logprobs", nullptr},
+                                       {"finish_reason", nullptr},
+                                       {"matched_stop", nullptr}}}));
+    json["prompt_progress"] = prompt_progress(emission);
+    if (request_.include_usage) json["usage"] = nullptr;
+    return sse(json);
   }
 
   Json choice_json(size_t index) {
@@ -214,6 +226,7 @@ Job read_completions(const Json& body, const ServedModel& model) {
   generate.sampling = read_completion_sampling(fields, model, request.echo);
   generate.return_logprob = request.logprobs;
   generate.top_logprobs = request.top_logprobs;
+  generate.report_progress = request.stream && request.return_progress;
   generate.logprob_start = request.logprobs && request.echo ? 0 : -1;
   read_scheduling(fields, generate);
   read_prompts(fields, generate.sampling, model, request);

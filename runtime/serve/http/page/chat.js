@@ -56,9 +56,17 @@ export async function save(conversation) {
   }
 }
 
-// Seconds until the first token, then tokens and their rate.
-function describe(usage, start, first, now) {
-  if (!first) return `waiting, ${((now - start) / 1000).toFixed(0)} s`;
+function reading({ processed, total, cache, time_ms }) {
+  const count = number => number.toLocaleString("en-US"), computed = processed - cache;
+  const rate = computed > 0 && time_ms > 0 ? `, ${(1000 * computed / time_ms).toFixed(0)} tokens/s` : "";
+  return `reading ${processed > 0 ? `${count(processed)} of ` : ""}${count(total)} tokens${rate}`;
+}
+
+// Before the first token, what is waited for; then tokens and their rate. `progress`: a chunk's prompt_progress.
+function describe(usage, start, first, now, progress) {
+  const seconds_waited = ((now - start) / 1000).toFixed(0);
+  if (!first && progress) return `${reading(progress)}, ${seconds_waited} s`;
+  if (!first) return `waiting, ${seconds_waited} s`;
   if (!usage) return "";
   const seconds = (now - first) / 1000, tokens = usage.completion_tokens;
   const rate = tokens > 1 && seconds > 0 ? ` · ${((tokens - 1) / seconds).toFixed(1)} tokens/s` : "";
@@ -86,8 +94,9 @@ function refresher(turn) {
 async function answer(conversation) {
   const turn = newAnswer(), controller = new AbortController(), refresh = refresher(turn), start = performance.now();
   const body = { model: $("model").textContent || "default", messages: toMessages(conversation.turns, system()),
-    stream: true, stream_options: { include_usage: true, continuous_usage_stats: true }, ...parameters() };
-  let first = 0, last = start, usage = null, saved = start;
+    stream: true, stream_options: { include_usage: true, continuous_usage_stats: true }, return_progress: true,
+    ...parameters() };
+  let first = 0, last = start, usage = null, progress = null, saved = start;
   conversation.turns.push(turn);
   running.set(conversation, controller);
   if (conversation === open) append(turn);
@@ -95,7 +104,7 @@ async function answer(conversation) {
   toEnd();
   announce("Waiting for the answer");
   const ticks = setInterval(() => {
-    if (!first) { turn.note = describe(null, start, 0, performance.now()); refresh(); }
+    if (!first) { turn.note = describe(null, start, 0, performance.now(), progress); refresh(); }
   }, 1000);
   try {
     for await (const chunk of chatStream(body, key(), controller.signal)) {
@@ -105,7 +114,8 @@ async function answer(conversation) {
       if (!first && (turn.content || turn.reasoning || turn.calls.length)) first = last;
       if (first && thinks) turn.thought = (last - first) / 1000;
       usage = chunk.usage || usage;
-      turn.note = describe(usage, start, first, last);
+      progress = chunk.prompt_progress;
+      turn.note = describe(usage, start, first, last, progress);
       refresh();
       if (last - saved > SAVE_EVERY_MS) { saved = last; save(conversation); }
     }
