@@ -1,11 +1,12 @@
 #include "launcher/answer_view.h"
 
 #include <fmt/format.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <string>
+
+#include "launcher/help_text.h"
 
 namespace kt {
 namespace {
@@ -21,9 +22,21 @@ bool is_dumb() {
   return !terminal || std::string_view(terminal) == "dumb";
 }
 
-int terminal_width() {
-  winsize size{};
-  return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;  // 0: unknown, nothing is wrapped
+std::string with_thousands(long number) {
+  std::string text = fmt::format("{}", number);
+  for (int at = static_cast<int>(text.size()) - 3; at > 0; at -= 3) text.insert(static_cast<size_t>(at), 1, ',');
+  return text;
+}
+
+std::string words_for(const Waiting& wait) {
+  if (!wait.progress) return fmt::format("waiting, {:.0f} s", wait.seconds);
+  const auto& [read, total, cached, seconds] = *wait.progress;
+  std::string words = "reading ";
+  if (read > 0) words += with_thousands(read) + " of ";
+  words += with_thousands(total) + " tokens";
+  if (read > cached && seconds > 0)
+    words += fmt::format(", {:.0f} tokens/s", static_cast<double>(read - cached) / seconds);
+  return words + fmt::format(", {:.0f} s", wait.seconds);
 }
 
 }  // namespace
@@ -35,16 +48,21 @@ AnswerView::AnswerView(bool in_terminal)
 
 Listener AnswerView::listener() {
   Listener listener{.on_piece = [this](std::string_view piece, bool is_reasoning) { show(piece, is_reasoning); }};
-  if (in_terminal_ && !is_dumb()) listener.on_wait = [this](double seconds) { show_waiting(seconds); };
+  if (in_terminal_ && !is_dumb()) listener.on_wait = [this](const Waiting& wait) { show_waiting(wait); };
   return listener;
 }
 
-void AnswerView::show_waiting(double seconds) {
+void AnswerView::show_waiting(const Waiting& wait) {
   constexpr double kSoon = 0.5;  // answers that come before it need no sign
   constexpr std::string_view kSteps[] = {"|", "/", "-", "\\"};
-  if (seconds < kSoon || has_text_) return;
+  if (wait.seconds < kSoon || has_text_) return;
   has_sign_ = true;
-  fmt::print("\r{} waiting, {:.0f} s \x1b[K", kSteps[static_cast<size_t>(seconds * 5) % std::size(kSteps)], seconds);
+  std::string sign =
+      fmt::format("{} {} ", kSteps[static_cast<size_t>(wait.seconds * 5) % std::size(kSteps)], words_for(wait));
+  // What goes on in the next line would stay there.
+  if (const int width = terminal_width(); width > 0 && sign.size() >= static_cast<size_t>(width))
+    sign.resize(static_cast<size_t>(width) - 1);
+  fmt::print("\r{}\x1b[K", sign);
   std::fflush(stdout);
 }
 
@@ -65,6 +83,10 @@ void AnswerView::show(std::string_view piece, bool is_reasoning) {
     markdown_->finish();
     markdown_.reset();
     wrap_.end_line();
+    wrap_.end_line();
+  }
+  if (!markdown_ && !wrap_.shows_attributes() && is_reasoning != in_reasoning_) {
+    wrap_.put(is_reasoning ? "Reasoning:" : "Answer:", kPlain);
     wrap_.end_line();
   }
   in_reasoning_ = is_reasoning;

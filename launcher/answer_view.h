@@ -9,7 +9,8 @@
 
 namespace kt {
 
-// One answer while it comes: in a terminal as Markdown, reasoning dimmed, with a sign that time passes before it;
+// One answer while it comes: in a terminal as Markdown, reasoning dimmed (or headed, where
+// nothing can be dim), before it a sign of what is waited for;
 // elsewhere its text, byte for byte.
 class AnswerView {
  public:
@@ -20,7 +21,7 @@ class AnswerView {
 
  private:
   void show(std::string_view piece, bool is_reasoning);
-  void show_waiting(double seconds);
+  void show_waiting(const Waiting& wait);
   void out(std::string_view text);
 
   const bool in_terminal_;

@@ -56,7 +56,8 @@ bool parse(int argc, char** argv, Settings& s) {
   options.add_options()("no-history", po::bool_switch(&s.no_history), "keep none of what is typed");
   po::positional_options_description positional;
   positional.add("url", 1);
-  const std::string summary = fmt::format("{}\n\n{}", kSummary, ChatSession::help());
+  std::string summary = fmt::format("{}\n\n{}", kSummary, ChatSession::help());
+  summary.pop_back();  // its line break
   const auto given = read_options(argc, argv, summary, options, positional);
   if (!given) return false;
   if (given->count("max-tokens")) s.chat.parameters["max_tokens"] = s.max_tokens;
@@ -82,6 +83,7 @@ int chat_command(int argc, char** argv) {
   if (s.chat.model.empty()) s.chat.model = first_model(endpoint);
 
   const bool in_terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+  s.chat.progress = in_terminal && reports_progress(endpoint);
   if (in_terminal) fmt::print("{} at {}; /help lists the commands\n", s.chat.model, endpoint.url);
   ChatSession session(Conversation(endpoint, std::move(s.chat)), in_terminal);
   if (!in_terminal) return session.run(*plain_lines());

@@ -10,6 +10,7 @@
 #include <iterator>
 
 #include "launcher/chat_parameters.h"
+#include "launcher/help_text.h"
 #include "launcher/message_input.h"
 #include "runtime/base/error.h"
 #include "runtime/base/home.h"
@@ -148,7 +149,8 @@ void ChatSession::obey(const std::string& line) {
       return complain(error.what());
     }
   }
-  complain(fmt::format("unknown command {}; the nearest one is {}", name, nearest(name, names)));
+  complain(fmt::format("unknown command {}; the nearest one is {}, all are {}", name, nearest(name, names),
+                       fmt::join(names, " ")));
 }
 
 void ChatSession::ask(std::string question) {
@@ -180,7 +182,7 @@ std::string ChatSession::help() {
   return text;
 }
 
-void ChatSession::print_help(const std::string&) { fmt::print("{}{}", help(), kKeys); }
+void ChatSession::print_help(const std::string&) { kt::print_help(help().append(kKeys)); }
 
 void ChatSession::clear(const std::string&) {
   conversation_.clear();

@@ -18,9 +18,10 @@ std::string text_member(const Json& object, const char* name) {
   return object.is_object() && member != object.end() && member->is_string() ? member->get<std::string>() : "";
 }
 
-int number_member(const Json& object, const char* name) {
+template <class T = int>
+T number_member(const Json& object, const char* name) {
   const auto member = object.find(name);
-  return member != object.end() && member->is_number_integer() ? member->get<int>() : 0;
+  return member != object.end() && member->is_number_integer() ? member->get<T>() : T{0};
 }
 
 // Fills an answer from the events of one response.
@@ -43,6 +44,7 @@ class AnswerReader {
         answer_.prompt_tokens = number_member(*usage, "prompt_tokens");
         answer_.completion_tokens = number_member(*usage, "completion_tokens");
       }
+      take_progress(event);
       const auto choices = event.find("choices");
       if (choices != event.end() && choices->is_array() && !choices->empty()) on_choice(choices->front());
     }
@@ -50,8 +52,20 @@ class AnswerReader {
 
   double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
   bool done() const { return done_; }
+  Waiting waiting() const { return {.seconds = seconds(), .progress = progress_}; }
 
  private:
+  // Any other event means that the prompt was read.
+  void take_progress(const Json& event) {
+    progress_.reset();
+    const auto told = event.find("prompt_progress");
+    if (told == event.end() || !told->is_object()) return;
+    progress_ = ReadingProgress{.read = number_member<long>(*told, "processed"),
+                                .total = number_member<long>(*told, "total"),
+                                .cached = number_member<long>(*told, "cache"),
+                                .seconds = static_cast<double>(number_member<long>(*told, "time_ms")) / 1000};
+  }
+
   void on_choice(const Json& choice) {
     const auto delta = choice.is_object() ? choice.find("delta") : choice.end();
     if (!choice.is_object() || delta == choice.end()) return;
@@ -71,6 +85,7 @@ class AnswerReader {
   ChatAnswer& answer_;
   const Listener& listener_;
   Clock::time_point start_ = Clock::now();
+  std::optional<ReadingProgress> progress_;
   bool done_ = false;
 };
 
@@ -110,6 +125,7 @@ std::string Conversation::request_body() const {
   Json body = to_json();
   body["stream"] = true;
   body["stream_options"] = {{"include_usage", true}};
+  if (settings_.progress) body["return_progress"] = true;
   return body.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -141,7 +157,7 @@ ChatAnswer Conversation::ask(std::string question, const Listener& listener) {
                       }});
     while (client.is_busy() && !interruptible.happened()) {
       client.wait(kTick);
-      if (answer.first_s == 0 && listener.on_wait) listener.on_wait(reader.seconds());
+      if (answer.first_s == 0 && listener.on_wait) listener.on_wait(reader.waiting());
     }
     answer.cancelled = client.is_busy();
   }

@@ -23,14 +23,27 @@ struct ChatAnswer {
 
 struct ChatSettings {
   std::string model;
-  std::string system;                                                    // "": none
+  bool progress = false;  // the server is asked how far the prompt is: see reports_progress
+  std::string system;     // "": none
   nlohmann::ordered_json parameters = nlohmann::ordered_json::object();  // temperature and others, as in a request
+};
+
+// How far the model is in reading a prompt.
+struct ReadingProgress {
+  long read = 0, total = 0;  // tokens
+  long cached = 0;           // of those read, that were not computed
+  double seconds = 0;        // since it began
+};
+
+struct Waiting {
+  double seconds = 0;
+  std::optional<ReadingProgress> progress = {};  // while the server tells it
 };
 
 // Who shows an answer.
 struct Listener {
   std::function<void(std::string_view piece, bool is_reasoning)> on_piece;
-  std::function<void(double seconds)> on_wait;  // about ten times a second until the first piece; may be null
+  std::function<void(const Waiting&)> on_wait;  // about ten times a second until the first piece; may be null
 };
 
 // A chat over /v1/chat/completions that remembers what was said. Not for several threads.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -10,6 +11,23 @@
 #include "runtime/client/http_call.h"
 
 namespace kt {
+namespace {
+
+using Json = nlohmann::json;
+
+// The strings that the entries of /v1/models have under `name`.
+std::vector<std::string> members_of_models(const HttpAnswer& answer, const char* name) {
+  const Json list = Json::parse(answer.body, nullptr, false);
+  const Json models = list.is_object() ? list.value("data", Json()) : Json();
+  std::vector<std::string> members;
+  if (models.is_array())
+    for (const Json& model : models)
+      if (const Json member = model.is_object() ? model.value(name, Json()) : Json(); member.is_string())
+        members.push_back(member.get<std::string>());
+  return members;
+}
+
+}  // namespace
 
 std::vector<std::string> model_names(const Endpoint& endpoint) {
   const HttpAnswer answer = fetch(endpoint, "/v1/models");
@@ -18,19 +36,19 @@ std::vector<std::string> model_names(const Endpoint& endpoint) {
   if (answer.status != 200)
     fail(kExitUsage, "{}/v1/models: the server answered {}: {}", endpoint.url, answer.status,
          error_message(answer.body));
-  using Json = nlohmann::json;
-  const Json list = Json::parse(answer.body, nullptr, false);
-  const Json models = list.is_object() ? list.value("data", Json()) : Json();
-  std::vector<std::string> names;
-  if (models.is_array())
-    for (const Json& model : models)
-      if (const Json id = model.is_object() ? model.value("id", Json()) : Json(); id.is_string())
-        names.push_back(id.get<std::string>());
+  std::vector<std::string> names = members_of_models(answer, "id");
   if (names.empty()) fail(kExitUsage, "{}/v1/models names no model; give one with --model", endpoint.url);
   return names;
 }
 
 std::string first_model(const Endpoint& endpoint) { return model_names(endpoint).front(); }
+
+bool reports_progress(const Endpoint& endpoint) {
+  const std::vector<std::string> owners = members_of_models(fetch(endpoint, "/v1/models"), "owned_by");
+  return !owners.empty() && std::all_of(owners.begin(), owners.end(), [](const std::string& owner) {
+    return owner == "ktmpi" || owner == "llamacpp";
+  });
+}
 
 void wait_for_server(const Endpoint& endpoint, Patience patience, const std::function<void(std::string_view)>& say) {
   using Clock = std::chrono::steady_clock;

@@ -13,6 +13,9 @@ namespace kt {
 std::vector<std::string> model_names(const Endpoint& endpoint);
 std::string first_model(const Endpoint& endpoint);
 
+// Whether the server can tell how far a prompt is: those that cannot may refuse to be asked.
+bool reports_progress(const Endpoint& endpoint);
+
 // How long, in seconds, to wait for a server.
 struct Patience {
   double absent = 10;    // of which nothing is heard

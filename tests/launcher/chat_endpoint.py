@@ -55,7 +55,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.loads -= 1
             self.answer(503, {"error": {"message": "loading: the model is not ready yet", "code": "loading"}})
             return
-        self.answer(200, {"object": "list", "data": [{"id": "fake-model"}, {"id": "another"}]})
+        owned_by = self.server.owned_by
+        self.answer(200, {"object": "list", "data": [{"id": "fake-model", **owned_by}, {"id": "another", **owned_by}]})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -96,6 +97,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if question.startswith("say "):  # a JSON string, in small pieces
             for piece in re.findall(r"(?s).{1,3}", json.loads(question[4:])):
                 self.delta(content=piece)
+        elif question == "read":
+            for processed in (64, 1024):
+                if body.get("return_progress"):
+                    self.event({"choices": [{"index": 0, "delta": {}}], "prompt_progress": {
+                        "total": 8192, "cache": 64, "processed": processed, "time_ms": processed - 64}})
+                time.sleep(1)
+            self.delta(role="assistant", content="")
+            time.sleep(1)
+            self.delta(content="was read")
         elif question == "late":
             time.sleep(1.5)
             self.delta(content="at last")
@@ -133,6 +143,7 @@ class Endpoint(http.server.ThreadingHTTPServer):
         self.seen, self.gone = [], []  # (path, headers, body) of requests; bodies whose client went away
         self.lock, self.open, self.most_open = threading.Lock(), 0, 0
         self.token_s, self.refuse_every = 0.001, 0
+        self.owned_by = {}  # a member of its models that says whose server it is
         self.loads = 0  # so many questions for its models are answered 503
         threading.Thread(target=self.serve_forever, daemon=True).start()
 

@@ -243,6 +243,17 @@ class Looks(InATerminal):
         terminal.prompt()
         self.leave(terminal)
 
+    def test_reasoning_is_headed_where_nothing_can_be_dimmed(self):
+        for variables in {"NO_COLOR": "1"}, {"TERM": "dumb"}:
+            terminal = self.open(**variables)
+            terminal.type("think\n")
+            terminal.expect("Reasoning:\r\nhm, yes\r\n\r\nAnswer:\r\nthought")
+            terminal.prompt()
+            terminal.type("plain\n")
+            self.assertNotIn("Answer:", terminal.expect("echo plain of 3"))
+            terminal.prompt()
+            self.leave(terminal)
+
     def test_markdown_is_shown_by_attributes(self):
         for markdown, expected in (
                 ("# A *b*\ntext", "\x1b[1m\x1b[4mA \x1b[0m\x1b[1m\x1b[3m\x1b[4mb\r\n\x1b[0mtext"),
@@ -290,6 +301,40 @@ class Looks(InATerminal):
 
         self.assertRegex(before, r"waiting, 1 s")
         self.assertTrue(before.endswith("\r\x1b[K"), repr(before))
+        self.assertNotIn("return_progress", self.endpoint.posts(CHAT)[0])
+
+    def signs_of(self, question, answer, **variables):
+        terminal = self.open(**variables)
+        terminal.type(question + "\n")
+        terminal.expect("\n")
+        signs = re.findall(r"\r[-|/\\] (.*?) ?\x1b\[K", terminal.expect(answer))
+        terminal.prompt()
+        self.leave(terminal)
+        return signs
+
+    def test_the_sign_says_how_far_the_prompt_is_where_the_server_tells_it(self):
+        for server in "ktmpi", "llamacpp":
+            self.endpoint.owned_by = {"owned_by": server}
+            signs = self.signs_of("read", "was read")
+
+            self.assertRegex("\n".join(signs), r"""(?x)^(reading\ 64\ of\ 8,192\ tokens,\ \d\ s\n)+
+                                 (reading\ 1,024\ of\ 8,192\ tokens,\ 1000\ tokens/s,\ \d\ s\n)+
+                                 (waiting,\ \d\ s\n?)+$""")
+
+    def test_the_sign_stays_in_one_line(self):
+        self.endpoint.owned_by = {"owned_by": "ktmpi"}
+        signs = self.signs_of("read", "was read", columns=20)
+
+        self.assertIn("reading 1,024 of", signs)
+        self.assertLessEqual(max(map(len, signs)), 17)
+
+    def test_other_servers_are_not_asked_how_far_the_prompt_is(self):
+        for owner in {}, {"owned_by": "openai"}, {"owned_by": None}:
+            self.endpoint.owned_by = owner
+            signs = self.signs_of("read", "was read")
+
+            self.assertTrue(signs and all(re.fullmatch(r"waiting, \d s", sign) for sign in signs), signs)
+            self.assertNotIn("return_progress", self.endpoint.posts(CHAT)[-1])
 
 
 if __name__ == "__main__":

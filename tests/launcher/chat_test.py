@@ -76,6 +76,13 @@ class Questions(unittest.TestCase):
     def test_reasoning_is_left_out(self):
         self.assertEqual(ask(self.endpoint, "think\n").stdout, "thought\n")
 
+    def test_nobody_is_told_to_wait_where_no_terminal_shows_it(self):
+        self.endpoint.owned_by = {"owned_by": "ktmpi"}
+        answer = ask(self.endpoint, "read\nlate\n")
+
+        self.assertEqual((answer.stdout, answer.stderr), ("was read\nat last\n", ""))
+        self.assertNotIn("return_progress", self.endpoint.posts(CHAT)[0])
+
     def test_answers_are_printed_byte_for_byte(self):
         text = "# A *b* `c`\n\n- d " + "word " * 50 + "\n\x1b[2J\tz"
         self.assertEqual(ask(self.endpoint, "say " + json.dumps(text) + "\n").stdout, text + "\n")
@@ -155,7 +162,7 @@ class Questions(unittest.TestCase):
         answer = ask(self.endpoint, "/stat\n/save\n/retry\n")
 
         self.assertEqual(answer.returncode, 75)
-        self.assertIn("unknown command /stat; the nearest one is /stats", answer.stderr)
+        self.assertIn("unknown command /stat; the nearest one is /stats, all are /help /system /set ", answer.stderr)
         self.assertIn("/save needs the name of a file", answer.stderr)
         self.assertIn("there is no question to ask again", answer.stderr)
 
