@@ -9,10 +9,11 @@
 #include <nlohmann/json.hpp>
 
 #include "launcher/commands.h"
+#include "launcher/help_text.h"
 #include "launcher/own_options.h"
 #include "launcher/version.h"
 #include "runtime/base/error.h"
-#include "runtime/comm/transport.h"
+#include "runtime/comm/transports.h"
 #include "runtime/config/hub_cache.h"
 #include "runtime/doctor/checks.h"
 #include "runtime/doctor/machines.h"
@@ -82,10 +83,16 @@ Options read_command(int argc, char** argv) {
   known.add_options()("json", po::bool_switch(&o.json))("help,h", po::bool_switch(&o.help));
   po::variables_map values;
   std::vector<std::string> rest = take_own_options(argc, argv, "doctor", known, values);
-  if (values.count("model")) rest.insert(rest.end(), {"--model", model});
+  const bool names_model = values.count("model") || std::any_of(rest.begin(), rest.end(), [](const std::string& word) {
+                             return word.starts_with("--model") || word.starts_with("--config");
+                           });
+  // serve's options want a model, the doctor does not.
+  if (values.count("model") || (!rest.empty() && !names_model))
+    rest.insert(rest.end(), {"--model", names_model ? model : "."});
   const bool asks = !rest.empty();
   if (values.count("port")) rest.insert(rest.end(), {"--port", std::to_string(port)});
   if (asks && !o.help) o.run = with_model_folders(parse_run_config(rest, Intent::plan));
+  if (!names_model) o.run.model.clear();
   o.run.port = port != RunConfig().port ? port : o.run.port;
   if (port < 0 || port > 65535) fail(kExitUsage, "--port: expected a whole number from 0 to 65535, found {}", port);
   return o;
@@ -122,13 +129,25 @@ struct Section {
 
 std::string plural(size_t n, std::string_view word) { return fmt::format("{} {}{}", n, word, n == 1 ? "" : "s"); }
 
+// What stands at the first machine word for word is not printed again, problems excepted. Their number.
+size_t leave_out_what_is_known(const Findings& first, Findings& findings) {
+  return std::erase_if(findings, [&](const Finding& f) {
+    return f.severity != Severity::problem && std::any_of(first.begin(), first.end(), [&](const Finding& known) {
+             return known.severity == f.severity && known.area == f.area && known.found == f.found;
+           });
+  });
+}
+
 void print(const std::vector<Section>& sections, bool json) {
   size_t problems = 0, notes = 0;
-  for (const Section& s : sections)
+  std::string where;  // the problems are
+  for (const Section& s : sections) {
     for (const Finding& f : s.findings) {
       problems += f.severity == Severity::problem;
       notes += f.severity == Severity::note;
     }
+    if (has_problem(s.findings)) where += (where.empty() ? "" : ", ") + s.title;
+  }
   if (json) {
     Json all = {{"version", KTMPI_VERSION}, {"machines", Json::array()}, {"between", Json::array()}};
     for (const Section& s : sections) {
@@ -147,9 +166,15 @@ void print(const std::vector<Section>& sections, bool json) {
     std::string title = s.title;
     if (sections.size() > 1 && !s.ranks.empty())
       title += fmt::format(": rank{} {}", s.ranks.size() == 1 ? "" : "s", fmt::join(s.ranks, ", "));
-    fmt::print("\n{}\n{}", title, to_text(s.findings));
+    Findings findings = s.findings;
+    const size_t known = &s == &sections.front() ? 0 : leave_out_what_is_known(sections.front().findings, findings);
+    if (known > 0) title += fmt::format("; {} as on {}", plural(known, "finding"), sections.front().title);
+    fmt::print("\n{}\n{}", title, to_text(findings));
   }
-  fmt::print("\n{}, {}\n", plural(problems, "problem"), plural(notes, "note"));
+  if (sections.size() == 1 || where.empty())
+    fmt::print("\n{}, {}\n", plural(problems, "problem"), plural(notes, "note"));
+  else
+    fmt::print("\n{} ({}), {}\n", plural(problems, "problem"), where, plural(notes, "note"));
 }
 
 // Problems end all ranks with the same code: each of them has seen all reports.
@@ -158,6 +183,16 @@ int print_and_judge(const std::vector<Section>& sections, const Options& o, bool
   for (const Section& s : sections)
     if (has_problem(s.findings)) return kExitProblem;
   return kExitOk;
+}
+
+// By the transport that ranks would have.
+Findings look_between(Transport& transport, std::string_view name) {
+  try {
+    const std::unique_ptr<Transport> other = make_step_transport(name, transport);
+    return other ? check_connections(*other, "UCX") : check_connections(transport, "MPI");
+  } catch (const Error& e) {
+    return {problem_of(e.what(), "the same options for all ranks")};
+  }
 }
 
 int examine_cluster(const Options& o, Site site, int* argc, char*** argv) {
@@ -184,7 +219,7 @@ int examine_cluster(const Options& o, Site site, int* argc, char*** argv) {
     machine.findings.insert(machine.findings.end(), report.findings.begin(), report.findings.end());
   }
   Section between{.title = "between ranks", .findings = find_differences(reports)};
-  for (Finding& f : check_connections(*transport)) between.findings.push_back(std::move(f));
+  for (Finding& f : look_between(*transport, o.run.transport)) between.findings.push_back(std::move(f));
   for (Finding& f : between.findings) f.area = "cluster";
   sections.push_back(std::move(between));
   return print_and_judge(sections, o, transport->rank() == 0);
@@ -195,7 +230,7 @@ int examine_cluster(const Options& o, Site site, int* argc, char*** argv) {
 int doctor_command(int argc, char** argv) {
   const Options o = read_command(argc, argv);
   if (o.help) {
-    fmt::print("{}", kHelp);
+    print_help(kHelp);
     return kExitOk;
   }
   Site site = look_around(KTMPI_VERSION, mpi_library());

@@ -309,7 +309,15 @@ std::unique_ptr<Transport> make_mpi_transport(int* argc, char*** argv, size_t pi
          static_cast<int>(MPI_THREAD_SERIALIZED));
   }
   KT_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
-  return std::make_unique<MpiTransport>(MPI_COMM_WORLD, piece);
+  try {
+    return std::make_unique<MpiTransport>(MPI_COMM_WORLD, piece);
+  } catch (const Error& error) {
+    fail(error.exit_code(),
+         "{}\n  the ranks do not find each other: look for another program or MPI on one of the machines (ktmpi "
+         "version),\n"
+         "  or for a network that does not reach all of them (OMPI_MCA_btl_tcp_if_include)",
+         error.what());
+  }
 }
 
 }  // namespace kt

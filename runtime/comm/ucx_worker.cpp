@@ -1,13 +1,16 @@
 #include "runtime/comm/ucx_worker.h"
 
+#include <fmt/format.h>
+
 #include <cstdlib>
+#include <string_view>
 
 #include "runtime/base/error.h"
 
 namespace kt {
 namespace {
 
-[[noreturn]] void fail_ucx(const char* call, ucs_status_t status) {
+[[noreturn]] void fail_ucx(std::string_view call, ucs_status_t status) {
   const auto given = [](const char* name) {
     const char* value = std::getenv(name);
     return value ? value : "not set";
@@ -85,6 +88,8 @@ std::string UcxWorker::address() const {
 
 void UcxWorker::connect(std::span<const std::string> addresses, int rank) {
   peers_.resize(addresses.size());
+  std::vector<size_t> unreached;
+  ucs_status_t why = UCS_OK;
   for (size_t r = 0; r < addresses.size(); ++r) {
     ucp_ep_params_t endpoint{};
     endpoint.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS;
@@ -95,8 +100,13 @@ void UcxWorker::connect(std::span<const std::string> addresses, int rank) {
       endpoint.err_handler.cb = [](void* peer, ucp_ep_h, ucs_status_t) { static_cast<Peer*>(peer)->lost = true; };
       endpoint.err_handler.arg = &peers_[r];
     }
-    KT_UCX(ucp_ep_create(worker_, &endpoint, &peers_[r].endpoint));
+    const ucs_status_t status = ucp_ep_create(worker_, &endpoint, &peers_[r].endpoint);
+    if (status == UCS_OK) continue;
+    unreached.push_back(r);
+    why = status;
   }
+  if (!unreached.empty())
+    fail_ucx(fmt::format("no way to rank{} {}", unreached.size() == 1 ? "" : "s", fmt::join(unreached, ", ")), why);
 }
 
 bool UcxWorker::arm() { return ucp_worker_arm(worker_) == UCS_OK; }

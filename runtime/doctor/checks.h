@@ -1,5 +1,8 @@
 #pragma once
 
+#include <map>
+#include <string>
+
 #include "runtime/doctor/finding.h"
 #include "runtime/doctor/site.h"
 #include "runtime/doctor/system_files.h"
@@ -30,6 +33,9 @@ Findings check_files(const Site& site);
 Findings check_fit(const Site& site);  // its bytes against this machine's memory, and numbers of ranks
 Findings check_tokenizer(const Site& site);
 Findings check_template(const Site& site);
+
+// "open files" -> "1024" and others of the process.
+std::map<std::string, std::string> limits_of(const Site& site);
 
 // Bytes that ranks on this machine may take, by all that limits them.
 int64_t memory_left(const Site& site);

@@ -13,6 +13,8 @@
 #include "kernels/ops.h"
 #include "runtime/base/error.h"
 #include "runtime/comm/rendezvous.h"
+#include "runtime/doctor/build_id.h"
+#include "runtime/doctor/checks.h"
 #include "runtime/doctor/system_files.h"
 #include "runtime/rank/measured_rates.h"
 
@@ -27,6 +29,8 @@ struct FactName {
   Severity severity;  // of a difference
   std::string_view advice;
 };
+constexpr std::string_view kSameLimits =
+    "the same limit on all machines; ranks have those of the launcher's service there: sshd, slurmd";
 constexpr FactName kFacts[] = {
     {"version", Severity::problem, "the same program on all machines"},
     {"kernels", Severity::problem, "KTMPI_ISA with the lesser of them for all ranks: mpirun -x KTMPI_ISA=..."},
@@ -35,8 +39,12 @@ constexpr FactName kFacts[] = {
     {"cores", Severity::note, "ranks share out work evenly: the fewest tell the pace"},
     {"memory", Severity::note, "ranks share out experts evenly: the least tells what fits"},
     {"huge pages", Severity::note, "the same setting on all machines"},
-    {"kernel", Severity::note, ""},
-    {"glibc", Severity::note, ""},
+    {"open files", Severity::note, kSameLimits},
+    {"address space", Severity::note, kSameLimits},
+    {"locked memory", Severity::note, kSameLimits},
+    {"build", Severity::note, "one build on all machines, unless they are meant to differ (GPUs on some)"},
+    {"kernel", Severity::note, "nothing while all else is well; one of them where machines behave differently"},
+    {"glibc", Severity::note, "nothing while all else is well; one of them where machines behave differently"},
 };
 
 // "vm (ranks 0, 1)" of those that say the same.
@@ -83,7 +91,14 @@ std::map<std::string, int64_t> files_of(const fs::path& folder) {
 // The first file that is not everywhere, or not everywhere of the same size.
 Findings differing_files(const std::vector<RankReport>& reports) {
   std::map<std::string, int64_t> all;
-  for (const RankReport& report : reports) all.insert(report.files.begin(), report.files.end());
+  std::vector<int> without;
+  for (const RankReport& report : reports) {
+    all.insert(report.files.begin(), report.files.end());
+    if (report.files.empty()) without.push_back(report.rank);
+  }
+  if (!without.empty() && !all.empty())
+    return {problem(fmt::format("the model's folder is not there, or is empty, on {}", who(reports, without)),
+                    "the same files in that folder on every machine")};
   std::string first;
   int count = 0;
   for (const auto& [name, ignored] : all) {
@@ -170,15 +185,19 @@ Facts facts_of(const Site& site) {
   utsname system{};
   uname(&system);
   const auto total = read_memory_table(site.root / "proc/meminfo")["MemTotal"];
-  return {{"version", site.version},
-          {"kernels", kernels_name()},
-          {"mpi", site.mpi_library},
-          {"processor", read_processor(site.root).name},
-          {"cores", std::to_string(site.machine.cores())},
-          {"memory", fmt::format("{:.0f} GB", static_cast<double>(total) / 1e9)},
-          {"huge pages", chosen_word(read_line(site.root / "sys/kernel/mm/transparent_hugepage/enabled").value_or(""))},
-          {"kernel", system.release},
-          {"glibc", gnu_get_libc_version()}};
+  Facts facts = limits_of(site);
+  facts.insert(
+      {{"version", site.version},
+       {"kernels", kernels_name()},
+       {"mpi", site.mpi_library},
+       {"processor", read_processor(site.root).name},
+       {"cores", std::to_string(site.machine.cores())},
+       {"memory", fmt::format("{:.0f} GB", static_cast<double>(total) / 1e9)},
+       {"huge pages", chosen_word(read_line(site.root / "sys/kernel/mm/transparent_hugepage/enabled").value_or(""))},
+       {"build", build_id()},
+       {"kernel", system.release},
+       {"glibc", gnu_get_libc_version()}});
+  return facts;
 }
 
 RankReport make_report(const Site& site, const Transport& transport, Findings findings) {
@@ -230,7 +249,7 @@ Findings find_differences(const std::vector<RankReport>& reports) {
   return findings;
 }
 
-Findings check_connections(Transport& transport) {
+Findings check_connections(Transport& transport, std::string_view way) {
   Findings findings;
   std::string refusal;
   try {
@@ -247,8 +266,8 @@ Findings check_connections(Transport& transport) {
   if (first_ranks(transport).size() < 2) return findings;
 
   const Hardware rates = measure_rates(transport, *available_ops().back());
-  const std::string what = fmt::format("messages between rank 0 and another machine: {:.2f} GB/s, {:.0f} us",
-                                       rates.network_gbs, rates.network_latency_us);
+  const std::string what = fmt::format("messages between rank 0 and another machine, by {}: {:.2f} GB/s, {:.0f} us",
+                                       way, rates.network_gbs, rates.network_latency_us);
   if (rates.network_gbs < 0.5)
     findings.push_back(
         note(what, "a faster network, or another interface (OMPI_MCA_btl_tcp_if_include, UCX_NET_DEVICES)"));

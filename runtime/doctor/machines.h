@@ -2,6 +2,7 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/comm/transport.h"
@@ -31,7 +32,8 @@ std::vector<RankReport> gather_reports(Transport& transport, const RankReport& m
 Findings find_differences(const std::vector<RankReport>& reports);
 
 // Between machines: whether each rank reaches rank 0 by TCP, how fast messages are, and how far clocks are apart. All
-// ranks call it at the same point; only rank 0's answer counts for clocks and messages.
-Findings check_connections(Transport& transport);
+// ranks call it at the same point; only rank 0's answer counts for clocks and messages. `way`: what `transport` is,
+// "MPI".
+Findings check_connections(Transport& transport, std::string_view way);
 
 }  // namespace kt

@@ -102,6 +102,14 @@ Findings check_huge_pages(const Site& site) {
   return findings;
 }
 
+std::map<std::string, std::string> limits_of(const Site& site) {
+  const auto limit = [&](std::string_view name) { return read_limit(site.root, name); };
+  const ProcessLimit files = limit("Max open files");
+  return {{"open files", files.hard ? std::to_string(*files.hard) : "unlimited"},
+          {"address space", limit_text(limit("Max address space").soft)},
+          {"locked memory", limit_text(limit("Max locked memory").soft)}};
+}
+
 Findings check_limits(const Site& site) {
   Findings findings;
   const auto limit = [&](std::string_view name) { return read_limit(site.root, name); };
@@ -121,10 +129,11 @@ Findings check_limits(const Site& site) {
   if (rdma && locked.soft && *locked.soft < total)
     findings.push_back(note(fmt::format("{} may be locked: RDMA wants to lock what it sends", size_text(*locked.soft)),
                             "ulimit -l unlimited, in the launcher's service too"));
-  if (findings.empty())
-    findings.push_back(ok(fmt::format("open files {}, address space {}, locked memory {}",
-                                      files.hard ? std::to_string(*files.hard) : "unlimited",
-                                      limit_text(limit("Max address space").soft), limit_text(locked.soft))));
+  if (findings.empty()) {
+    const auto limits = limits_of(site);
+    findings.push_back(ok(fmt::format("open files {}, address space {}, locked memory {}", limits.at("open files"),
+                                      limits.at("address space"), limits.at("locked memory"))));
+  }
   return findings;
 }
 

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <set>
@@ -94,6 +95,31 @@ std::string ucx_transports(const Site& site) {
 // A path that begins at the root of the site.
 fs::path below(const fs::path& root, const fs::path& path) { return root == "/" ? path : root / path.relative_path(); }
 
+// Of the interfaces that a variable names those that this machine does not have. UCX adds ":PORT" to RDMA devices, Open
+// MPI takes networks ("10.0.0.0/8") too.
+Findings check_interfaces(const Site& site) {
+  std::vector<std::string> here = names_in(site.root / "sys/class/net");
+  if (here.empty()) return {};
+  for (std::string& device : names_in(site.root / "sys/class/infiniband")) here.push_back(std::move(device));
+  Findings findings;
+  for (const std::string variable : {"UCX_NET_DEVICES", "OMPI_MCA_btl_tcp_if_include"}) {
+    std::istringstream list(site.variable(variable));
+    std::string absent;
+    for (std::string name; std::getline(list, name, ',');) {
+      if (name == "all" || name.find_first_of("/*^") != name.npos) continue;
+      name.resize(std::min(name.find(':'), name.size()));
+      if (!name.empty() && std::find(here.begin(), here.end(), name) == here.end())
+        absent += (absent.empty() ? "" : ", ") + name;
+    }
+    if (absent.empty()) continue;
+    const bool used = variable != "UCX_NET_DEVICES" || site.run.transport == "ucx";
+    const std::string found = fmt::format("{} names {}, which this machine does not have", variable, absent);
+    const std::string advice = fmt::format("one that reaches the other machines; here are {}", fmt::join(here, ", "));
+    findings.push_back(used ? problem(found, advice) : note(found, advice));
+  }
+  return findings;
+}
+
 std::string answering_server(const std::string& host, int port) {
   const std::string address = host == "0.0.0.0" || host == "::" || host == "localhost" ? "127.0.0.1" : host;
   const std::string name = address.find(':') == address.npos ? address : "[" + address + "]";  // IPv6
@@ -145,6 +171,7 @@ Findings check_network(const Site& site) {
         ok(fmt::format("UCX {}{}", version, find_launcher(site).name.empty() ? "; " + ucx_transports(site) : "")));
   else if (active)
     findings.push_back(note("RDMA devices, and no UCX by which Open MPI uses them", "apt-get install libucx0"));
+  for (Finding& f : check_interfaces(site)) findings.push_back(std::move(f));
   return findings;
 }
 

@@ -234,6 +234,28 @@ TEST(DoctorNetwork, DevicesWithoutAnActivePortAreSaid) {
   EXPECT_THAT(check_network(machine.site()), ElementsAre(is(Severity::note, "mlx5_0, no port of which is active")));
 }
 
+TEST(DoctorNetwork, InterfacesThatAreNamedAndAbsentAreSaid) {
+  const FakeMachine machine;
+  for (const char* name : {"sys/class/net/lo/mtu", "sys/class/net/eth0/mtu", "sys/class/infiniband/mlx5_0/node_type"})
+    machine.write(name, "1\n");
+  Site site = machine.site();
+  const auto found = [&](const std::string& variable, const std::string& value) {
+    site.environment = {{variable, value}};
+    const Findings all = check_network(site);
+    return all.back().found.find(variable) == std::string::npos ? Finding() : all.back();
+  };
+
+  for (const char* fine : {"eth0", "lo,eth0", "mlx5_0:1", "all", "10.0.0.0/8,eth0", "^eth7", ""})
+    for (const char* variable : {"UCX_NET_DEVICES", "OMPI_MCA_btl_tcp_if_include"})
+      EXPECT_EQ(found(variable, fine).found, "") << variable << "=" << fine;
+  EXPECT_THAT(found("UCX_NET_DEVICES", "eth0,eth7,mlx5_1:1"),
+              AllOf(is(Severity::note, "UCX_NET_DEVICES names eth7, mlx5_1, which this machine does not have"),
+                    advises("here are eth0, lo, mlx5_0")));
+  EXPECT_THAT(found("OMPI_MCA_btl_tcp_if_include", "eth7"), is(Severity::problem, "names eth7"));
+  site.run.transport = "ucx";
+  EXPECT_THAT(found("UCX_NET_DEVICES", "eth7"), is(Severity::problem, "names eth7"));
+}
+
 TEST(DoctorHubCache, IsWhereItsVariablesSay) {
   const FakeMachine machine;
   Site site = machine.site();

@@ -47,6 +47,26 @@ TEST(DoctorDifferences, FilesMustBeThereWithTheSameSizes) {
                           "n2 (rank 1)"));
   EXPECT_THAT(differences({{"a", 1}, {"b", 2}}, {{"b", 3}}),
               ElementsAre(HasSubstr("a: 1 bytes on n1 (rank 0), absent")));
+  EXPECT_THAT(differences({{"a", 1}, {"b", 2}}, {}),
+              ElementsAre("the model's folder is not there, or is empty, on n2 (rank 1)"));
+  EXPECT_THAT(differences({}, {}), IsEmpty());
+}
+
+TEST(DoctorDifferences, EachSaysWhatToDo) {
+  Facts facts = facts_of(Site{.version = "1", .mpi_library = "m"}), other = facts;
+  for (auto& [name, value] : other) value += "x";
+
+  const Findings findings = find_differences({report(0, 0, facts), report(1, 1, other)});
+
+  EXPECT_EQ(findings.size(), facts.size());
+  for (const Finding& f : findings) EXPECT_NE(f.advice, "") << f.found;
+}
+
+TEST(DoctorDifferences, BuildsOfOneVersionAreTold) {
+  const Facts facts = facts_of(Site());
+
+  EXPECT_EQ(facts.at("build").size(), 12u);
+  EXPECT_EQ(facts.at("build").find_first_not_of("0123456789abcdef"), std::string::npos);
 }
 
 TEST(DoctorMachines, ReportsTravelWhole) {

@@ -2,6 +2,7 @@
 """What ktmpi doctor finds, prints and exits with, alone and on several ranks: doctor_test.py KTMPI MPIRUN."""
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,9 @@ def run(*command, **variables):
     # Under a sanitizer what Python and Open MPI keep until the end is no matter of ours.
     more = {"ASAN_OPTIONS": "detect_leaks=0", **variables}
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env={**environment(), **more})
+
+
+WITHOUT_UCX = "no UCX" in run(KTMPI, "version").stdout
 
 
 def doctor(*options, **variables):
@@ -90,6 +94,7 @@ class Doctor(unittest.TestCase):
             self.assertEqual([f["severity"] for f in of_area(findings, area)], [expected], findings)
 
     def test_wrong_options_are_2(self):
+        self.assertEqual(doctor("--transport", "mpi").stderr, "")  # no model is needed for the others
         for options, reason in ((["--prot", "1"], "unknown option --prot; the nearest one is --port"),
                                 (["--json=1"], "ktmpi doctor --help lists the options"),
                                 (["--port", "70000"], "--port: expected a whole number from 0 to 65535")):
@@ -115,14 +120,18 @@ class Doctor(unittest.TestCase):
         self.assertIn(shard, cut[0]["found"])
 
 
-class Cluster(unittest.TestCase):
+class Job(unittest.TestCase):
     # Two machines: ranks 0 and 2, rank 1.
-    SCRIPT = 'KTMPI_NODE=$((OMPI_COMM_WORLD_RANK % 2)) {more} exec ' + KTMPI + ' doctor --cluster --port 0 {options}'
+    SCRIPT = 'export KTMPI_NODE=$((OMPI_COMM_WORLD_RANK % 2)); program={program}; {more}\n' \
+             'exec $program doctor --cluster --port 0 {options}'
 
-    def start(self, options, more=""):
+    @classmethod
+    def start(cls, options, more=""):
         return run(MPIRUN, "--oversubscribe", "--bind-to", "none", "-np", "3", "sh", "-c",
-                   self.SCRIPT.format(options=options, more=more))
+                   cls.SCRIPT.format(program=KTMPI, options=options, more=more))
 
+
+class Cluster(Job):
     def test_each_machine_is_printed_once_with_what_is_between_them(self):
         answer = self.start("--json")
         report = json.loads(answer.stdout)
@@ -138,16 +147,89 @@ class Cluster(unittest.TestCase):
         self.assertEqual(answer.returncode, 1 if report["problems"] else 0)
 
     def test_ranks_that_differ_are_a_problem_with_host_and_value(self):
-        answer = self.start("", 'KTMPI_ISA=$([ $OMPI_COMM_WORLD_RANK = 1 ] && echo ref || echo avx2)')
+        answer = self.start("", 'export KTMPI_ISA=$([ $OMPI_COMM_WORLD_RANK = 1 ] && echo ref || echo avx2)')
 
         self.assertEqual(answer.returncode, 1, answer.stderr)
         self.assertRegex(answer.stdout, r"problem  cluster  kernels: avx2 on .*, node 0 \(ranks 0, 2\), ref on .*, node 1 \(rank 1\)\n")
+        self.assertRegex(answer.stdout.splitlines()[-1], r"^\d+ problems? \((.*, )?between ranks\), \d+ notes?$")
+        # What the first machine says too is counted and not repeated.
+        second = re.search(r"\n.*, node 1: rank 1; (\d+) findings as on .*, node 0\n((.+\n)*)", answer.stdout)
+        self.assertIsNotNone(second, answer.stdout)
+        self.assertGreater(int(second[1]), 8)
+        self.assertNotIn(" gpus ", second[2])
+        self.assertIn(" kernels ", second[2])
+
+    @unittest.skipIf(WITHOUT_UCX, "built without UCX")
+    def test_messages_are_timed_by_the_transport_that_was_asked_for(self):
+        report = json.loads(self.start("--json --transport ucx").stdout)
+
+        self.assertEqual([f for f in report["between"] if f["severity"] == "problem"], [])
+        self.assertTrue(any("another machine, by UCX: " in f["found"] for f in report["between"]), report["between"])
 
     def test_several_ranks_without_cluster_are_refused_once(self):
         answer = run(MPIRUN, "--oversubscribe", "--bind-to", "none", "-np", "2", KTMPI, "doctor")
 
         self.assertEqual(answer.returncode, 2)
         self.assertEqual(answer.stderr.count("--cluster makes one report of them"), 1, answer.stderr)
+
+
+class OddMachine(Job):
+    """A job whose second machine has another version, lesser limits, no model and an interface too little."""
+
+    @classmethod
+    def setUpClass(cls):
+        with open(KTMPI, "rb") as file:
+            program = file.read()
+        cls.version = run(KTMPI, "version").stdout.split()[1]
+        cls.other = str((int(cls.version[0]) + 1) % 10) + cls.version[1:]
+        with tempfile.TemporaryDirectory() as folder:
+            copy = os.path.join(folder, "ktmpi")
+            with open(copy, "wb") as file:
+                file.write(program.replace(cls.version.encode() + b"\0", cls.other.encode() + b"\0"))
+            os.chmod(copy, 0o755)
+            answer = cls.start("--json --transport $transport --model ${model-" + MODEL + "}", f"""
+                transport={'mpi' if WITHOUT_UCX else 'ucx'}
+                if [ $KTMPI_NODE = 1 ]; then
+                  program={copy} model=/absent
+                  ulimit -n 256
+                  export UCX_NET_DEVICES=absent0
+                fi""")
+        cls.code, cls.report = answer.returncode, json.loads(answer.stdout)
+        cls.machine = cls.report["machines"][1]
+        cls.name = cls.machine["host"] + " (rank 1)"
+
+    def between(self, severity):
+        return [f["found"] for f in self.report["between"] if f["severity"] == severity]
+
+    def test_the_code_is_1_and_each_finding_says_what_to_do(self):
+        self.assertEqual(self.code, 1)
+        for finding in [f for m in self.report["machines"] for f in m["findings"]] + self.report["between"]:
+            self.assertTrue(finding["severity"] == "ok" or finding.get("advice"), finding)
+
+    def test_the_version_is_named_with_its_host(self):
+        found = [words for words in self.between("problem") if words.startswith(f"version: {self.version} on ")]
+
+        self.assertEqual(len(found), 1, self.report["between"])
+        self.assertTrue(found[0].endswith(f", {self.other} on {self.name}"), found)
+
+    def test_lesser_limits_are_a_note_with_their_host(self):
+        self.assertIn("at most 256 open files", of_area(self.machine["findings"], "limits")[0]["found"])
+        notes = [words for words in self.between("note") if words.startswith("open files: ")]
+        self.assertEqual(len(notes), 1, self.report["between"])
+        self.assertTrue(notes[0].endswith(f", 256 on {self.name}"), notes)
+
+    @unittest.skipUnless(os.path.isdir(MODEL), f"{MODEL} is not there")
+    def test_a_folder_that_is_not_there_is_named_with_its_host(self):
+        self.assertEqual(self.machine["findings"][-1]["found"], "/absent: there is no such folder")
+        self.assertIn(f"the model's folder is not there, or is empty, on {self.name}", self.between("problem"))
+
+    def test_an_interface_that_is_not_there_is_named_by_its_machine(self):
+        found = of_area(self.machine["findings"], "network")[-1]
+        self.assertEqual(found["severity"], "note" if WITHOUT_UCX else "problem")
+        self.assertTrue(found["found"].startswith("UCX_NET_DEVICES names absent0, which this machine"), found)
+        self.assertIn("lo", found["advice"])
+        ways = [words for words in self.between("problem") if "no way to rank 1: " in words]
+        self.assertEqual(len(ways), 0 if WITHOUT_UCX else 1, self.report["between"])
 
 
 if __name__ == "__main__":
