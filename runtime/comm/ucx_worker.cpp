@@ -1,7 +1,10 @@
 #include "runtime/comm/ucx_worker.h"
 
 #include <fmt/format.h>
+#include <ucs/debug/log_def.h>
 
+#include <cstdarg>
+#include <cstdio>
 #include <cstdlib>
 #include <string_view>
 
@@ -31,9 +34,27 @@ namespace {
 // Inside a machine UCX asks now and then whether a rank is still there, by default every 20 s.
 constexpr const char* kAskAfter = "1s";
 
+ucs_log_func_rc_t write_to_stderr(const char*, unsigned, const char*, ucs_log_level_t level,
+                                  const ucs_log_component_config_t*, const char* format, va_list values) {
+  char text[1024];
+  std::vsnprintf(text, sizeof text, format, values);
+  std::fprintf(stderr, "UCX %s %s\n", ucs_log_level_names[level], text);
+  return UCS_LOG_FUNC_RC_STOP;
+}
+
+// UCX logs to stdout, which has answers and reports, where UCX_LOG_FILE does not say otherwise.
+void keep_stdout_clean() {
+  static const bool done = [] {
+    if (!std::getenv("UCX_LOG_FILE")) ucs_log_push_handler(write_to_stderr);
+    return true;
+  }();
+  (void)done;
+}
+
 }  // namespace
 
 UcxWorker::UcxWorker() {
+  keep_stdout_clean();
   try {
     open();
   } catch (...) {

@@ -59,7 +59,8 @@ class Commands(unittest.TestCase):
     def test_help_fits_the_terminal_and_says_the_same_words(self):
         helps = [["--help"], ["bench", "--help"]]
         for command in re.findall(r"^  (\w+) ", run(KTMPI, "--help").stdout, re.M):
-            helps.append([command, "--help"])
+            if command != "version":  # has no help, it says all at once
+                helps.append([command, "--help"])
         for columns in (60, 80, 200):
             for help in helps:
                 shown, whole = in_terminal(columns, KTMPI, *help), run(KTMPI, *help).stdout
@@ -70,7 +71,7 @@ class Commands(unittest.TestCase):
                     self.assertEqual(sorted(re.findall(r"^  --\S+.*", shown, re.M)),
                                      sorted(re.findall(r"^  --\S+.*", whole, re.M)))
         serve = in_terminal(80, KTMPI, "serve", "--help")
-        self.assertRegex(serve, r"\n  --port N {35,}port to listen on \(default\n {45}30000; 0: any free one\)\n")
+        self.assertRegex(serve, r"\n  --port N {35,}port to listen on \(default 30000;\n {45}0: any free one\)\n")
 
     def test_a_file_that_is_missing_is_named_as_the_usage_does(self):
         answer = run(KTMPI, "placement")
