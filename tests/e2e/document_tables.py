@@ -27,7 +27,8 @@ SAID = {
 # Commands that are only checked: pattern of "DOCUMENT: COMMAND" -> why, and what is done instead, for those that follow.
 DEMO = "mpirun -np 3 build/release/ktmpi --config configs/demo.yaml"
 NOT_RUN = {
-    r"quickstart\.md: scripts/demo --serve": ("installs and builds", [". scripts/mpi_environment.sh", DEMO]),
+    r"(quickstart|first_steps)\.md: scripts/demo --serve(\s+#.*)?$": ("installs and builds", [
+        ". scripts/mpi_environment.sh", DEMO, "scripts/ask.py http://127.0.0.1:30000 'What is the capital of France?'"]),
     r": scripts/(demo|setup|build|test)\b": ("installs and builds", []),
     r"huggingface_hub$": ("installs a package", []),
     r"hf download \S+ config\.json": ("downloads", ["cp configs/models/qwen3-coder-next-fp8/config.json models/qwen3-coder-next-fp8/"]),
@@ -47,10 +48,20 @@ NOT_RUN = {
     r"scripts/bench_placement\.py": ("takes an hour", []),
     r": ktmpi (convert|bench|plan) --(quant-method|compare|trunk-method) \w+$": ("a part of a command", []),
 }
-MATPLOTLIB = r"scripts/(bench_stall|plot_context)\.py"  # run where /usr/bin/python3 has it
+# Drawing, with --long and where /usr/bin/python3 has matplotlib.
+DRAWN = r"scripts/(bench_stall|plot_context)\.py"
 
-# Only with --long: these take more than a few seconds each.
-LONG = [r"ktmpi bench (step|kernels|serve|dispatch)\b", MATPLOTLIB]
+# Smaller numbers, but for --long.
+SHORTER = {
+    "--prompt 64,2048,8192,32768": "--prompt 64,2048",
+    "--prompt 64,512": "--prompt 64",
+    "--layers 2 --experts 64": "--layers 2 --experts 16",
+    "C=1024,2048,4096,8192,16384,32768,65536": "C=1024,2048",
+    "--rows 1,128,2048": "--rows 1,128",
+    "--inter 512 --experts 512": "--inter 512 --experts 16 --seconds 0.1",
+    "--num-prompts 100 --random-input-len 1024": "--num-prompts 10 --random-input-len 100",
+    "--batch 4 --decode 16 --rounds 5": "--batch 4 --decode 4 --rounds 1",
+}
 
 # Exit codes besides 0. doctor: this machine may have a problem.
 MAY_LEAVE = {r"\bdoctor\b": {1}}

@@ -212,6 +212,14 @@ def wrong_models(spans):
         yield f"{name} is in {'no source' if name in said else 'the sources and not here'}"
 
 
+def wrong_list(text):
+    """README.md lists every document."""
+    listed = re.findall(r"\]\((docs/[^)#]+)\)", text.split("\n## Documents\n")[-1])
+    for document in sorted(f.relative_to(ROOT).as_posix() for f in (ROOT / "docs").rglob("*.md")):
+        if document not in listed:
+            yield f"its list of documents has no {document}"
+
+
 def complaints(document):
     text = read(document)
     prose = FENCE.sub("", text)
@@ -224,6 +232,8 @@ def complaints(document):
     yield from wrong_keys(FENCE.findall(text))
     yield from wrong_lone_options(spans)
     yield from wrong_routes(spans, text)
+    if document == "README.md":
+        yield from wrong_list(text)
     if document == "docs/models.md":
         yield from wrong_models(spans)
     if document == "docs/troubleshooting.md":
