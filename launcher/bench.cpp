@@ -15,6 +15,8 @@ namespace {
 constexpr Command kBenchmarks[] = {
     {"kernels", bench_kernels_command, "expert layers of one shape and format, against the hardware's limits"},
     {"step", bench_step_command, "prefill and decode on the ranks that serve would use, and where the time goes", true},
+    {"scale", bench_scale_command, "steps on several numbers of ranks: speedup, efficiency, and what is predicted",
+     true},
     {"dispatch", bench_dispatch_command,
      "rows out to another rank and sums back, by the transport that serve would use"},
     {"serve", bench_serve_command, "a running server under load: latencies and throughput"},

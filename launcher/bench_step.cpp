@@ -14,8 +14,10 @@
 #include "launcher/commands.h"
 #include "launcher/help_text.h"
 #include "launcher/lines.h"
+#include "launcher/number_list.h"
 #include "launcher/own_options.h"
 #include "launcher/step_lines.h"
+#include "runtime/arch/cut_model.h"
 #include "runtime/base/log.h"
 #include "runtime/config/hub_cache.h"
 #include "runtime/engine/step_recorder.h"
@@ -74,21 +76,9 @@ po::options_description describe(Settings& s) {
   return options;
 }
 
-std::vector<int> numbers(const char* option, const std::string& list) {
-  std::vector<int> result;
-  std::istringstream words(list);
-  for (std::string word; std::getline(words, word, ',');) {
-    const bool digits = !word.empty() && word.size() < 9 && word.find_first_not_of("0123456789") == std::string::npos;
-    if (!digits || std::stoi(word) < 1)
-      fail(kExitUsage, "{}: expected numbers of at least 1, comma-separated, found '{}'", option, word);
-    result.push_back(std::stoi(word));
-  }
-  return result;
-}
-
 void check(Settings& s) {
-  s.prompts = numbers("prompt", s.prompt_list);
-  s.contexts = numbers("context", s.context_list);
+  s.prompts = number_list("prompt", s.prompt_list);
+  s.contexts = number_list("context", s.context_list);
   if (s.prompts.empty() && s.contexts.empty()) s.prompts = {64, 2048};
   for (int prompt : s.prompts)
     if (prompt < 2) fail(kExitUsage, "prompt 1: one token is a decode step; expected at least 2");
@@ -138,20 +128,12 @@ RunConfig run_config(const Settings& s) {
   return run;
 }
 
-void cut_model(const Settings& s, const RunConfig& run, ModelConfig& model) {
+void edit_model(const Settings& s, const RunConfig& run, ModelConfig& model) {
   if ((s.layers || s.experts) && run.load_format != "dummy")
     fail(kExitUsage, "layers and experts: a checkpoint has as many as it has; expected load-format dummy");
-  if (const int layers = static_cast<int>(model.layers.size()); s.layers > layers)
-    fail(kExitUsage, "layers {}: the model has {}", s.layers, layers);
-  if (s.layers) model.layers.erase(model.layers.begin() + 1, model.layers.end() - (s.layers - 1));
   if (s.no_indexer && !model.mla.indexer) fail(kExitUsage, "no-indexer: {} has none", model.architecture);
   if (s.no_indexer) model.mla.indexer.reset();
-  if (!s.experts) return;
-  const SigmoidSpec groups = model.moe.sigmoid.value_or(SigmoidSpec{});
-  if (s.experts % groups.groups != 0 || s.experts / groups.groups * groups.kept_groups < model.moe.top_k)
-    fail(kExitUsage, "experts {}: expected a multiple of {}, at least {} of them in {} of {} groups", s.experts,
-         groups.groups, model.moe.top_k, groups.kept_groups, groups.groups);
-  model.moe.experts = s.experts;
+  cut_model(model, s.layers, s.experts);
 }
 
 // Checks what only rank 0 asks for, before any memory is taken.
@@ -244,7 +226,7 @@ void measure(const Settings& s, const JobRank& job, ClusterRunner& runner, Route
 
 int bench_step(const Settings& settings, JobRank& job) {
   const RunConfig& run = job.run;
-  const auto edit = [&](LoadedConfig& loaded) { cut_model(settings, run, loaded.config); };
+  const auto edit = [&](LoadedConfig& loaded) { edit_model(settings, run, loaded.config); };
   if (!set_up(
           job, [&] { check_fits(settings, job); }, edit))
     return job.exit_code;

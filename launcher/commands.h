@@ -24,6 +24,7 @@ int parse_command(int argc, char** argv);
 int chat_command(int argc, char** argv);
 int placement_command(int argc, char** argv);
 int plan_command(int argc, char** argv);
+int simulate_command(int argc, char** argv);
 int completion_command(int argc, char** argv);
 int man_command(int argc, char** argv);
 int doctor_command(int argc, char** argv);
@@ -32,6 +33,7 @@ int version_command(int argc, char** argv);
 int bench_command(int argc, char** argv);  // finds one of:
 int bench_dispatch_command(int argc, char** argv);
 int bench_kernels_command(int argc, char** argv);
+int bench_scale_command(int argc, char** argv);
 int bench_serve_command(int argc, char** argv);
 int bench_step_command(int argc, char** argv);
 

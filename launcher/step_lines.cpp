@@ -117,6 +117,7 @@ Json StepLines::ranks(const StepTiming& timing, Phase phase) const {
     ranks.push_back({{"rank", r},
                      {"role", topology.role_name()},
                      {"dram_gbps", rounded(dram_[static_cast<size_t>(r)], 100)},
+                     {"sent_bytes", rounded(static_cast<double>(totals.sent_bytes) / divisor, 1)},
                      {"wait_ms", rounded(totals[StepPart::wait].seconds / divisor * 1e3)},
                      {"parts", parts_of(totals, divisor, dram_[static_cast<size_t>(r)])},
                      {"by_layer", layers_of(reading.layers, phase, divisor, dram_[static_cast<size_t>(r)])}});
@@ -137,6 +138,9 @@ Json StepLines::head(const char* phase, int tokens) const {
                    {"trunk_method", job_.run.trunk_method},
                    {"trunk_matmul", job_.run.trunk_matmul},
                    {"ranks_total", job_.topology.world},
+                   {"nodes", std::ranges::max(job_.topology.node_of) + 1},
+                   {"layout", job_.layout.layout},
+                   {"transport", job_.run.transport},
                    {"threads", job_.cores.threads},
                    {"kernels", job_.ops->name}});
   return line;

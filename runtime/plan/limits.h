@@ -8,9 +8,9 @@
 
 namespace kt {
 
-// The most tokens/s that the described hardware allows: bytes that must be read and multiplications that must be made,
-// at the rates of the hardware file. Latencies inside a machine, imbalance and kernels below peak are left out, so a
-// measured rate is always lower. One pass over R rows takes
+// The most tokens/s that the described hardware allows: bytes that must be read and multiplications that must be made
+// (cost.h), at the rates of the hardware file. Latencies inside a machine, imbalance and kernels below peak are left
+// out, so a measured rate is always lower. One pass over R rows takes
 //
 //   hybrid      trunk + max(shared, experts + network)
 //   layerwise   max(link, trunk + shared + experts computed by the trunk)
@@ -22,7 +22,7 @@ namespace kt {
 //   experts     of E experts a pass with k a row reads E (1 - (1 - k / E)^R) in each MoE layer; hot ones are spared.
 //               All NUMA nodes read at once. On one machine a trunk on the CPU shares the memory with them.
 //   link        the same experts on their way to the GPUs, each its columns
-//   network     a row goes as BF16 to every other machine that has one of its experts, and a float64 sum comes back
+//   network     rows and sums between machines, as the layout of the experts has them
 //
 // Each part takes the longer of reading and multiplying.
 struct RateLimit {

@@ -114,20 +114,27 @@ void complete(ClusterPlan& plan, const RunConfig& run) {
   plan.dispatch_dtype = run.dispatch_dtype;
 }
 
-ClusterPlan plan_cluster(const RunConfig& asked, const LoadedConfig& model, Format experts, const Hardware& hardware,
-                         std::optional<int> world) {
+Cluster plan_deployment(const RunConfig& asked, const LoadedConfig& model, Format experts, const Hardware& hardware,
+                        std::optional<int> world) {
   if (asked.device == "cuda" && !hardware.gpus)
     fail(kExitUsage, "device cuda: {} has no GPUs\nuse device cpu, or hardware with gpus and gpu-memory-gb",
          hardware.name);
   RunConfig run = asked;
   if (run.device == "auto") run.device = hardware.nodes * hardware.gpus >= run.tensor_parallel_size ? "cuda" : "cpu";
-  const LayoutChoice layout = layout_of(run, model, experts, hardware, world);
+  LayoutChoice layout = layout_of(run, model, experts, hardware, world);
   run.expert_layout = layout.layout;
+  Deployment deployment = deploy(run, model, experts, hardware, topology_of(run, hardware, world));
+  return {std::move(run), std::move(layout), std::move(deployment)};
+}
+
+ClusterPlan plan_cluster(const RunConfig& asked, const LoadedConfig& model, Format experts, const Hardware& hardware,
+                         std::optional<int> world) {
+  auto [run, layout, deployment] = plan_deployment(asked, model, experts, hardware, world);
   const TopologyRequest request = request_of(run, hardware, false);
   ClusterPlan plan{.hardware = hardware,
-                   .layout = layout,
+                   .layout = std::move(layout),
                    .worlds = valid_world_sizes(request, hardware.nodes),
-                   .deployment = deploy(run, model, experts, hardware, topology_of(run, hardware, world))};
+                   .deployment = std::move(deployment)};
   if (run.mem_fraction_static) {
     const size_t places = static_cast<size_t>(run.device == "cuda" ? run.tensor_parallel_size : hardware.nodes);
     const double gb = run.device == "cuda" ? hardware.gpu_memory_gb : hardware.memory_gb;

@@ -11,6 +11,18 @@
 
 namespace kt {
 
+// What is asked for on this hardware: `auto` decided, and who does what.
+struct Cluster {
+  RunConfig run;
+  LayoutChoice layout;
+  Deployment deployment;
+};
+// `experts`: format of the banks. `world`: number of ranks; absent: one trunk rank for each of tensor-parallel-size and
+// kt-threadpool-count (absent: one for each NUMA node) expert ranks on each machine. The cluster refers to `model`.
+// Throws Error(kExitUsage) for what no hardware could run, and when there are fewer GPUs than trunk ranks.
+Cluster plan_deployment(const RunConfig& run, const LoadedConfig& model, Format experts, const Hardware& hardware,
+                        std::optional<int> world);
+
 // What a deployment would take and could give, from the model's config and a description of the hardware alone.
 struct ClusterPlan {
   Hardware hardware;
@@ -26,9 +38,7 @@ struct ClusterPlan {
 };
 // Fills in what follows from hardware and deployment: ranks, shortages, remedies and limits.
 void complete(ClusterPlan& plan, const RunConfig& run);
-// `experts`: format of the banks. `world`: number of ranks; absent: one trunk rank for each of tensor-parallel-size and
-// kt-threadpool-count (absent: one for each NUMA node) expert ranks on each machine. The plan refers to `model`.
-// Throws Error(kExitUsage) for what no hardware could run, and when there are fewer GPUs than trunk ranks.
+// Of plan_deployment(), with the same arguments.
 ClusterPlan plan_cluster(const RunConfig& run, const LoadedConfig& model, Format experts, const Hardware& hardware,
                          std::optional<int> world);
 
