@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
-#include <map>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -118,7 +118,7 @@ void check(const Settings& s) {
     fail(kExitUsage, "launcher: expected {} where the number of ranks goes, found '{}'", kRanks, s.launcher);
   for (const std::string& option : s.rest)
     for (const auto& [theirs, ours] : {std::pair{"expert-layout", "layouts"}, {"transport", "transports"}})
-      if (option.starts_with(fmt::format("--{}", theirs)))
+      if (with_dashes(option).starts_with(fmt::format("--{}", theirs)))
         fail(kExitUsage, "{}: bench scale has --{}, which may name several", option, ours);
   for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK"})
     if (std::getenv(variable))
@@ -142,15 +142,6 @@ Settings read_settings(int argc, char** argv) {
 
 // ---- jobs ----------------------------------------------------------------------------------------------------------
 
-std::string last_lines(const std::string& text, int most) {
-  std::vector<std::string_view> lines = split(text, '\n');
-  std::string end;
-  for (size_t i = lines.size() > static_cast<size_t>(most) ? lines.size() - static_cast<size_t>(most) : 0;
-       i < lines.size(); ++i)
-    end += "\n  " + std::string(lines[i]);
-  return end;
-}
-
 // The lines of one job: a prefill and a decode.
 std::vector<Json> run_job_of(const Settings& s, const ScalePoint& p) {
   std::string launcher = s.launcher;
@@ -160,6 +151,7 @@ std::vector<Json> run_job_of(const Settings& s, const ScalePoint& p) {
   const auto add = [&](const char* option, const std::string& value) {
     arguments.insert(arguments.end(), {option, value});
   };
+  add("--max-decode-stall-ms", "0");  // no decode steps between prompts, unless it is asked for
   arguments.insert(arguments.end(), s.rest.begin(), s.rest.end());
   add("--prompt", std::to_string(s.prompt)), add("--batch", std::to_string(p.batch));
   add("--decode", std::to_string(s.decode));
@@ -170,11 +162,11 @@ std::vector<Json> run_job_of(const Settings& s, const ScalePoint& p) {
   const ChildResult job = run_child(launcher, arguments);
   if (job.exit_code != 0)
     fail(job.exit_code == kExitUsage ? kExitUsage : kExitTryAgain, "bench scale: {}: the job ended with {}{}",
-         to_text(p), job.exit_code, last_lines(job.error, 8));
+         to_text(p), job.exit_code, reason_of(job.error));
   std::vector<Json> lines = step_lines_of(job.out);
   if (lines.size() != 2)
     fail(kExitTryAgain, "bench scale: {}: expected a line of prefill and one of decode, found {}{}", to_text(p),
-         lines.size(), last_lines(job.error, 8));
+         lines.size(), reason_of(job.error));
   return lines;
 }
 
@@ -221,23 +213,39 @@ class Predicted {
   // No more points come that calibrate.
   void finish() {
     if (factors_ || waiting_.empty()) return;
-    std::vector<MeasuredStep> steps;
-    for (const Json& line : waiting_) steps.push_back(*measured_step(line, "line"));
-    factors_ = calibrate(steps, twins_);
+    factors_.emplace();
+    or_without([&] {
+      std::vector<MeasuredStep> steps;
+      for (const Json& line : waiting_) steps.push_back(*measured_step(line, "line"));
+      factors_ = calibrate(steps, twins_);
+    });
     for (Json& line : std::exchange(waiting_, {})) print(std::move(line));
   }
 
  private:
   void print(Json line) {
-    const MeasuredStep step = *measured_step(line, "line");
-    line["predicted_ms"] = rounded_ms(predict(std::span(&step, 1), twins_, *factors_).front().predicted_ms);
+    line["predicted_ms"] = nullptr;
+    or_without([&] {
+      const MeasuredStep step = *measured_step(line, "line");
+      line["predicted_ms"] = rounded_ms(predict(std::span(&step, 1), twins_, *factors_).front().predicted_ms);
+    });
     lines_.print(line);
+  }
+  // What was measured is worth its line also where nothing can be predicted: a network that nobody has described.
+  void or_without(const std::function<void()>& prediction) {
+    try {
+      if (predictable_) prediction();
+    } catch (const Error& e) {
+      log_warning("nothing is predicted: {}", e.what());
+      predictable_ = false;
+    }
   }
 
   Twins& twins_;
   std::optional<CostFactors> factors_;
   Lines lines_;
   std::vector<Json> waiting_;
+  bool predictable_ = true;
 };
 
 // Points in order, each round of one right after a round of its base.

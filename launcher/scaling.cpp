@@ -75,6 +75,20 @@ std::vector<Json> step_lines_of(const std::string& text) {
   return lines;
 }
 
+std::string reason_of(const std::string& text) {
+  constexpr size_t kMost = 8;
+  const std::vector<std::string_view> lines = split(text, '\n');
+  size_t begin = lines.size() > kMost ? lines.size() - kMost : 0;
+  for (size_t i = lines.size(); i-- > 0;)
+    if (lines[i].starts_with("ktmpi: ")) begin = i;
+  std::string reason;
+  for (size_t i = begin; i < std::min(lines.size(), begin + kMost); ++i) {
+    if (i > begin && lines[i].starts_with("---")) break;  // mpirun goes on
+    reason += "\n  " + std::string(lines[i]);
+  }
+  return reason;
+}
+
 std::vector<Json> lines_of(const ScalePoint& p, const std::vector<Round>& rounds) {
   std::vector<Json> lines;
   for (const char* phase : {"decode", "prefill"}) {

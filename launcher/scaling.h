@@ -30,6 +30,10 @@ std::vector<ScalePoint> scale_points(const ScaleAxes& axes);
 // Lines of bench step on a job's standard output, among whatever else a launcher has put there.
 std::vector<nlohmann::ordered_json> step_lines_of(const std::string& text);
 
+// Why a job failed, from what it and its launcher said on stderr: ktmpi's own words, else the last lines. Begins with a
+// line's end, each line being set in.
+std::string reason_of(const std::string& text);
+
 // A job of a point and the one of its base that went before it: a line of each phase.
 struct Round {
   std::vector<nlohmann::ordered_json> base, point;

@@ -35,6 +35,7 @@ static StepTotals combine(StepTotals a, const StepTotals& b, int sign) {
   for (size_t p = 0; p < a.size(); ++p) {
     a[p].steps += sign * b[p].steps;
     a[p].rows += sign * b[p].rows;
+    a[p].sent_bytes += sign * b[p].sent_bytes;
     for (size_t i = 0; i < a[p].parts.size(); ++i) {
       a[p].parts[i].seconds += sign * b[p].parts[i].seconds;
       a[p].parts[i].bytes += sign * b[p].parts[i].bytes;

@@ -47,12 +47,18 @@ class Scaling(unittest.TestCase):
         self.assertEqual(answer.returncode, 0, answer.stderr)
         return [json.loads(line) for line in answer.stdout.splitlines()]
 
+    @staticmethod
+    def with_defaults(command, options, **defaults):
+        """No option may be given twice."""
+        left = {f"--{name.replace('_', '-')}": value for name, value in defaults.items()}
+        return [*command, *options, *(word for name, value in left.items() if name not in options for word in (name, value))]
+
     def scale(self, *options):
-        return ["bench", "scale", "--model", self.folder, "--load-format", "dummy", "--launcher", LAUNCHER, "--hardware", self.box,
-                "--prompt", "70", "--decode", "3", "--rounds", "1", *options]
+        return self.with_defaults(["bench", "scale", "--model", self.folder, "--load-format", "dummy"], options,
+                                  launcher=LAUNCHER, hardware=self.box, prompt="70", decode="3", rounds="1")
 
     def simulate(self, *options):
-        return ["simulate", "--model", self.folder, "--hardware", self.box, "--prompt", "70", *options]
+        return self.with_defaults(["simulate", "--model", self.folder], options, hardware=self.box, prompt="70")
 
     def test_points_are_measured_beside_their_base_and_calibrate_the_twin(self):
         lines = self.lines(*self.scale("--ranks", "2,1", "--batch", "1,3", "--layouts", "slice,expert"))
@@ -159,12 +165,9 @@ class Scaling(unittest.TestCase):
                                   (["--calibrate", wrong], "wrong.jsonl:1: expected a line of bench step or bench scale"),
                                   (["--calibrate", "none.jsonl"], "none.jsonl: this file cannot be read"),
                                   (["--hardware", slow], "not known: memory-bandwidth-gbs, cpu-tflops"),
-                                  (["--layers", "9"], "layers 9: the model has 2"), (["--world", "3", "--nodes", "7"], "valid"),
+                                  (["--layers", "9"], "layers 9: the model has 2"), (["--world", "7", "--kt-threadpool-count", "2"], "valid"),
                                   (["--node", "2"], "--node")):
-            command = self.simulate(*options)
-            if "--hardware" in options:
-                command = ["simulate", "--model", self.folder, *options]
-            answer = run(KTMPI, *command)
+            answer = run(KTMPI, *self.simulate(*options))
             self.assertEqual((answer.returncode, answer.stdout), (2, ""), (options, answer.stderr))
             self.assertIn(expected, answer.stderr)
         answer = run(KTMPI, "simulate", "--model", self.folder)

@@ -42,17 +42,20 @@ TEST(StepClock, TotalsSurviveAMessageAndSubtract) {
   clock.lap(StepPart::experts, 4.0);
   clock.enter(-1);
   clock.lap(StepPart::head, 5.0);
+  clock.sent(10);
   const ClockReading earlier = clock.reading();
   clock.begin(Phase::decode, 4);
   clock.enter(1);
   clock.lap(StepPart::experts, 3.0);
   clock.enter(-1);
   clock.lap(StepPart::head, 6.0);
+  clock.sent(7);
 
   const ClockReading later = decode_clock_reading(encode(clock.reading()));
   const StepTotals difference = later.parts - earlier.parts;
   EXPECT_EQ(decode_of(difference).steps, 1);
   EXPECT_EQ(decode_of(difference).rows, 4);
+  EXPECT_EQ(decode_of(difference).sent_bytes, 7);
   EXPECT_EQ(decode_of(difference)[StepPart::head].bytes, 6.0);
   const LayerTotals layers = later.layers - earlier.layers;
   ASSERT_EQ(layers.size(), 2u);
