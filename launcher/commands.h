@@ -28,6 +28,7 @@ int simulate_command(int argc, char** argv);
 int completion_command(int argc, char** argv);
 int man_command(int argc, char** argv);
 int doctor_command(int argc, char** argv);
+int up_command(int argc, char** argv);
 int version_command(int argc, char** argv);
 
 int bench_command(int argc, char** argv);  // finds one of:

@@ -20,6 +20,7 @@ namespace {
 
 constexpr Command kCommands[] = {
     {"serve", serve_command, "answer requests over HTTP; the command when none is given", true},
+    {"up", up_command, "start a job again after a fault and keep its port open meanwhile", true},
     {"chat", chat_command, "ask a running server, in a terminal"},
     {"convert", convert_command, "quantise a checkpoint's experts once, and check what was made"},
     {"tokenize", tokenize_command, "turn text into token ids and back, JSON Lines in and out"},

@@ -37,6 +37,7 @@ constexpr Entry kExitCodes[] = {
 constexpr Entry kEnvironment[] = {
     {"KTMPI_ISA", "table of kernels, one of those that ktmpi version names; by default the best one"},
     {"KTMPI_NODE", "machine that a rank counts itself to, for ranks of one machine that cannot share memory"},
+    {"KTMPI_UP", "set by ktmpi up for its job: where rank 0 asks for the port"},
     {"SGLANG_EXPERT_DISTRIBUTION_RECORDER_DIR", "folder of recordings of experts' use; by default /tmp"},
     {"NO_COLOR", "no bold, dim or reverse text in ktmpi chat"},
     {"OPENAI_API_KEY", "key of ktmpi chat where none is given"},
@@ -95,7 +96,7 @@ void print_page() {
   }
   section("EXIT STATUS");
   for (const auto& [name, text] : kExitCodes) entry(name, text);
-  fmt::print(".PP\nLaunchers add their own: 137 for a rank that was killed, 139 for one that crashed.\n");
+  fmt::print(".PP\nLaunchers add their own: 137 for a rank that was killed, 139 for one that crashed, 205 for a lost machine.\n");
   section("ENVIRONMENT");
   for (const auto& [name, text] : kEnvironment) entry(name, text);
   section("SEE ALSO");

@@ -2,8 +2,6 @@
 
 #include <signal.h>
 
-#include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -12,10 +10,10 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
-#include <sstream>
 #include <thread>
 
 #include "launcher/commands.h"
+#include "launcher/http_config.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
 #include "runtime/base/prometheus.h"
@@ -28,7 +26,7 @@
 #include "runtime/rank/job_policy.h"
 #include "runtime/recording/counts_file.h"
 #include "runtime/serve/http/http.h"
-#include "runtime/serve/http/key_file.h"
+#include "runtime/supervise/port_loan.h"
 #include "runtime/text/answers/call_form.h"
 #include "runtime/text/answers/output_parser.h"
 #include "runtime/text/grammars/grammar.h"
@@ -184,16 +182,6 @@ int slurm_restarts() {
   return count ? std::atoi(count) : 0;
 }
 
-// "A.example,b" -> "a.example", "b".
-std::vector<std::string> lower_words(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
-  std::vector<std::string> words;
-  std::istringstream stream(text);
-  for (std::string word; std::getline(stream, word, ',');)
-    if (!word.empty()) words.push_back(word);
-  return words;
-}
-
 constexpr size_t kMostLayers = 512;  // of all ranks together, that have lines of their own
 
 // Beside what the HTTP side knows: each layer's work and wait on every rank, how fast the ranks could read, and when
@@ -260,6 +248,7 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
   std::optional<GrammarCompiler> grammars;
+  std::optional<PortLoan> port;
   std::optional<HttpServer> http;  // ends before what it refers to
   std::optional<ServerNotice> notice;
   OutputParserOptions formats;
@@ -272,26 +261,12 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
       if (e.exit_code() != kExitModel) throw;  // a model without a template serves everything but chats
       log_warning("no chat template: {}", e.what());
     }
-    std::vector<std::string> keys;
-    if (!run.api_key_file.empty()) keys = read_key_file(run.api_key_file);
-    if (!run.api_key.empty()) keys.push_back(run.api_key);
+    HttpConfig config = http_config(run);
     check_writable("url-file", run.url_file);
     check_writable("kt-expert-statistics", run.kt_expert_statistics);
-    http.emplace(HttpConfig{.host = run.host,
-                            .port = run.port,
-                            .host_names = lower_words(run.allowed_hosts),
-                            .origins = lower_words(run.allowed_origins),
-                            .api_keys = std::move(keys),
-                            .admin_api_key = run.admin_api_key,
-                            .version = KTMPI_VERSION,
-                            .max_requests_of_key = run.max_requests_per_key,
-                            .max_answer_s = run.request_timeout_s,
-                            .comment_interval_s = run.ping_interval_s,
-                            .priority_for_all = run.enable_priority_scheduling,
-                            .incremental_output = run.incremental_streaming_output,
-                            .max_step_age_s = run.step_timeout_s / 2,
-                            .silent_rank = [&job] { return silent_rank(job); },
-                            .log_requests = true});
+    config.silent_rank = [&job] { return silent_rank(job); };
+    port = borrow_port();
+    http.emplace(std::move(config), port ? port->listeners() : std::vector<int>());
     log("listening on {}", http->url());
     notice.emplace(http->url());
   };
@@ -345,7 +320,7 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
                         .defaults = job.loaded->sampling,
                         .recorder = &recorder,
                         .ranks = served_ranks(job),
-                        .restarts = slurm_restarts(),
+                        .restarts = slurm_restarts() + (port ? port->restarts() : 0),
                         .server_info_json = to_json(run),
                         .more_metrics =
                             [&] {
@@ -355,6 +330,7 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
                         .expert_status = [&] { return to_json(policy.stats()); },
                         .expert_map = [&] { return to_json(policy.map()); }});
   write_url_file(run.url_file, http->url());
+  if (port) port->tell_ready();
   log("ready: {} on {} ranks, {} tokens of KV cache, {}", run.served_model_name, transport.size(),
       job.engine.kv_blocks * kBlockTokens, http->url());
   {

@@ -78,6 +78,7 @@ LAYERS = {
         "runtime/plan",
     ],
     "runtime/client": ["runtime/base"],
+    "runtime/supervise": ["runtime/base"],
     "runtime/doctor": [
         "kernels", "runtime/base", "runtime/config", "runtime/checkpoint", "runtime/arch", "runtime/comm",
         "runtime/text/tokens", "runtime/text/templates", "runtime/plan", "runtime/rank", "runtime/serve/http/port.h",
@@ -88,7 +89,7 @@ LAYERS = {
         "runtime/weights", "runtime/convert", "runtime/model", "runtime/placement", "runtime/recording",
         "runtime/policy", "runtime/text/json", "runtime/text/tokens", "runtime/text/templates",
         "runtime/text/grammars", "runtime/text/answers", "runtime/engine", "runtime/serve/http", "runtime/plan",
-        "runtime/rank", "runtime/client", "runtime/doctor",
+        "runtime/rank", "runtime/client", "runtime/supervise", "runtime/doctor",
     ],
 }
 

@@ -136,9 +136,9 @@ class Install(Installed):
     def test_the_unit_starts_what_was_installed(self):
         unit = self.prefix / "lib/systemd/system/ktmpi.service"
 
-        start = re.search(r"^ExecStart=(\S+) -np \$\{RANKS\} (\S+) ", unit.read_text(), re.M)
-        self.assertEqual(start[2], str(self.prefix / "bin/ktmpi"))
-        self.assertTrue(os.access(start[1], os.X_OK), start[1])
+        start = re.search(r"^ExecStart=(\S+) up (\S+) -np \$\{RANKS\} (\S+) ", unit.read_text(), re.M)
+        self.assertEqual({start[1], start[3]}, {str(self.prefix / "bin/ktmpi")})
+        self.assertTrue(os.access(start[2], os.X_OK), start[2])
         for path in re.findall(r"(?:file://|in )(/\S+/share/\S+\.\w+)", unit.read_text()):
             self.assertTrue(pathlib.Path(path).exists(), path)
 

@@ -4,6 +4,7 @@ import pathlib
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,13 +30,10 @@ class Service(unittest.TestCase):
         self.assertGreater(len(wanted), 5)
         self.assertEqual({k: v for k, v in environment().items() if k.startswith("OMPI_")}, wanted)
 
-    def test_it_starts_again_where_that_may_help(self):
-        table = (ROOT / "docs/troubleshooting.md").read_text().split("## Exit codes")[1].split("\n## ")[0]
-        again = {int(code): what for code, what in re.findall(r"^\| (\d+) \|.*\| (.*) \|$", table, re.M)}
-        final = {int(code) for code in settings("RestartPreventExitStatus")[0].split()}
-
-        self.assertEqual(settings("Restart"), ["on-failure"])
-        self.assertEqual(final, {code for code, what in again.items() if re.match("fails again|look at", what)})
+    def test_faults_of_ranks_are_left_to_ktmpi_up(self):
+        self.assertRegex(settings("ExecStart")[0], "^/usr/bin/ktmpi up /usr/bin/mpirun ")
+        self.assertEqual(settings("Restart"), ["on-abnormal"])
+        self.assertEqual(settings("SuccessExitStatus"), [str(128 + signal.SIGTERM)])
 
     def test_a_drain_has_the_time_that_the_options_give_it(self):
         options = (ROOT / "runtime/config/run_config.h").read_text()
@@ -43,7 +41,7 @@ class Service(unittest.TestCase):
         yaml = (ROOT / "scripts/systemd/ktmpi.yaml").read_text()
         example = float(re.search(r"^drain-timeout-s: (\d+)", yaml, re.M)[1])
 
-        self.assertEqual((settings("KillSignal"), settings("KillMode")), (["SIGUSR1"], ["mixed"]))
+        self.assertEqual((settings("KillSignal"), settings("KillMode")), ([], ["mixed"]))
         self.assertGreater(float(settings("TimeoutStopSec")[0]), max(default, example))
 
     def test_the_examples_name_options_and_variables_that_there_are(self):

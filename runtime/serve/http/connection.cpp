@@ -217,7 +217,7 @@ void Connection::refuse(const ApiError& error) {
 
 void Connection::begin_answer(bool keep_alive) {
   busy_ = true;
-  keep_alive_ = keep_alive && !closing_;
+  keep_alive_ = keep_alive && !closing_ && !last_answer_;
   disarm(deadline_);
 }
 

@@ -55,7 +55,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool gone() const { return closed_ || eof_; }
 
   void close_when_done();  // after the answer under way
-  void drop();             // now
+  void end_with_next_answer() { last_answer_ = true; }
+  void drop();  // now
 
  private:
   void read();
@@ -90,10 +91,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool busy_ = false;                                              // a request is being answered
   bool keep_alive_ = true, head_only_ = false, http_1_0_ = false;  // of that request
   Asked asked_;
-  std::string cors_;      // further header lines of its answer
-  bool chunked_ = false;  // of that answer
-  bool eof_ = false;      // the client sends no more
-  bool closing_ = false;  // no more requests; close when all is written
+  std::string cors_;          // further header lines of its answer
+  bool chunked_ = false;      // of that answer
+  bool eof_ = false;          // the client sends no more
+  bool closing_ = false;      // no more requests; close when all is written
+  bool last_answer_ = false;  // the next to be begun
   bool lingering_ = false;
   bool closed_ = false;
 };

@@ -1,9 +1,9 @@
 #include "runtime/serve/http/http.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
@@ -13,6 +13,7 @@
 #include <future>
 #include <list>
 #include <map>
+#include <optional>
 #include <thread>
 #include <unordered_map>
 #include <unordered_set>
@@ -38,16 +39,6 @@ constexpr std::chrono::milliseconds kAcceptPause{100};  // when the process has 
 constexpr std::string_view kFull =
     "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-// Each connection is a file, and the usual soft limit is far below max_connections. Where the hard limit is too, those
-// beyond it wait to be accepted.
-void allow_connections(size_t count) {
-  constexpr rlim_t kOtherFiles = 512;
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = std::min(limit.rlim_max, std::max<rlim_t>(limit.rlim_cur, count + kOtherFiles));
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 // Open to the network, a server is called as its machine is.
 HttpConfig with_machine_names(HttpConfig config) {
   if (is_loopback(config.host)) return config;
@@ -59,13 +50,14 @@ HttpConfig with_machine_names(HttpConfig config) {
 
 class HttpServer::Impl : public ConnectionEvents {
  public:
-  explicit Impl(HttpConfig given)
+  Impl(HttpConfig given, const std::vector<int>& sockets)
       : config_(with_machine_names(std::move(given))),
         workers_(static_cast<size_t>(config_.workers)),
         grammar_desk_(io_, config_.grammar_threads, config_.grammar_timeout_s),
         stop_timer_(io_) {
-    for (tcp::acceptor& acceptor : listen_on(io_, config_.host, config_.port))
-      listeners_.emplace_back(std::move(acceptor));
+    auto acceptors = sockets.empty() ? listen_on(io_, config_.host, config_.port) : listen_on(io_, sockets);
+    for (tcp::acceptor& acceptor : acceptors) listeners_.emplace_back(std::move(acceptor));
+    for (Listener& listener : listeners_) sockets_.push_back(listener.acceptor.native_handle());
     port_ = listeners_.front().acceptor.local_endpoint().port();
     allow_connections(config_.max_connections);
     for (Listener& listener : listeners_) accept(listener);
@@ -73,6 +65,7 @@ class HttpServer::Impl : public ConnectionEvents {
   }
 
   int port() const { return port_; }
+  const std::vector<int>& sockets() const { return sockets_; }
   const HttpConfig& config() const { return config_; }
 
   void serve(Engine& engine, ServedModel model) {
@@ -91,6 +84,23 @@ class HttpServer::Impl : public ConnectionEvents {
     asio::post(io_, [this, error = std::move(error)] {
       const auto open = exchanges_;  // failing takes them out of the set
       for (const auto& exchange : open) exchange->fail(error);
+    });
+  }
+
+  void pause() {
+    asio::post(io_, [this] {
+      if (stopping_) return;
+      paused_.emplace(io_.get_executor());
+      error_code ignored;
+      for (Listener& listener : listeners_) listener.acceptor.cancel(ignored);
+      for (const auto& [connection, from] : connections_) connection->end_with_next_answer();
+    });
+  }
+
+  void resume() {
+    asio::post(io_, [this] {
+      paused_.reset();
+      for (Listener& listener : listeners_) accept(listener);
     });
   }
 
@@ -144,34 +154,42 @@ class HttpServer::Impl : public ConnectionEvents {
     explicit Listener(tcp::acceptor given) : acceptor(std::move(given)), pause(acceptor.get_executor()) {}
     tcp::acceptor acceptor;
     asio::steady_timer pause;
+    bool accepting = false;
   };
 
   void accept(Listener& listener) {
+    if (stopping_ || paused_ || listener.accepting) return;
+    listener.accepting = true;
     listener.acceptor.async_accept([this, &listener](error_code ec, tcp::socket socket) {
+      listener.accepting = false;
       if (stopping_) return;
-      if (ec) return accept_later(listener);
-      const asio::ip::address from = client_address(socket.remote_endpoint(ec).address());  // of one that has gone: any
-      const auto count = count_of_.find(from);
-      const bool one_more = count == count_of_.end() || count->second < config_.max_connections_of_one;
-      if (connections_.size() < config_.max_connections && one_more) {
-        const auto connection = std::make_shared<Connection>(std::move(socket), config_, metrics_, *this);
-        connections_.emplace(connection, from);
-        ++count_of_[from];
-        metrics_.connections = static_cast<int>(connections_.size());
-        connection->start();
-      } else {
-        socket.non_blocking(true, ec);
-        socket.write_some(asio::buffer(kFull), ec);
-      }
+      if (ec && ec != asio::error::operation_aborted) return accept_later(listener);
+      if (!ec) take(std::move(socket));
       accept(listener);
     });
   }
 
+  void take(tcp::socket socket) {
+    error_code ec;
+    const asio::ip::address from = client_address(socket.remote_endpoint(ec).address());  // of one that has gone: any
+    const auto count = count_of_.find(from);
+    const bool one_more = count == count_of_.end() || count->second < config_.max_connections_of_one;
+    if (connections_.size() < config_.max_connections && one_more) {
+      const auto connection = std::make_shared<Connection>(std::move(socket), config_, metrics_, *this);
+      connections_.emplace(connection, from);
+      ++count_of_[from];
+      metrics_.connections = static_cast<int>(connections_.size());
+      if (paused_) connection->end_with_next_answer();
+      connection->start();
+    } else {
+      socket.non_blocking(true, ec);
+      socket.write_some(asio::buffer(kFull), ec);
+    }
+  }
+
   void accept_later(Listener& listener) {
     listener.pause.expires_after(kAcceptPause);
-    listener.pause.async_wait([this, &listener](error_code) {
-      if (!stopping_) accept(listener);
-    });
+    listener.pause.async_wait([this, &listener](error_code) { accept(listener); });
   }
 
   Outcome handle(const Route& route, const HttpRequest& request) const {
@@ -248,9 +266,9 @@ class HttpServer::Impl : public ConnectionEvents {
 
   void begin_stop() {
     stopping_ = true;
-    error_code ignored;
+    paused_.reset();
     for (Listener& listener : listeners_) {
-      listener.acceptor.close(ignored);
+      close_own(listener.acceptor);
       listener.pause.cancel();
     }
     grammar_desk_.stop();
@@ -270,7 +288,9 @@ class HttpServer::Impl : public ConnectionEvents {
   ResponseStore responses_{config_.max_stored_bytes};
   Service service_{config_, metrics_, responses_};
   asio::io_context io_{1};
-  std::list<Listener> listeners_;  // one for each address
+  std::list<Listener> listeners_;                                                     // one for each address
+  std::vector<int> sockets_;                                                          // theirs
+  std::optional<asio::executor_work_guard<asio::io_context::executor_type>> paused_;  // io_ goes on without them
   asio::thread_pool workers_;
   GrammarDesk grammar_desk_;
   asio::steady_timer stop_timer_;
@@ -282,7 +302,9 @@ class HttpServer::Impl : public ConnectionEvents {
   std::thread thread_;
 };
 
-HttpServer::HttpServer(HttpConfig config) : impl_(std::make_unique<Impl>(std::move(config))) {}
+HttpServer::HttpServer(HttpConfig config) : HttpServer(std::move(config), {}) {}
+HttpServer::HttpServer(HttpConfig config, const std::vector<int>& sockets)
+    : impl_(std::make_unique<Impl>(std::move(config), sockets)) {}
 HttpServer::~HttpServer() { stop(); }
 int HttpServer::port() const { return impl_->port(); }
 std::string HttpServer::url() const {
@@ -294,6 +316,9 @@ std::string HttpServer::url() const {
 }
 void HttpServer::serve(Engine& engine, ServedModel model) { impl_->serve(engine, std::move(model)); }
 void HttpServer::end_requests(ApiError error) { impl_->end_requests(std::move(error)); }
+std::vector<int> HttpServer::sockets() const { return impl_->sockets(); }
+void HttpServer::pause() { impl_->pause(); }
+void HttpServer::resume() { impl_->resume(); }
 void HttpServer::stop() { impl_->stop(); }
 
 }  // namespace kt

@@ -1,6 +1,9 @@
 #include "runtime/serve/http/listen.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <boost/asio/error.hpp>
@@ -93,6 +96,30 @@ std::vector<tcp::acceptor> listen_on(asio::io_context& io, const std::string& ho
   for (int i = 0; i < kTries; ++i)
     if (auto acceptors = try_to_listen(io, endpoints, host, port)) return *std::move(acceptors);
   fail(kExitPort, "port 0 of {}: no port is free on all of its addresses", host);
+}
+
+std::vector<tcp::acceptor> listen_on(asio::io_context& io, const std::vector<int>& sockets) {
+  std::vector<tcp::acceptor> acceptors;
+  for (const int socket : sockets) {
+    int family = 0;
+    socklen_t size = sizeof family;
+    getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &family, &size);
+    acceptors.emplace_back(io, family == AF_INET6 ? tcp::v6() : tcp::v4(), socket);
+  }
+  return acceptors;
+}
+
+void close_own(tcp::acceptor& acceptor) {
+  error_code ec;
+  if (const int socket = acceptor.release(ec); !ec) close(socket);
+}
+
+void allow_connections(size_t count) {
+  constexpr rlim_t kOtherFiles = 512;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = std::min(limit.rlim_max, std::max<rlim_t>(limit.rlim_cur, count + kOtherFiles));
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 asio::ip::address client_address(const asio::ip::address& from) {
