@@ -96,7 +96,9 @@ void print_page() {
   }
   section("EXIT STATUS");
   for (const auto& [name, text] : kExitCodes) entry(name, text);
-  fmt::print(".PP\nLaunchers add their own: 137 for a rank that was killed, 139 for one that crashed, 205 for a lost machine.\n");
+  fmt::print(
+      ".PP\nLaunchers add their own: 137 for a rank that was killed, 139 for one that crashed, 205 for a lost "
+      "machine.\n");
   section("ENVIRONMENT");
   for (const auto& [name, text] : kEnvironment) entry(name, text);
   section("SEE ALSO");

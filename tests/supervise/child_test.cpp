@@ -39,7 +39,7 @@ TEST(Child, EndsWithItsCodeOrItsSignal) {
 TEST(Child, ACommandThatCannotBeRunIsAnError) {
   const TempFolder folder;
   folder.write("text", "no program");
-  for (const std::string command : {std::string("absent-program"), (folder.path() / "text").string()})
+  for (const std::string& command : {std::string("absent-program"), (folder.path() / "text").string()})
     EXPECT_NE(refusal_of([&] { start_child({command}); }, kExitUsage).find(command + ": cannot be run: "),
               std::string::npos);
 }
