@@ -255,6 +255,7 @@ def read(document, folder, long):
                 follow(reader, step)
             except (AssertionError, ValueError, SyntaxError, subprocess.TimeoutExpired) as error:
                 failed.append(f"{step}\n{error}")
+                print("FAILED", failed[-1])
             print(f"{time.monotonic() - start:5.1f} s  {step}", flush=True)
     finally:
         reader.close()
