@@ -49,16 +49,16 @@ TEST(Calibration, SaysWhatALineLacks) {
   for (const char* member : {"batch", "nodes", "layout", "layers", "experts"}) {
     Json line = decode_line();
     line.erase(member);
-    EXPECT_EQ(refusal_of([\& ] { measured_step(line, "f:7"); }, kExitUsage),
+    EXPECT_EQ(refusal_of([&] { measured_step(line, "f:7"); }, kExitUsage),
               fmt::format("f:7: expected a line of bench step or bench scale, with {}", member));
   }
   Json line = decode_line();
   line["batch"] = "four";
-  EXPECT_EQ(refusal_of([\& ] { measured_step(line, "f:7"); }, kExitUsage),
+  EXPECT_EQ(refusal_of([&] { measured_step(line, "f:7"); }, kExitUsage),
             "f:7: batch: expected a number above 0, found \"four\"");
   line = decode_line();
   line["phase"] = "load";
-  EXPECT_EQ(refusal_of([\& ] { measured_step(line, "f:7"); }, kExitUsage),
+  EXPECT_EQ(refusal_of([&] { measured_step(line, "f:7"); }, kExitUsage),
             "f:7: phase: expected prefill or decode, found 'load'");
 }
 
@@ -67,12 +67,12 @@ TEST(Calibration, SaysWhichLineOfAFileIsWrong) {
   const auto file = folder.path() / "lines.jsonl";
   const auto refusal = [&](const std::string& text) {
     std::ofstream(file) << text;
-    return refusal_of([\& ] { read_measured(file); }, kExitUsage);
+    return refusal_of([&] { read_measured(file); }, kExitUsage);
   };
   EXPECT_EQ(refusal("{\"machine\": 1}\n{oops\n"), file.string() + ":2: this line is not JSON");
   EXPECT_EQ(refusal("{\"machine\": 1}\n"),
             file.string() + ": expected lines of ktmpi bench step or bench scale, found none");
-  EXPECT_EQ(refusal_of([\& ] { read_measured(folder.path() / "none"); }, kExitUsage),
+  EXPECT_EQ(refusal_of([&] { read_measured(folder.path() / "none"); }, kExitUsage),
             (folder.path() / "none").string() + ": this file cannot be read");
 }
 

@@ -100,10 +100,10 @@ TEST(ExpertUse, ARecordingGivesEachLayerItsOwnChances) {
 TEST(ExpertUse, ARecordingOfAnotherModelIsRefused) {
   const LoadedConfig model = loaded(deepseek_v32());
   ExpertCounts counts{.layers = 2, .experts = 4, .counts = std::vector<uint64_t>(8, 1)};
-  EXPECT_EQ(refusal_of([\& ] { recorded_chances(counts, model.config); }, kExitUsage),
+  EXPECT_EQ(refusal_of([&] { recorded_chances(counts, model.config); }, kExitUsage),
             "trace: expected counts of 61 layers of 256 experts, found 2 of 4");
   counts = {.layers = 61, .experts = 256, .counts = std::vector<uint64_t>(61 * 256, 0)};
-  EXPECT_EQ(refusal_of([\& ] { recorded_chances(counts, model.config); }, kExitUsage),
+  EXPECT_EQ(refusal_of([&] { recorded_chances(counts, model.config); }, kExitUsage),
             "trace: layer 3 has experts, and none of them was ever chosen");
 }
 
