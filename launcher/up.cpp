@@ -37,9 +37,8 @@ constexpr std::string_view kHelp =
     "The port stays open: while no rank 0 has it, requests are answered 503 with Retry-After. Rank 0 has to run on\n"
     "this machine.\n\n"
     "  --max-restarts N  in an hour, at most (default 10); then it leaves with the job's exit code\n\n"
-    "The first SIGINT, SIGTERM or SIGUSR1 lets open requests finish, the second one does not. Exit codes are the "
-    "job's;\n"
-    "70, 71, 75, 77, 205 and those of signals lead to another start.\n";
+    "The first SIGINT, SIGTERM or SIGUSR1 lets open requests finish, the second one does not. The exit code is the\n"
+    "job's, or 0 when stopped before it served; 70, 71, 75, 77, 205 and those of signals lead to another start.\n";
 
 constexpr double kPatience = 5;   // seconds from the second signal until the job is killed
 constexpr double kUsual = 120;    // seconds from the start by when a rank 0 has the port
@@ -98,8 +97,9 @@ class Supervisor {
     for (;;) {
       const JobEnd end = run_job();
       if (stops_ > 0) {
-        log("the job ended with {}: leaving", end.code);
-        return end.code;
+        const int code = was_ready_ ? end.code : kExitOk;  // launchers end loading ranks with codes of their own
+        log("the job ended with {}: leaving with {}", end.code, code);
+        return code;
       }
       const Verdict verdict = judge(end, now_s(), options_.max_restarts, history_);
       if (!verdict.again) {
@@ -130,6 +130,7 @@ class Supervisor {
       look(job);
       code = exit_code_of(job.pid);
     }
+    was_ready_ = job.ready_s.has_value();
     const double served_s = job.ready_s ? now_s() - *job.ready_s : 0;
     end_children();
     lender_.evict();
@@ -161,7 +162,9 @@ class Supervisor {
       case PortLender::News::ready:
         job.ready_s = now_s();
         return log("the job is ready, {:.1f} s after its start", *job.ready_s - job.start_s);
-      case PortLender::News::gone: log("rank 0 is gone: requests are answered 503"); return http_.resume();
+      case PortLender::News::gone:
+        if (stops_ == 0) log("rank 0 is gone: requests are answered 503");
+        return http_.resume();
     }
   }
 
@@ -201,7 +204,8 @@ class Supervisor {
   const std::vector<int> port_;
   RestartHistory history_;
   int restarts_ = 0;
-  int stops_ = 0;  // signals that asked for it
+  int stops_ = 0;           // signals that asked for it
+  bool was_ready_ = false;  // the last job, at its end
 };
 
 }  // namespace

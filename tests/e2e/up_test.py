@@ -197,7 +197,7 @@ def ends_while_loading(program, fixture):
             await_log(server, "memory of machine 0", 60)
             processes = server.processes()
             server.process.send_signal(signal.SIGTERM)
-            assert server.process.wait(10) != 0
+            assert server.process.wait(10) == 0, server.log()
             assert "starting it again" not in server.log(), server.log()
             await_gone(processes, 5)
         finally:

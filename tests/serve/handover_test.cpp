@@ -42,7 +42,6 @@ TEST(Handover, TheOtherServerAnswersWhileTheFirstIsPaused) {
   for (int i = 0; i < 50; ++i) EXPECT_EQ(pair.status(), 200);
 
   pair.standby.resume();
-  pair.engine.finish();
   pair.server.stop();
 
   for (int i = 0; i < 50; ++i) EXPECT_EQ(pair.status(), 503);

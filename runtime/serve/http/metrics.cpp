@@ -81,7 +81,7 @@ std::string to_prometheus(const Metrics& metrics, const EngineStats& stats, std:
   text.gauge("numa_misplaced_pages", "Sampled pages of a rank's experts that are not on its NUMA node");
   for (size_t r = 0; r < model.ranks.size(); ++r)
     if (model.ranks[r].misplaced_pages >= 0) text.add({{"rank", r}}, model.ranks[r].misplaced_pages);
-  text.counter("restarts_total", "Times that Slurm has started this job again", model.restarts);
+  text.counter("restarts_total", "Times that this job was started again", model.restarts);
   text.gauge("requests_running", "Requests in the batch", stats.running);
   text.gauge("requests_waiting", "Requests in the queue", stats.waiting);
   text.gauge("requests_swapped", "Requests in the queue that ran before and gave their KV cache to others",
