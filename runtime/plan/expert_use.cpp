@@ -27,6 +27,15 @@ Chances in_proportion(const std::vector<double>& weights, int top_k) {
   return chances;
 }
 
+// The chance that none of a row's top_k experts, all different, is in a group that a choice falls into with `share`:
+// exact where all experts are alike.
+double none_of(double share, size_t experts, int64_t top_k) {
+  const double all = static_cast<double>(experts), outside = all * (1 - share);
+  double none = 1;
+  for (int64_t i = 0; i < top_k; ++i) none *= std::clamp((outside - i) / (all - i), 0.0, 1.0);
+  return none;
+}
+
 }  // namespace
 
 Chances uniform_chances(const MoeSpec& moe) {
@@ -72,8 +81,8 @@ GroupLoads loads_of_groups(std::span<const double> chances, int groups, double r
   }
   loads.wanted = std::accumulate(loads.experts.begin(), loads.experts.end(), 0.0);
   for (size_t g = 0; g < count; ++g)
-    loads.reached[g] =
-        top_k > 0 ? rows * (1 - std::pow(1 - std::min(1.0, loads.pairs[g] / (rows * top_k)), top_k)) : 0.0;
+    if (loads.pairs[g] > 0)
+      loads.reached[g] = rows * (1 - none_of(loads.pairs[g] / (rows * top_k), chances.size(), std::lround(top_k)));
   if (groups == 1 || top_k <= 0) return loads;
 
   const auto fullest =

@@ -87,8 +87,7 @@ class Scaling(unittest.TestCase):
 
     def test_the_twin_sends_the_bytes_that_ranks_count(self):
         """Slices of every expert: each row goes to both ranks. Whole experts: to those that have one of its experts."""
-        # The twin lets a row choose an expert twice, which with 16 of them makes it reach a rank in 15 of 16 cases; ranks 24 of 25.
-        for layout, tolerance in (("slice", 1e-6), ("expert", 0.1)):
+        for layout, tolerance in (("slice", 1e-6), ("expert", 0.05)):  # few rows: some reach all ranks, which is 4 % more
             lines = self.lines(*self.scale("--ranks", "3", "--batch", "4", "--layouts", layout))
             for line, prefill in zip(lines, (False, True)):
                 twin = self.lines(*self.simulate("--world", "3", "--batch", "4", "--expert-layout", layout))[int(prefill)]
