@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "launcher/commands.h"
+#include "launcher/help_text.h"
 #include "launcher/http_config.h"
 #include "runtime/base/error.h"
 #include "runtime/base/log.h"
@@ -213,7 +214,7 @@ class Supervisor {
 int up_command(int argc, char** argv) {
   const Options options = read_command(argc, argv);
   if (options.help) {
-    fmt::print("{}", kHelp);
+    print_help(kHelp);
     return kExitOk;
   }
   set_log_name(-1, "up");

@@ -153,7 +153,7 @@ class Completion(Installed):
 
     def test_bash_offers_commands_and_options(self):
         self.assertEqual(self.offers("pl"), ["plan", "placement"])
-        self.assertEqual(self.offers("bench", ""), ["kernels", "step", "dispatch", "serve"])
+        self.assertEqual(self.offers("bench", ""), ["kernels", "step", "scale", "dispatch", "serve"])
         self.assertEqual(self.offers("completion", ""), ["bash", "zsh", "fish"])
         self.assertEqual(self.offers("--kt-cpu"), ["--kt-cpuinfer"])
         self.assertEqual(self.offers("serve", "--tp"), ["--tp-size", "--tp"])

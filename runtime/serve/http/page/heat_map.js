@@ -26,7 +26,8 @@ function words(event) {
   const column = Math.min(layers.length - 1, Math.floor(layers.length * (event.clientX - box.left) / box.width));
   const expert = Math.min(experts - 1, Math.floor(experts * (event.clientY - box.top) / box.height));
   const chosen = use ? `, chosen ${use[column][expert]} ninths as often as the layer's first` : "";
-  return `layer ${layers[column]}, expert ${expert}: ${hot[column].includes(expert) ? "on the trunk" : "cold"}${chosen}`;
+  const where = hot[column].includes(expert) ? "on the trunk" : "cold";
+  return `layer ${layers[column]}, expert ${expert}: ${where}${chosen}`;
 }
 
 // `map`: of /status/experts.
@@ -35,7 +36,8 @@ export function showMap(map) {
   const held = map.hot.reduce((sum, layer) => sum + layer.length, 0);
   $("map").setAttribute("aria-label",
     `${map.layers.length} layers of ${map.experts} experts, of which the trunk holds ${held}`);
-  setText($("map-note"), `Columns are layers, rows experts; in colour: on the trunk${map.use ? "; darker: chosen more often" : ""}`);
+  const shades = map.use ? "; darker: chosen more often" : "";
+  setText($("map-note"), `Columns are layers, rows experts; in colour: on the trunk${shades}`);
   draw();
 }
 
