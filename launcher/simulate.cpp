@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "launcher/commands.h"
+#include "launcher/help_text.h"
 #include "launcher/lines.h"
 #include "launcher/number_list.h"
 #include "launcher/own_options.h"
@@ -78,7 +79,7 @@ Settings read_settings(int argc, char** argv) {
   if (s.help) {
     std::ostringstream help;
     help << options;
-    fmt::print("{}\n\nOptions:\n{}\nktmpi serve --help lists the others.\n", kSummary, help.str());
+    print_help(fmt::format("{}\n\nOptions:\n{}\nktmpi serve --help lists the others.\n", kSummary, help.str()));
     return s;
   }
   if (values.count("skew")) s.skew = s.skew_value;
