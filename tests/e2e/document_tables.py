@@ -49,7 +49,7 @@ NOT_RUN = {
     r": ktmpi (convert|bench|plan) --(quant-method|compare|trunk-method) \w+$": ("a part of a command", []),
 }
 # Drawing, with --long and where /usr/bin/python3 has matplotlib.
-DRAWN = r"scripts/(bench_stall|plot_context)\.py"
+DRAWN = r"scripts/(bench_stall|plot_context|scaling/bench_scaling)\.py"
 
 # Smaller numbers, but for --long.
 SHORTER = {
@@ -58,6 +58,8 @@ SHORTER = {
     "--layers 2 --experts 64": "--layers 2 --experts 16",
     "C=1024,2048,4096,8192,16384,32768,65536": "C=1024,2048",
     "--rows 1,128,2048": "--rows 1,128",
+    "--layers 4 --experts 32": "--layers 2 --experts 16",
+    "--ranks 1,2,3,4 --batch 1,4,16 --prompt 512": "--ranks 1,2 --batch 1 --prompt 16",
     "--inter 512 --experts 512": "--inter 512 --experts 16 --seconds 0.1",
     "--num-prompts 100 --random-input-len 1024": "--num-prompts 10 --random-input-len 100",
     "--batch 4 --decode 16 --rounds 5": "--batch 4 --decode 4 --rounds 1",
