@@ -9,6 +9,7 @@
 #include <system_error>
 #include <utility>
 
+#include "runtime/base/descriptor.h"
 #include "runtime/base/error.h"
 
 namespace kt {
@@ -16,31 +17,17 @@ namespace {
 
 std::string system_reason() { return std::generic_category().message(errno); }
 
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
 }  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.get() < 0) fail(kExitModel, "{}: cannot open: {}", path.string(), system_reason());
+  if (file.fd() < 0) fail(kExitModel, "{}: cannot open: {}", path.string(), system_reason());
   struct stat info {};
-  if (::fstat(file.get(), &info) != 0) fail(kExitModel, "{}: cannot stat: {}", path.string(), system_reason());
+  if (::fstat(file.fd(), &info) != 0) fail(kExitModel, "{}: cannot stat: {}", path.string(), system_reason());
   if (!S_ISREG(info.st_mode)) fail(kExitModel, "{}: expected a regular file", path.string());
   const auto size = static_cast<size_t>(info.st_size);
   if (size == 0) return;
-  void* data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
+  void* data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.fd(), 0);
   if (data == MAP_FAILED) fail(kExitModel, "{}: cannot map {} bytes: {}", path.string(), size, system_reason());
   bytes_ = {static_cast<const std::byte*>(data), size};
 }

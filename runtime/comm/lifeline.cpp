@@ -33,7 +33,7 @@ std::string host_name() {
 
 struct Lifeline::Line {
   int rank = 0;
-  Socket socket;
+  Descriptor socket;
   std::string in, out;  // bytes of messages that are not whole yet
   int64_t heard = 0;
   Clock::time_point when = Clock::now();
@@ -44,7 +44,7 @@ struct Lifeline::Line {
 Lifeline::Lifeline(Transport& transport, OnLoss on_loss, LifelineOptions options)
     : rank_(transport.rank()), on_loss_(std::move(on_loss)), options_(std::move(options)) {
   hosts_ = all_gather(transport, host_name());
-  std::vector<Socket> sockets = meet_at_rank_0(transport, options_.interfaces);
+  std::vector<Descriptor> sockets = meet_at_rank_0(transport, options_.interfaces);
   for (size_t r = 0; r < sockets.size(); ++r) {
     if (sockets[r].fd() < 0) continue;
     lines_.push_back(std::make_unique<Line>());

@@ -84,37 +84,38 @@ bool send_all(int fd, const T& value) {  // far less than a socket takes at once
 
 void set(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
 
-Socket connected(Socket socket) {
+Descriptor connected(Descriptor socket) {
   set(socket.fd(), IPPROTO_TCP, TCP_NODELAY, 1);
   set(socket.fd(), IPPROTO_TCP, TCP_USER_TIMEOUT, kGoneMs);
   return socket;
 }
 
 // On the first of these addresses where that is possible. Throws where it is on none.
-Socket listen_on(std::span<const std::string> addresses) {
+Descriptor listen_on(std::span<const std::string> addresses) {
   for (const std::string& where : addresses) {
     Address address = address_of(where, 0);
-    Socket listener(socket(address.bytes.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    Descriptor listener(socket(address.bytes.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (address.bytes.ss_family == AF_INET6) set(listener.fd(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
     if (bind(listener.fd(), address.get(), address.size) == 0 && listen(listener.fd(), SOMAXCONN) == 0) return listener;
   }
   fail(kExitTryAgain, "rank 0 cannot listen for the other ranks: {}", std::strerror(errno));
 }
 
-int port_of(const Socket& listener) {
+int port_of(const Descriptor& listener) {
   Address address;
   address.size = sizeof address.bytes;
   getsockname(listener.fd(), address.get(), &address.size);
   return ntohs(address.port());
 }
 
-std::vector<Socket> receive_ranks(const Socket& listener, int world, const Secrets& secrets, const std::string& where) {
-  std::vector<Socket> sockets(static_cast<size_t>(world));
+std::vector<Descriptor> receive_ranks(const Descriptor& listener, int world, const Secrets& secrets,
+                                      const std::string& where) {
+  std::vector<Descriptor> sockets(static_cast<size_t>(world));
   const Clock::time_point end = Clock::now() + kPatience;
   int missing = world - 1;
   while (missing > 0 && Clock::now() < end) {
     if (!is_ready(listener.fd(), POLLIN, 100)) continue;
-    Socket caller(accept4(listener.fd(), nullptr, nullptr, SOCK_CLOEXEC));
+    Descriptor caller(accept4(listener.fd(), nullptr, nullptr, SOCK_CLOEXEC));
     Greeting greeting{};
     if (caller.fd() < 0 || !receive(caller.fd(), greeting)) continue;
     if (std::memcmp(greeting.secret, secrets.caller, kSecretBytes) != 0) continue;
@@ -132,34 +133,34 @@ std::vector<Socket> receive_ranks(const Socket& listener, int world, const Secre
   return sockets;
 }
 
-Socket call(Address address, int rank, const Secrets& secrets) {
-  Socket socket(::socket(address.bytes.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (socket.fd() < 0) return Socket();
-  if (connect(socket.fd(), address.get(), address.size) != 0 && errno != EINPROGRESS) return Socket();
+Descriptor call(Address address, int rank, const Secrets& secrets) {
+  Descriptor socket(::socket(address.bytes.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (socket.fd() < 0) return Descriptor();
+  if (connect(socket.fd(), address.get(), address.size) != 0 && errno != EINPROGRESS) return Descriptor();
   int error = 0;
   socklen_t size = sizeof error;
   if (!is_ready(socket.fd(), POLLOUT, kStepMs) || getsockopt(socket.fd(), SOL_SOCKET, SO_ERROR, &error, &size) != 0 ||
       error != 0)
-    return Socket();
+    return Descriptor();
   Greeting greeting{};
   std::memcpy(greeting.secret, secrets.caller, kSecretBytes);
   greeting.rank = rank;
   char answer[kSecretBytes];
   if (!send_all(socket.fd(), greeting) || !receive(socket.fd(), answer) ||
       std::memcmp(answer, secrets.host, kSecretBytes) != 0)
-    return Socket();
+    return Descriptor();
   return connected(std::move(socket));
 }
 
 // `where`: rank 0's port and addresses.
-Socket find_rank_0(const std::string& where, int rank, const Secrets& secrets) {
+Descriptor find_rank_0(const std::string& where, int rank, const Secrets& secrets) {
   const Clock::time_point end = Clock::now() + kPatience;
   while (Clock::now() < end) {
     std::istringstream words(where);
     int port = 0;
     words >> port;
     for (std::string address; words >> address;)
-      if (Socket socket = call(address_of(address, port), rank, secrets); socket.fd() >= 0) return socket;
+      if (Descriptor socket = call(address_of(address, port), rank, secrets); socket.fd() >= 0) return socket;
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
   fail(kExitUsage,
@@ -169,7 +170,7 @@ Socket find_rank_0(const std::string& where, int rank, const Secrets& secrets) {
 }
 
 // The secrets as bytes, then the port and the addresses where the listener can be reached, split by spaces.
-std::string invite(const Socket& listener, std::span<const std::string> addresses) {
+std::string invite(const Descriptor& listener, std::span<const std::string> addresses) {
   Secrets secrets{};
   if (getrandom(&secrets, sizeof secrets, 0) != sizeof secrets) fail(kExitTryAgain, "no random bytes");
   std::string text(reinterpret_cast<const char*>(&secrets), sizeof secrets);
@@ -180,17 +181,13 @@ std::string invite(const Socket& listener, std::span<const std::string> addresse
 
 }  // namespace
 
-Socket::~Socket() {
-  if (fd_ >= 0) close(fd_);
-}
-
-std::vector<Socket> meet_at_rank_0(Transport& transport, std::string_view interfaces) {
+std::vector<Descriptor> meet_at_rank_0(Transport& transport, std::string_view interfaces) {
   const std::vector<int> nodes = transport.nodes();
   const bool one_machine = std::count(nodes.begin(), nodes.end(), nodes.front()) == static_cast<int64_t>(nodes.size());
-  std::vector<Socket> sockets(static_cast<size_t>(transport.size()));
+  std::vector<Descriptor> sockets(static_cast<size_t>(transport.size()));
   if (transport.size() == 1) return sockets;
 
-  Socket listener;
+  Descriptor listener;
   std::string invitation, failure;
   try {
     if (transport.rank() == 0) {

@@ -102,10 +102,6 @@ std::optional<std::pair<Terms, std::vector<int>>> receive_terms(int from) {
 
 }  // namespace
 
-Descriptor::~Descriptor() {
-  if (fd_ >= 0) close(fd_);
-}
-
 PortLender::PortLender() : door_(open_socket()) {
   const std::string name = unused_name();
   const auto [address, size] = address_of(name);

@@ -5,26 +5,11 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "runtime/base/descriptor.h"
+
 namespace kt {
-
-// A file descriptor that is closed with its owner; -1: none.
-class Descriptor {
- public:
-  explicit Descriptor(int fd = -1) : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~Descriptor();
-  int fd() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 // How a supervisor lends the sockets on which it listens to rank 0 of the job that it has started: over a Unix socket,
 // whose name ranks find in their environment. Both can accept on them; the lender does while nobody has borrowed them,

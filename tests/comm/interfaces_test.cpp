@@ -47,7 +47,7 @@ TEST(Interfaces, RanksOfTwoMachinesMeetOnTheOneThatIsNamed) {
   const auto transports = make_local_transports(2, {0, 1});
   std::string where;
   std::thread other([&] {
-    const std::vector<Socket> sockets = meet_at_rank_0(*transports[1], "lo");
+    const std::vector<Descriptor> sockets = meet_at_rank_0(*transports[1], "lo");
     sockaddr_storage peer{};
     socklen_t size = sizeof peer;
     getpeername(sockets[0].fd(), reinterpret_cast<sockaddr*>(&peer), &size);

@@ -47,7 +47,7 @@ struct Losses {
 };
 
 // Rank 1 of two: its bare socket, so that it can do what a rank of ours never does.
-Socket bare_rank(Transport& transport) {
+Descriptor bare_rank(Transport& transport) {
   all_gather(transport, "n2");  // its host
   return std::move(meet_at_rank_0(transport)[0]);
 }
@@ -56,7 +56,7 @@ Socket bare_rank(Transport& transport) {
 struct Pair {
   std::vector<std::unique_ptr<Transport>> transports = make_local_transports(2);
   Losses losses;
-  std::optional<Socket> other;
+  std::optional<Descriptor> other;
   std::unique_ptr<Lifeline> lifeline;
 
   explicit Pair(LifelineOptions options = {}) {
@@ -251,7 +251,7 @@ TEST(Rendezvous, TurnsStrangersAwayAndWaitsForTheRank) {
     close(rank);
   });
 
-  const std::vector<Socket> sockets = meet_at_rank_0(*transports[0]);
+  const std::vector<Descriptor> sockets = meet_at_rank_0(*transports[0]);
 
   there.join();
   EXPECT_GE(sockets[1].fd(), 0);
