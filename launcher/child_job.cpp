@@ -1,11 +1,8 @@
 #include "launcher/child_job.h"
 
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -14,26 +11,24 @@
 namespace kt {
 namespace {
 
-// A file for what a job says on stderr, gone with this.
+// A file without a name, for what a job says on stderr.
 class ErrorFile {
  public:
-  ErrorFile() : path_((std::filesystem::temp_directory_path() / "ktmpi-job-XXXXXX").string()) {
-    const int file = mkstemp(path_.data());
-    if (file < 0) fail(kExitTryAgain, "{}: a file for a job's messages cannot be made", path_);
-    close(file);
+  ErrorFile() : file_(std::tmpfile()) {
+    if (!file_) fail(kExitTryAgain, "a file for a job's messages cannot be made");
   }
-  ~ErrorFile() { std::remove(path_.c_str()); }
+  ~ErrorFile() { std::fclose(file_); }
   ErrorFile(const ErrorFile&) = delete;
   ErrorFile& operator=(const ErrorFile&) = delete;
 
-  const std::string& path() const { return path_; }
+  std::string path() const { return fmt::format("/dev/fd/{}", fileno(file_)); }  // for a child
   std::string text() const {
-    std::ifstream in(path_);
+    std::ifstream in(path());
     return {std::istreambuf_iterator<char>(in), {}};
   }
 
  private:
-  std::string path_;
+  std::FILE* file_;
 };
 
 }  // namespace

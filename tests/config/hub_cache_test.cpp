@@ -16,10 +16,10 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 TEST(HubCache, IsWhereTheFirstOfItsVariablesSays) {
-  std::map<std::string, std::string> variables = {{"HOME", "/home/u"}};
+  std::map<std::string, std::string> variables = {{"HOME", "/own"}};
   const auto cache = [&] { return hub_cache([&](const char* name) { return variables[name]; }).string(); };
 
-  EXPECT_EQ(cache(), "/home/u/.cache/huggingface/hub");
+  EXPECT_EQ(cache(), "/own/.cache/huggingface/hub");
   variables["XDG_CACHE_HOME"] = "/cache";
   EXPECT_EQ(cache(), "/cache/huggingface/hub");
   variables["HF_HOME"] = "/data";
@@ -27,7 +27,7 @@ TEST(HubCache, IsWhereTheFirstOfItsVariablesSays) {
   variables["HUGGINGFACE_HUB_CACHE"] = "/old";
   EXPECT_EQ(cache(), "/old");
   variables["HF_HUB_CACHE"] = "~/hub";
-  EXPECT_EQ(cache(), "/home/u/hub");
+  EXPECT_EQ(cache(), "/own/hub");
   variables["HF_HUB_CACHE"] = "/hub";
   EXPECT_EQ(cache(), "/hub");
 }

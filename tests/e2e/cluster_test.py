@@ -4,16 +4,15 @@ The machines are namespaces with a network each (virtual_machines.py). Over MPI 
 rank; the start's map says which rank is where; a rank that is killed, and a machine whose cable is pulled, are told to
 every client by name, and end the job.
 """
-import argparse
 import signal
 import time
 
 import virtual_machines
-from ktmpi_server import enter_venv, need_program
+from ktmpi_server import enter_venv
 
 enter_venv()
 virtual_machines.enter()
-from golden_test import open_reference, run_layouts  # noqa: E402
+from golden_test import program_and_fixture, run_layouts  # noqa: E402
 from layouts import answers_of_job, expect_same  # noqa: E402
 from stop_test import Stream, await_gone, loses  # noqa: E402
 from virtual_machines import Machines, ServerOnMachines  # noqa: E402
@@ -50,12 +49,7 @@ def cable_is_pulled(machines, program, fixture, name):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("fixture")
-    parser.add_argument("--program", required=True)
-    a = parser.parse_args()
-    program = need_program(a.program)
-    fixture, prompts, _ = open_reference(a.fixture)
+    program, fixture, prompts = program_and_fixture()
     with Machines(3) as machines:
         answers_alike(machines, program, fixture, prompts)
         with ServerOnMachines(machines, 1, program, fixture, [*NETWORK, "--max-total-tokens", 4096]) as server:

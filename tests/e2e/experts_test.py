@@ -4,12 +4,11 @@ Hot experts by every strategy, exchanged before every step or by prefills, exper
 by layer, whole experts on ranks and copies of them: all give the bytes of one rank that does it all. Deferred experts give other bytes,
 the same on every layout.
 """
-import argparse
 
-from ktmpi_server import enter_venv, need_program
+from ktmpi_server import enter_venv
 
 enter_venv()
-from golden_test import drift, open_reference, run_layouts  # noqa: E402
+from golden_test import drift, program_and_fixture, run_layouts  # noqa: E402
 
 
 def update(rule, threshold):
@@ -44,12 +43,7 @@ def print_drift(deferred, exact, found):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("fixture")
-    parser.add_argument("--program", required=True)
-    a = parser.parse_args()
-    program = need_program(a.program)
-    fixture, prompts, _ = open_reference(a.fixture)
+    program, fixture, prompts = program_and_fixture()
 
     ratio, tp2 = ["--kt-gpu-experts-ratio", "0.4"], ["--tensor-parallel-size", "2"]
     whole, copies = ["--expert-layout", "expert"], ["--ep-num-redundant-experts"]

@@ -44,6 +44,17 @@ def open_reference(fixture):
     return folder, *read_prompts(folder)
 
 
+def program_and_fixture():
+    """Of the arguments `--program KTMPI FIXTURE`: the program, the fixture's folder and its prompts."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("fixture")
+    parser.add_argument("--program", required=True)
+    a = parser.parse_args()
+    program = need_program(a.program)
+    fixture, prompts, _ = open_reference(a.fixture)
+    return program, fixture, prompts
+
+
 def drift(exact, found):
     """How far the logprobs of prompts are from each other in two answers of run_layouts: median, largest."""
     differences = sorted(abs(x - y) for name in exact if name.startswith("prompt of")

@@ -3,15 +3,14 @@
 The machines are named by KTMPI_NODE on this one: their ranks share no memory, rows and sums travel by MPI. With
 dispatch-dtype exact all gives the bytes of one rank; with other types close numbers, the same in every run.
 """
-import argparse
 import os
 import stat
 import tempfile
 
-from ktmpi_server import enter_venv, need_program
+from ktmpi_server import enter_venv
 
 enter_venv()
-from golden_test import drift, open_reference, run_layouts  # noqa: E402
+from golden_test import drift, program_and_fixture, run_layouts  # noqa: E402
 
 
 def on_machines(program, machines, folder):
@@ -25,12 +24,7 @@ def on_machines(program, machines, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("fixture")
-    parser.add_argument("--program", required=True)
-    a = parser.parse_args()
-    program = need_program(a.program)
-    fixture, prompts, _ = open_reference(a.fixture)
+    program, fixture, prompts = program_and_fixture()
     tp2 = ["--tensor-parallel-size", "2"]
     exact = run_layouts(program, fixture, prompts, [(1, [], {})])
 

@@ -3,14 +3,13 @@
 On one machine, and on machines that KTMPI_NODE names. A start that UCX refuses ends with 2
 and one message; so does every one of a program that was built without it.
 """
-import argparse
 import subprocess
 import tempfile
 
-from ktmpi_server import Server, enter_venv, environment, mpirun, need_program
+from ktmpi_server import Server, enter_venv, environment, mpirun
 
 enter_venv()
-from golden_test import open_reference, run_layouts  # noqa: E402
+from golden_test import program_and_fixture, run_layouts  # noqa: E402
 from machines_test import on_machines  # noqa: E402
 from stop_test import loses  # noqa: E402
 
@@ -30,12 +29,7 @@ def expect_refusal(program, fixture, words, variables):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("fixture")
-    parser.add_argument("--program", required=True)
-    a = parser.parse_args()
-    program = need_program(a.program)
-    fixture, prompts, _ = open_reference(a.fixture)
+    program, fixture, prompts = program_and_fixture()
     if "no UCX" in subprocess.run([program, "version"], check=True, capture_output=True, text=True).stdout:
         return expect_refusal(program, fixture, ["transport ucx", "built without UCX", "libucx-dev"], {})
     expect_refusal(program, fixture, ["UCX_TLS is nothing", "UCX_NET_DEVICES is not set", "transport mpi"],
