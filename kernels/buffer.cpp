@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <new>
 #include <utility>
 #include <vector>
@@ -15,24 +16,41 @@
 
 namespace kt {
 
-Buffer::Buffer(size_t size, int node, ThreadPool& pool) : size_(size) {
-  if (size == 0) return;
-  const size_t mapped = footprint(size);
-  void* p = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+void Buffer::map(int file, int node) {
+  const size_t mapped = footprint(size_);
+  const int flags = file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED | MAP_NORESERVE;
+  void* p = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, flags, file, 0);
   if (p == MAP_FAILED) throw std::bad_alloc();
   madvise(p, mapped, MADV_HUGEPAGE);
   if (node >= 0 && numa_available() >= 0 && node <= numa_max_node()) {
     bitmask* nodes = numa_allocate_nodemask();
     numa_bitmask_setbit(nodes, static_cast<unsigned>(node));
-    mbind(p, mapped, MPOL_BIND, nodes->maskp, nodes->size + 1, 0);  // EPERM in some containers: first touch decides
-    numa_free_nodemask(nodes);
+    mbind(p, mapped, MPOL_BIND, nodes->maskp, nodes->size + 1, MPOL_MF_MOVE);  // EPERM in some containers: first touch
+    numa_free_nodemask(nodes);                                                 // decides
   }
   data_ = static_cast<std::byte*>(p);
-  const int64_t pages = static_cast<int64_t>(mapped / kHugePage);
-  pool.run(pages, [&](int64_t i) {
+}
+
+Buffer::Buffer(size_t size, int node, ThreadPool& pool) : size_(size) {
+  if (size == 0) return;
+  map(-1, node);
+  pool.run(static_cast<int64_t>(footprint(size) / kHugePage), [&](int64_t i) {
     for (size_t at = 0; at < kHugePage; at += 4096)
       static_cast<volatile std::byte*>(data_)[i * kHugePage + at] = std::byte{0};
   });
+}
+
+// A file system that is full would kill a process that touches a page: the system is asked.
+Buffer::Buffer(int file, size_t size, int node, ThreadPool& pool) : size_(size) {
+  if (size == 0) return;
+  map(file, node);
+  std::atomic<bool> refused = false;
+  pool.run(static_cast<int64_t>(footprint(size) / kHugePage), [&](int64_t i) {
+    if (madvise(data_ + i * kHugePage, kHugePage, MADV_POPULATE_WRITE) != 0) refused = true;
+  });
+  if (!refused) return;
+  munmap(data_, footprint(size));
+  throw std::bad_alloc();
 }
 
 Buffer::~Buffer() {

@@ -15,6 +15,9 @@ class Buffer {
   Buffer() = default;
   // node < 0: wherever the touching threads run. Throws std::bad_alloc when the address space or memory is refused.
   Buffer(size_t size, int node, ThreadPool& pool);
+  // The memory of a file of footprint(size) bytes, which others may map and which keeps what is in it: pages that the
+  // file has are moved to that node.
+  Buffer(int file, size_t size, int node, ThreadPool& pool);
   // Memory that came from elsewhere, of a device for example, and how to give it back.
   Buffer(void* at, size_t size, void (*release)(void*))
       : data_(static_cast<std::byte*>(at)), size_(size), release_(release) {}
@@ -33,6 +36,8 @@ class Buffer {
 
  private:
   static constexpr size_t kHugePage = 2u << 20;
+
+  void map(int file, int node);
 
   std::byte* data_ = nullptr;
   size_t size_ = 0;

@@ -7,11 +7,13 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <boost/program_options.hpp>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <optional>
 
 #include "launcher/commands.h"
@@ -39,11 +41,13 @@ constexpr std::string_view kHelp =
     "this machine.\n\n"
     "  --max-restarts N  in an hour, at most (default 10); then it leaves with the job's exit code\n\n"
     "The first SIGINT, SIGTERM or SIGUSR1 lets open requests finish, the second one does not. The exit code is the\n"
-    "job's, or 0 when stopped before it served; 70, 71, 75, 77, 205 and those of signals lead to another start.\n";
+    "job's, or 0 when stopped before it served; 70, 71, 75, 77, 205, 255 and those of signals lead to another start.\n";
 
-constexpr double kPatience = 5;   // seconds from the second signal until the job is killed
-constexpr double kUsual = 120;    // seconds from the start by when a rank 0 has the port
+constexpr double kPatience = 5;  // seconds from the second signal until the job is killed
+constexpr double kLinger = 15;  // seconds a launcher has to end after rank 0: mpirun waits for machines that are frozen
+constexpr double kUsual = 120;  // seconds from the start by when a rank 0 has the port
 constexpr int kPollInterval = 1;  // seconds
+constexpr double kNever = std::numeric_limits<double>::infinity();
 
 double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -119,7 +123,8 @@ class Supervisor {
   struct Job {
     pid_t pid = 0;
     double start_s = 0;
-    std::optional<double> ready_s, kill_s;
+    std::optional<double> ready_s;
+    double kill_s = kNever;
     bool took_port = false, warned = false;
   };
 
@@ -150,7 +155,11 @@ class Supervisor {
       job.took_port = true;
       http_.pause();
     }
-    if (job.kill_s && now_s() > *job.kill_s) kill(-job.pid, SIGKILL);
+    if (now_s() > job.kill_s) {
+      if (stops_ == 0) log_warning("the launcher has stayed for {:.0f} s after rank 0: killing it", kLinger);
+      kill(-job.pid, SIGKILL);
+      job.kill_s = kNever;
+    }
     if (!job.took_port && !job.warned && now_s() > job.start_s + kUsual) {
       job.warned = true;
       log_warning("no rank 0 has come for the port in {:.0f} s: it has to run on this machine", kUsual);
@@ -165,6 +174,7 @@ class Supervisor {
         return log("the job is ready, {:.1f} s after its start", *job.ready_s - job.start_s);
       case PortLender::News::gone:
         if (stops_ == 0) log("rank 0 is gone: requests are answered 503");
+        job.kill_s = std::min(job.kill_s, now_s() + kLinger);
         return http_.resume();
     }
   }

@@ -82,6 +82,7 @@ LAYERS = {
     "runtime/doctor": [
         "kernels", "runtime/base", "runtime/config", "runtime/checkpoint", "runtime/arch", "runtime/comm",
         "runtime/text/tokens", "runtime/text/templates", "runtime/plan", "runtime/rank", "runtime/serve/http/port.h",
+        "runtime/model/experts/kept_bank.h",
         "runtime/client",
     ],
     "launcher": [

@@ -52,6 +52,7 @@ struct RunConfig {
   std::string trunk_matmul = "exact";    // exact, tensor
   // experts
   std::string kt_weight_path;  // "" becomes model
+  std::string keep_bank;       // folder
   std::string kt_method = "auto";
   std::string expert_layout = "hybrid";
   int ep_num_redundant_experts = 0;

@@ -11,9 +11,9 @@
 #include <filesystem>
 
 #include "kernels/ops.h"
+#include "runtime/base/build_id.h"
 #include "runtime/base/error.h"
 #include "runtime/comm/rendezvous.h"
-#include "runtime/doctor/build_id.h"
 #include "runtime/doctor/checks.h"
 #include "runtime/doctor/system_files.h"
 #include "runtime/rank/measured_rates.h"

@@ -1,15 +1,19 @@
-#include <unistd.h>
-
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
 
 #include "kernels/buffer.h"
+#include "runtime/base/descriptor.h"
 #include "runtime/base/error.h"
 #include "runtime/comm/node_memory.h"
 #include "runtime/doctor/checks.h"
 #include "runtime/doctor/system_files.h"
+#include "runtime/model/experts/kept_bank.h"
 #include "runtime/plan/memory_plan.h"
 #include "runtime/serve/http/port.h"
 
@@ -40,6 +44,22 @@ Findings try_huge_pages(const Site& site) {
                                        mb(static_cast<int64_t>(memory.size())));
   if (granted >= static_cast<int64_t>(kBytes / 10 * 9)) return {ok(what)};
   return {note(what, "echo 1 > /proc/sys/vm/compact_memory, where free memory is in pieces")};
+}
+
+// Of keep-bank, in the folder that is usual. A rank that uses one has it locked.
+Findings find_kept_banks(const fs::path& folder) {
+  int64_t bytes = 0;
+  for (const std::string& name : names_in(folder)) {
+    if (!name.starts_with(KeptBank::kPrefix)) continue;
+    const Descriptor file(open((folder / name).c_str(), O_RDONLY | O_CLOEXEC));
+    struct stat status {};
+    if (file.fd() >= 0 && flock(file.fd(), LOCK_EX | LOCK_NB) == 0 && fstat(file.fd(), &status) == 0)
+      bytes += status.st_size;
+  }
+  if (bytes == 0) return {};
+  return {note(
+      fmt::format("/dev/shm has {} of experts that no rank uses; the next start of their job will", size_text(bytes)),
+      fmt::format("if there is none to be: rm /dev/shm/{}*", KeptBank::kPrefix))};
 }
 
 std::string limit_text(const std::optional<int64_t>& bytes) { return bytes ? size_text(*bytes) : "unlimited"; }
@@ -160,6 +180,7 @@ Findings check_shared_memory(const Site& site) {
                                                  : "a larger one: docker run --shm-size, or mount -o remount,size="));
     else
       findings.push_back(ok(what));
+    std::ranges::move(find_kept_banks(folder), std::back_inserter(findings));
   }
   if (!site.is_here()) return findings;
   constexpr size_t kBytes = size_t{2} << 20;

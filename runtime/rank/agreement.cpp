@@ -66,9 +66,9 @@ void agree_on_start(Transport& transport, const RunConfig& run, const NameOfRank
   require_same(transport, facts, kExitUsage, "all ranks need the same program and the same options", name_of);
 }
 
-void agree_on_model(Transport& transport, const LoadedConfig& model, const Checkpoint& checkpoint,
-                    const ExpertFiles& experts, const HotSets& hot, std::span<const ExpertSets> copies,
-                    const NameOfRank& name_of) {
+std::string agree_on_model(Transport& transport, const LoadedConfig& model, const Checkpoint& checkpoint,
+                           const ExpertFiles& experts, const HotSets& hot, std::span<const ExpertSets> copies,
+                           const NameOfRank& name_of) {
   Facts facts;
   facts["the checksum of config.json"] = checksum_of(model.raw.dump());
   facts["the checksum of the weights' names, shapes and places"] = fingerprint(checkpoint, "");
@@ -78,6 +78,7 @@ void agree_on_model(Transport& transport, const LoadedConfig& model, const Check
   facts["the checksum of where experts are hot or copied"] = checksum_of(fmt::format("{} {}", hot, copies));
   require_same(transport, facts, kExitModel, "copy the same files to all machines, or name one folder that all see",
                name_of);
+  return checksum_of(facts.dump());
 }
 
 }  // namespace kt

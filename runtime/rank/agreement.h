@@ -23,9 +23,9 @@ void agree_on_start(Transport& transport, const RunConfig& run, const NameOfRank
 
 // config.json, the weights' files and those of the experts, which each machine may have in a folder of its own: names,
 // shapes, places, and samples of what is in them (all of it up to 64 MiB); and where experts are hot or copied, which a
-// file may say. Error(kExitModel).
-void agree_on_model(Transport& transport, const LoadedConfig& model, const Checkpoint& checkpoint,
-                    const ExpertFiles& experts, const HotSets& hot, std::span<const ExpertSets> copies,
-                    const NameOfRank& name_of);
+// file may say. Returns a checksum of all that. Error(kExitModel).
+std::string agree_on_model(Transport& transport, const LoadedConfig& model, const Checkpoint& checkpoint,
+                           const ExpertFiles& experts, const HotSets& hot, std::span<const ExpertSets> copies,
+                           const NameOfRank& name_of);
 
 }  // namespace kt

@@ -22,6 +22,7 @@
 #include "runtime/rank/expert_rank.h"
 #include "runtime/rank/job_device.h"
 #include "runtime/rank/job_memory.h"
+#include "runtime/rank/kept_banks.h"
 #include "runtime/rank/machine_limits.h"
 #include "runtime/rank/measured_rates.h"
 #include "runtime/rank/rank_map.h"
@@ -194,11 +195,16 @@ void log_plan(const JobRank& job, const std::vector<size_t>& available) {
   log("plan\n{}", to_text(plan));
 }
 
-void place(JobRank& job) {
-  require_one_table(job.transport, *job.ops);
-  const std::vector<size_t> available = free_memory(job);
+void take_share(JobRank& job) {
   if (job.topology.expert_index() >= 0)
     job.expert_share = bank_share(job.model(), job.topology, job.copies, job.topology.expert_index());
+  find_kept_bank(job);
+}
+
+void place(JobRank& job) {
+  require_one_table(job.transport, *job.ops);
+  count_kept_banks(job);
+  const std::vector<size_t> available = free_memory(job);
   const std::vector<int> idle = ranks_without_experts(job.model(), job.topology);
   job.cores = plan_cores(job.transport, job.topology, idle,
                          {.trunk_threads = job.run.trunk_threads,
@@ -260,6 +266,7 @@ void plan(JobRank& job) {
   log("kernels {}, {} threads{}; memory {}", job.ops->name, job.cores.threads,
       job.cores.cores.empty() ? "" : ", pinned", describe(job.memory));
   check_memory(job);
+  check_bank_folder(job);
 }
 
 void load(JobRank& job) {
@@ -267,7 +274,8 @@ void load(JobRank& job) {
   job.pool = std::make_unique<ThreadPool>(job.cores.threads, job.cores.cores);
   job.cpu = make_cpu_device(*job.ops, *job.pool, job.cores.numa_node);
   if (job.topology.expert_index() >= 0)
-    job.bank.emplace(load_experts(job.experts->source, job.model(), job.expert_share, *job.cpu));
+    job.bank.emplace(load_experts(job.experts->source, job.model(), job.expert_share, *job.cpu,
+                                  job.kept_bank ? &*job.kept_bank : nullptr, job.cores.numa_node));
   const bool is_trunk = job.topology.trunk_index() >= 0;
   const bool by_other = is_trunk && job.limits.device != &cpu_kind();
   if (job.bank && (!is_trunk || by_other))
@@ -337,6 +345,7 @@ int run_job(int argc, char** argv, const std::function<RunConfig()>& read, const
   end_all_on_error(job, [&] {
     job.exit_code = life(job);
     transport.barrier();
+    if (job.exit_code == kExitOk && job.kept_bank) job.kept_bank->remove();
   });
   return job.exit_code;
 }
@@ -354,10 +363,11 @@ bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& 
       !phases.run([&] { choose_kernels(job); }) || !phases.run(measure) ||
       !phases.run([&] { find_place(job, rates); }) || !phases.run([&] { choose_device(job); }) ||
       !phases.run([&] { read_set_up(job, rates, front, edit); }) || !phases.run([&] {
-        agree_on_model(job.transport, *job.loaded, *job.checkpoint, *job.experts, job.hot, job.copies, name_of);
+        job.model_checksum =
+            agree_on_model(job.transport, *job.loaded, *job.checkpoint, *job.experts, job.hot, job.copies, name_of);
       }) ||
-      !phases.run([&] { place(job); }) || !phases.run([&] { plan(job); }) || !phases.run([&] { open_doors(job); }) ||
-      !load_together(job, phases))
+      !phases.run([&] { take_share(job); }) || !phases.run([&] { place(job); }) || !phases.run([&] { plan(job); }) ||
+      !phases.run([&] { open_doors(job); }) || !load_together(job, phases))
     return false;
   const int64_t pages =
       job.cores.numa_node >= 0 && job.bank ? misplaced_pages(job.bank->storage, job.cores.numa_node) : -1;

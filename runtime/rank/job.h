@@ -42,9 +42,12 @@ struct JobRank {
   std::unique_ptr<ExpertFiles> experts = {};
   CacheLimits cache_limits = {};
   TrunkLimits limits = {};
-  ExpertShare expert_share = {};        // that this rank holds
-  HotSets hot = {};                     // at start
-  std::vector<ExpertSets> copies = {};  // of experts, by group of expert ranks
+  ExpertShare expert_share = {};    // that this rank holds
+  std::string model_checksum = {};  // of all that ranks agreed on
+  std::optional<KeptBank> kept_bank = {};
+  size_t kept_bytes = 0, kept_bytes_to_come = 0;  // of this machine's memory, in kept banks of its ranks
+  HotSets hot = {};                               // at start
+  std::vector<ExpertSets> copies = {};            // of experts, by group of expert ranks
   CorePlan cores = {};
   MemoryPlan memory = {};
   std::vector<size_t> memory_of_rank = {};            // bytes of the machine's memory, of every rank

@@ -54,7 +54,7 @@ Deployment deployment_of(const JobRank& job) {
 }
 
 std::vector<size_t> free_memory(const JobRank& job) {
-  const size_t mine = job.gpu_trunk() ? job.device_bytes : available_memory();
+  const size_t mine = job.gpu_trunk() ? job.device_bytes : available_memory() + job.kept_bytes;
   const std::vector<std::string> of_rank = all_gather(job.transport, std::to_string(mine));
   std::vector<size_t> available;
   if (job.gpu_trunk()) {
@@ -90,7 +90,7 @@ void check_memory(JobRank& job) {
   size_t machine = 0;
   for (int r = 0; r < job.topology.world; ++r)
     if (job.topology.node_of[r] == node) machine += job.memory_of_rank[r];
-  const size_t available = available_memory();
+  const size_t available = available_memory() + job.kept_bytes;
   const std::vector<int>& nodes = job.topology.node_of;
   if (std::find(nodes.begin(), nodes.end(), node) - nodes.begin() == job.rank())
     log("memory of machine {}: {:.1f} of {:.1f} GB", node, static_cast<double>(machine) / 1e9,

@@ -26,8 +26,8 @@ struct Verdict {
   std::string why;     // that there is none
 };
 
-// Whether the same start may work after this exit code: a rank was lost, killed or hung, a resource was short.
-bool may_work_again(int code);
+// Whether the same start may work after this end: a rank was lost, killed or hung, a resource was short.
+bool may_work_again(const JobEnd& end);
 
 // Each restart in a row waits twice as long as the one before, from one second to a minute; at most `most_restarts` in
 // an hour.

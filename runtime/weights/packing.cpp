@@ -183,6 +183,11 @@ std::vector<Packing::Task> Packing::tasks() const {
 Buffer Packing::load(Device& device, const std::string& what) {
   check();
   Buffer buffer = device.take(bytes());
+  load_into(buffer, device, what);
+  return buffer;
+}
+
+void Packing::load_into(const Buffer& buffer, Device& device, const std::string& what) {
   if (rounds()) log_warning("{}: weights that are stored as F32 or F16 are rounded to BF16", what);
   Progress progress("loading " + what, "loaded " + what, bytes_, LogLevel::debug);
   const std::vector<Task> all = tasks();
@@ -201,7 +206,6 @@ Buffer Packing::load(Device& device, const std::string& what) {
     device.write(buffer.bytes() + bytes_ + v.offset, v.values.data(), v.values.size() * sizeof(float));
   progress.finish();
   set_targets(buffer.bytes());
-  return buffer;
 }
 
 void Packing::load_into(std::byte* memory, ThreadPool& pool) {

@@ -54,6 +54,8 @@ class Packing {
   // Checks, takes memory and packs, with a progress line now and then: "loading <what>: 12.0 of 88.2 GB, 2.15 GB/s, 35
   // s left". The targets must still be where they were.
   Buffer load(Device& device, const std::string& what);
+  // The same into bytes() bytes of the device's memory, of what check() has seen.
+  void load_into(const Buffer& memory, Device& device, const std::string& what);
   // The same into bytes() bytes at `memory` of the host, matrix after matrix in the order of add, and without lines.
   void load_into(std::byte* memory, ThreadPool& pool);
 

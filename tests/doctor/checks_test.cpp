@@ -169,6 +169,11 @@ TEST(DoctorSharedMemory, APlaceForIt) {
 
   machine.write("dev/shm/other", "");
   EXPECT_THAT(check_shared_memory(machine.site("numa:4 core:2 pu:1")), ElementsAre(is(Severity::ok, "for 5 ranks")));
+
+  machine.write("dev/shm/ktmpi-bank-0123", std::string(3 << 20, 'x'));
+  EXPECT_THAT(check_shared_memory(machine.site()),
+              ElementsAre(testing::_,
+                          AllOf(is(Severity::note, "3.1 MB of experts that no rank uses"), advises("rm /dev/shm/"))));
 }
 
 // ---- programs and files

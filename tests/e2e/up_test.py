@@ -178,6 +178,28 @@ def hangs(server):
     await_gone(old, 5)
 
 
+def ends_a_launcher_that_stays(server):
+    """As mpirun does where a machine of the job is frozen."""
+    old, launcher = server.ranks(), server.launcher()
+    os.kill(launcher, signal.SIGSTOP)
+    os.kill(old[0], signal.SIGKILL)
+    await_log(server, "the launcher has stayed", 30)
+    await_service(server, old[0])
+    await_gone([launcher, *old], 5)
+
+
+def keeps_banks(server, folder):
+    """A restart reads no experts; a job that ends well leaves none behind."""
+    assert server.log().count("not there yet") == 2, server.log()
+    kept = sorted(os.listdir(folder))
+    assert len(kept) == 2 and all(name.startswith("ktmpi-bank-") for name in kept), kept
+    starts_again(server, lambda: server.ranks()[1])
+    assert server.log().count("were kept from an earlier start") == 2, server.log()
+    assert sorted(os.listdir(folder)) == kept
+    drains(server, signal.SIGTERM)
+    assert not os.listdir(folder), os.listdir(folder)
+
+
 def is_json(server):
     os.kill(server.ranks()[1], signal.SIGKILL)
     await_log(server, "starting it again")
@@ -272,6 +294,10 @@ def main():
     with_up("a server without a launcher that is killed",
             lambda s: starts_again(s, lambda: s.ranks()[0], event=False), world=0)
     with_up("a rank that hangs", hangs, options=["--step-timeout-s", 3])
+    with_up("a launcher that stays", ends_a_launcher_that_stays)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        with_up("banks that are kept", lambda s: keeps_banks(s, folder), world=3,
+                options=["--keep-bank", folder])
     with_up("no restart", leaves_with_the_jobs_code, own=["--max-restarts", 0])
     with_up("the supervisor is killed", dies_with_its_supervisor)
     with_up("a log of JSON", is_json, options=["--log-format", "json"])

@@ -6,9 +6,11 @@ n1, n2, n3 at 10.77.0.1 to .3; this process is at 10.77.0.254.
 """
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 from ktmpi_server import Server, skip
 
@@ -49,7 +51,9 @@ class Machines:
         run("ip", "link", "set", "br0", "up")
         for name in self.names:
             self._boot(name)
-        cases = [f'{self.addresses[name]}) exec {" ".join(self.on(name))} sh -c "$*" ;;' for name in self.names]
+        # Like ssh it says 255 where the other side is gone, once that can be known.
+        cases = [f'{self.addresses[name]}) {" ".join(self.on(name))} sh -c "$*" || '
+                 f"{{ while test -e {self._dark(name)}; do sleep 0.1; done; exit 255; }} ;;" for name in self.names]
         with open(self.agent, "w", encoding="utf-8") as file:
             file.write("\n".join(["#!/bin/sh", "host=$1; shift", "case $host in", *cases, "esac", ""]))
         os.chmod(self.agent, 0o755)
@@ -80,6 +84,55 @@ class Machines:
     def cut(self, name):
         """Its cable is pulled."""
         run("ip", "link", "set", f"to_{name}", "down")
+
+    def cut_power(self, name):
+        """It ends without a word to anybody."""
+        with open(self._dark(name), "w", encoding="utf-8"):
+            self.cut(name)
+            self.signal(name, signal.SIGKILL)
+
+    def _dark(self, name):
+        return os.path.join(self.folder, f"dark_{name}")
+
+    def heal(self, name):
+        """It is plugged in again, or has power; all know where everybody is."""
+        if os.path.exists(self._dark(name)):
+            os.remove(self._dark(name))
+        run("ip", "link", "set", f"to_{name}", "up")
+        for other in self.names:
+            run(*self.on(other), "ip", "neighbour", "flush", "dev", "eth0")
+        knock = f"exec 3<>/dev/tcp/{next(a for n, a in self.addresses.items() if n != name)}/9"
+        for _ in range(100):
+            answer = subprocess.run([*self.on(name), "timeout", "1", "bash", "-c", knock], capture_output=True, text=True)
+            if "refused" in answer.stderr:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{name} reaches nobody: {answer.stderr}")
+
+    def processes(self, name):
+        """That run there, but for the one that holds the machine."""
+        init = self.inits[name].pid
+        network = os.readlink(f"/proc/{init}/ns/net")
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                if int(pid) != init and os.readlink(f"/proc/{pid}/ns/net") == network:
+                    found.append(int(pid))
+            except OSError:
+                continue  # ended meanwhile
+        return found
+
+    def signal(self, name, number):
+        """To all that run there."""
+        for pid in self.processes(name):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+    def shared_memory(self, name):
+        """Names in its /dev/shm."""
+        return os.listdir(f"/proc/{self.inits[name].pid}/root/dev/shm")
 
     def mpirun(self, each, program, *options):
         """The command of a job with so many ranks on each machine, from the first one."""

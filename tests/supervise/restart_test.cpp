@@ -8,9 +8,9 @@ namespace {
 constexpr int kMost = 10;
 
 TEST(Restart, WhatAnotherStartMayCureIsStartedAgain) {
-  for (const int code : {70, 71, 75, 77, 205, 128 + 6, 128 + 9, 128 + 11, 128 + 15}) {
+  for (const int code : {70, 71, 75, 77, 205, 255, 128 + 6, 128 + 9, 128 + 11, 128 + 15}) {
     RestartHistory history;
-    const Verdict verdict = judge({.code = code}, 0, kMost, history);
+    const Verdict verdict = judge({.code = code, .took_port = code == 255}, 0, kMost, history);
     EXPECT_TRUE(verdict.again) << code;
     EXPECT_EQ(verdict.delay_s, 1) << code;
   }
@@ -19,7 +19,7 @@ TEST(Restart, WhatAnotherStartMayCureIsStartedAgain) {
 TEST(Restart, WhatAnotherStartWouldNotChangeEndsWithItsOwnCode) {
   for (const int code : {0, 1, 2, 64, 69, 127, 128, 193, 204, 255}) {
     RestartHistory history;
-    const Verdict verdict = judge({.code = code, .took_port = true}, 0, kMost, history);
+    const Verdict verdict = judge({.code = code, .took_port = code != 255}, 0, kMost, history);
     EXPECT_FALSE(verdict.again) << code;
     EXPECT_EQ(verdict.code, code);
   }

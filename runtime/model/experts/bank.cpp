@@ -68,12 +68,27 @@ Packing plan_stored(ExpertBank& bank, const ExpertSource& source, const ModelCon
 
 bool is_stored(const ExpertSource& source) { return !source.packed && !info(source.format).int8_activations; }
 
-// Takes the memory, and fills it layer by layer: open(layer) returns what makes one expert at gate_up and down.
+// All experts as they lie in the storage, one after the other, whatever they were made of.
+void set_views(ExpertBank& bank, const ModelConfig& config) {
+  const PackedShape shape = expert_shape(config, bank.format, bank.share.columns.size());
+  std::byte* next = bank.storage.bytes();
+  for (int layer = 0; layer < static_cast<int>(config.layers.size()); ++layer) {
+    if (bank.moe_index[static_cast<size_t>(layer)] < 0) continue;
+    for (int32_t e : bank.share.held(layer, config.moe.experts)) {
+      FfnWeights& w = bank.at(layer, e, config.moe.experts);
+      w = {.gate_up = shape.gate_up, .down = shape.down, .columns = bank.share.columns.size()};
+      w.gate_up.data = next;
+      w.down.data = next + shape.gate_up.bytes();
+      next += shape.bytes();
+    }
+  }
+}
+
+// Fills the storage layer by layer: open(layer) returns what makes one expert at gate_up and down.
 using MakeExpert = std::function<void(int expert, std::byte* gate_up, std::byte* down)>;
-void load_packed(ExpertBank& bank, const ModelConfig& config, Device& device,
+void load_packed(const ExpertBank& bank, const ModelConfig& config, Device& device,
                  const std::function<MakeExpert(int layer)>& open) {
   const PackedShape shape = expert_shape(config, bank.format, bank.share.columns.size());
-  bank.storage = device.take(bank_bytes(config, bank.format, bank.share));
   const std::string what = what_of(config, bank);
   Progress progress("loading " + what, "loaded " + what, bank.storage.size(), LogLevel::debug);
   std::byte* next = bank.storage.bytes();
@@ -86,12 +101,7 @@ void load_packed(ExpertBank& bank, const ModelConfig& config, Device& device,
       error.guard([&] {
         const int32_t e = held[static_cast<size_t>(i)];
         std::byte* at = next + static_cast<size_t>(i) * shape.bytes();
-        std::byte* down = at + shape.gate_up.bytes();
-        make(e, at, down);
-        FfnWeights& w = bank.at(layer, e, config.moe.experts);
-        w = {.gate_up = shape.gate_up, .down = shape.down, .columns = bank.share.columns.size()};
-        w.gate_up.data = at;
-        w.down.data = down;
+        make(e, at, at + shape.gate_up.bytes());
         progress.add(shape.bytes());
       });
     });
@@ -99,6 +109,11 @@ void load_packed(ExpertBank& bank, const ModelConfig& config, Device& device,
     next += held.size() * shape.bytes();
   }
   progress.finish();
+}
+
+void tell_kept(const std::string& what, size_t bytes) {
+  Progress("finding " + what, "", bytes).add(bytes);
+  log("{}: {:.2f} GB were kept from an earlier start", what, static_cast<double>(bytes) / 1e9);
 }
 
 // A converted folder.
@@ -152,17 +167,25 @@ size_t bank_bytes(const ModelConfig& config, Format format, const ExpertShare& s
   return experts * expert_bytes(config, format, share.columns.size());
 }
 
-ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, ExpertShare share, Device& device) {
+ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, ExpertShare share, Device& device,
+                        KeptBank* kept, int numa_node) {
   ExpertBank bank = empty_bank(source, config, share);
   bank.device = &device;
   const Range columns = share.columns;
   if (!share.count(config.moe.experts)) return bank;
-  if (is_stored(source))
-    bank.storage = plan_stored(bank, source, config).load(device, what_of(config, bank));
+  check_experts(source, config, share);
+  const size_t bytes = bank_bytes(config, bank.format, share);
+  bank.storage = kept ? kept->memory(numa_node, device.host_threads()) : device.take(bytes);
+  if (kept && kept->filled())
+    tell_kept(what_of(config, bank), bytes);
+  else if (is_stored(source))
+    plan_stored(bank, source, config).load_into(bank.storage, device, what_of(config, bank));
   else if (source.packed)
     load_packed(bank, config, device, [&](int layer) { return copy_experts(source, layer, columns); });
   else
     load_packed(bank, config, device, [&](int layer) { return quantize_experts(source, config, layer, columns); });
+  set_views(bank, config);
+  if (kept) kept->publish(bank.storage);
   return bank;
 }
 

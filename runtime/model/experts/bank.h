@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "runtime/checkpoint/packed.h"
+#include "runtime/model/experts/kept_bank.h"
 #include "runtime/weights/weights.h"
 
 namespace kt {
@@ -51,8 +52,10 @@ size_t bank_bytes(const ModelConfig& config, Format format, const ExpertShare& s
 void check_experts(const ExpertSource& source, const ModelConfig& config, const ExpertShare& share);
 
 // Loads this rank's part into the memory of a device that the host writes; throws Error(kExitModel) naming the tensor,
-// or file, layer and expert. The result may be moved: views point into storage.
-ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, ExpertShare share, Device& device);
+// or file, layer and expert. The result may be moved: views point into storage. With a kept bank into its memory on
+// that NUMA node, or not at all, if it is filled.
+ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, ExpertShare share, Device& device,
+                        KeptBank* kept = nullptr, int numa_node = -1);
 
 // Some columns of one expert of a checkpoint, not a packed one, to expert_bytes() bytes at `memory`; in the same
 // layout, and with the same errors.

@@ -1,4 +1,4 @@
-#include "runtime/doctor/build_id.h"
+#include "runtime/base/build_id.h"
 
 #include <fmt/format.h>
 #include <link.h>
