@@ -46,7 +46,7 @@ NOT_RUN = {
     r"check_gpu (bundle|run)": ("needs CUDA's compiler and a GPU", []),
     r"scripts/bench_peers\.py": ("installs other programs, takes half an hour", []),
     r"scripts/bench_placement\.py": ("takes an hour", []),
-    r": ktmpi (convert|bench|plan) --(quant-method|compare|trunk-method) \w+$": ("a part of a command", []),
+    r": ktmpi (convert|bench|bench step|plan) --(quant-method|compare|trunk-method) \w+$": ("a part of a command", []),
 }
 # Drawing, with --long and where /usr/bin/python3 has matplotlib.
 DRAWN = r"scripts/(bench_stall|plot_context|scaling/bench_scaling)\.py"
@@ -58,7 +58,8 @@ SHORTER = {
     "--layers 2 --experts 64": "--layers 2 --experts 16",
     "C=1024,2048,4096,8192,16384,32768,65536": "C=1024,2048",
     "--rows 1,128,2048": "--rows 1,128",
-    "--layers 4 --experts 32": "--layers 2 --experts 16",
+    "bench scale --model configs/models/deepseek-v3.2 --load-format dummy --layers 4 --experts 32":
+        "bench scale --model models/qwen3-coder-next-fp8",
     "--ranks 1,2,3,4 --batch 1,4,16 --prompt 512": "--ranks 1,2 --batch 1 --prompt 16",
     "--inter 512 --experts 512": "--inter 512 --experts 16 --seconds 0.1",
     "--num-prompts 100 --random-input-len 1024": "--num-prompts 10 --random-input-len 100",
@@ -80,6 +81,7 @@ BEFORE = {
     "docs/cluster.md#Measuring a way": CLUSTER,
     "docs/clients.md": [ONE_MACHINE, DEMO + " --served-model-name qwen3-coder-next"],
     "docs/performance.md": [ONE_MACHINE, "mpirun -np 2 build/release/ktmpi --config server.yaml", NEW_SHELL],
+    "docs/operation.md": [ONE_MACHINE],
     "docs/operation.md#systemd": ["cmake --install build/release --prefix /opt/ktmpi"],
     "docs/operation.md#The log": [
         ONE_MACHINE, DEMO + " --api-key-file keys.txt",

@@ -135,7 +135,7 @@ class Reader:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                    cwd=self.folder, env=variables(self.folder), start_new_session=True)
         try:
-            printed, errors = (b.decode("utf-8", "replace") for b in process.communicate(question.encode(), timeout=550))
+            printed, errors = (b.decode("utf-8", "replace") for b in process.communicate(question.encode(), timeout=3600 if self.long else 550))
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, 9)
@@ -170,6 +170,10 @@ def of_script(line):
 
 # ---- what is only checked ------------------------------------------------------------------------------------------
 
+# What scripts say of options that they pass on, and where those are.
+PASSED_ON = {"[ktmpi options": "runtime/config/options.cpp", "[bench scale's options": "launcher/bench_scale.cpp"}
+
+
 def check_only(folder, text):
     """Scripts and files are there, scripts know their words; documents_test.py holds the options of ktmpi."""
     done = subprocess.run(["bash", "-n", "-c", text], capture_output=True, text=True, check=False)
@@ -188,9 +192,10 @@ def check_only(folder, text):
         for file in (paths[0], "scripts/dependencies.txt"):
             with open(os.path.join(ROOT, file), encoding="utf-8") as words_of:
                 known += words_of.read()
-        if "[ktmpi options" in known:
-            with open(os.path.join(ROOT, "runtime/config/options.cpp"), encoding="utf-8") as options:
-                known += "".join(f"--{name} " for name in re.findall(r'\.name = "([^"]+)"', options.read()))
+        for said, source in PASSED_ON.items():
+            if said in known:
+                with open(os.path.join(ROOT, source), encoding="utf-8") as options:
+                    known += "".join(f"--{name} " for name in re.findall(r'[({](?:\.name = )?"([a-z-]+)', options.read()))
         for word in re.findall(r"(?<!\S)(?:--)?[a-z][\w-]*(?!\S)", " ".join(words[1:])):
             assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", known), f"{paths[0]} does not know {word}"
 

@@ -27,7 +27,7 @@ from virtual_machines import Machines, ServerOnMachines  # noqa: E402
 
 VICTIM = "n3"
 PEER_TIMEOUT_S = 5
-ANSWERED_S, HEALTH_S, GONE_S = 10, 6, 15
+ANSWERED_S, HEALTH_S, GONE_S, END_S = 10, 6, 15, 30
 RETRY = (70, 71, 75, 77, 137, 139, 205, 255)  # as scripts/slurm/*.sbatch and `ktmpi up` have them
 
 
@@ -230,7 +230,7 @@ class Cell:
         if self.fault.holds_mpirun:
             await_(lambda: not any(map(runs, self.ranks[:2])), 20, "ranks that are not frozen stay")
             self.fault.heal(self)
-        code = self.server.process.wait(30)
+        code = self.server.process.wait(END_S)
         seen["ended_s"], seen["code"] = round(time.monotonic() - self.begin, 2), code
         assert code in self.fault.codes, f"exit code {code}"
         if self.fault.named:
