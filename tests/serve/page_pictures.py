@@ -2,7 +2,7 @@
 
     page_pictures.py URL FOLDER QUESTION...
 
-The server answers the questions for page.png, page_dark.png and page_phone.png. page_code.png shows a written example,
+The server answers the questions for page.png, page_experts.png, page_dark.png and page_phone.png. page_code.png shows a written example,
 which says so: a small model writes none with reasoning, a table, code and formulas in it.
 """
 import json
@@ -54,9 +54,12 @@ def main():
         fill(browser, "max_tokens", "300")
         for question in sys.argv[3:]:
             print(ask(browser, question, 120))
+        open_page(browser, url)  # the map follows seldom
         click(browser, "[data-panel=parameters]")
         picture("page.png", 1280, 800)
         click(browser, "[data-panel=parameters]")
+        browser.run("document.getElementById('map').scrollIntoView({block: 'center'})")
+        picture("page_experts.png", 1000, 620)
         browser.prefer("dark")
         picture("page_dark.png", 1280, 800)
         picture("page_phone.png", 360, 720)
