@@ -8,22 +8,18 @@ endif()
 
 file(GLOB sources ${xgrammar_home}/cpp/*.cc ${xgrammar_home}/cpp/support/*.cc ${xgrammar_home}/cpp/converter_ext/*.cc)
 
-# Corrections to xgrammar 0.2.8.
+# Corrections to xgrammar 0.2.8. A file is written once, and only where it has changed, so that a second configuration
+# compiles nothing.
 function(mend file what from to)
-  set(mended ${PROJECT_BINARY_DIR}/xgrammar/${file})
-  if(mended IN_LIST sources)
-    file(READ ${mended} text)
-  else()
-    file(READ ${xgrammar_home}/cpp/${file} text)
-    list(REMOVE_ITEM sources ${xgrammar_home}/cpp/${file})
-    list(APPEND sources ${mended})
-    set(sources ${sources} PARENT_SCOPE)
+  if(NOT file IN_LIST mended)
+    file(READ ${xgrammar_home}/cpp/${file} text_of_${file})
+    set(mended ${mended} ${file} PARENT_SCOPE)
   endif()
-  string(REPLACE "${from}" "${to}" new "${text}")
-  if(new STREQUAL text)
+  string(REPLACE "${from}" "${to}" new "${text_of_${file}}")
+  if(new STREQUAL text_of_${file})
     message(FATAL_ERROR "xgrammar's ${file}: ${what}: no longer where this file mends them")
   endif()
-  file(CONFIGURE OUTPUT ${mended} CONTENT "${new}" @ONLY)
+  set(text_of_${file} "${new}" PARENT_SCOPE)
 endfunction()
 
 # Control characters in strings with minLength or maxLength are no JSON.
@@ -109,6 +105,12 @@ set(task "auto add_adaptive_token_mask = [&](const ParserState& state, bool is_r
 mend(grammar_compiler.cc "the tasks of compiling" "${task}" "${task}    StopPoint();\n")
 set(token "      const auto& token = sorted_decoded_vocab[i].second;\n      // This optimization")
 mend(grammar_compiler.cc "the tokens of a task" "${token}" "      StopPoint();\n${token}")
+
+foreach(file ${mended})
+  file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/xgrammar/${file} CONTENT "${text_of_${file}}" @ONLY)
+  list(REMOVE_ITEM sources ${xgrammar_home}/cpp/${file})
+  list(APPEND sources ${PROJECT_BINARY_DIR}/xgrammar/${file})
+endforeach()
 
 add_library(xgrammar STATIC ${sources})
 set_target_properties(xgrammar PROPERTIES CXX_STANDARD 17)
