@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <new>
 #include <utility>
 #include <vector>
@@ -40,13 +41,20 @@ Buffer::Buffer(size_t size, int node, ThreadPool& pool) : size_(size) {
   });
 }
 
-// A file system that is full would kill a process that touches a page: the system is asked.
+// A file system that is full would kill a process that touches a page: the system is asked, where it can be
+// (Linux 5.14).
 Buffer::Buffer(int file, size_t size, int node, ThreadPool& pool) : size_(size) {
   if (size == 0) return;
   map(file, node);
   std::atomic<bool> refused = false;
   pool.run(static_cast<int64_t>(footprint(size) / kHugePage), [&](int64_t i) {
-    if (madvise(data_ + i * kHugePage, kHugePage, MADV_POPULATE_WRITE) != 0) refused = true;
+    std::byte* const page = data_ + i * kHugePage;
+    if (madvise(page, kHugePage, MADV_POPULATE_WRITE) == 0) return;
+    if (errno != EINVAL) refused = true;
+    for (size_t at = 0; !refused && at < kHugePage; at += 4096) {
+      volatile std::byte& touched = page[at];
+      touched = touched;
+    }
   });
   if (!refused) return;
   munmap(data_, footprint(size));

@@ -135,7 +135,8 @@ class Reader:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                    cwd=self.folder, env=variables(self.folder), start_new_session=True)
         try:
-            printed, errors = (b.decode("utf-8", "replace") for b in process.communicate(question.encode(), timeout=3600 if self.long else 550))
+            outputs = process.communicate(question.encode(), timeout=3600 if self.long else 550)
+            printed, errors = (b.decode("utf-8", "replace") for b in outputs)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, 9)

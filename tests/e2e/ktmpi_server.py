@@ -96,7 +96,7 @@ class Server:
     def __enter__(self):
         self.start()
         try:
-            self._wait_until_ready()
+            self.wait_until_ready()
         except BaseException:
             self.stop()
             raise
@@ -107,7 +107,7 @@ class Server:
             print(f"log of {' '.join(self.command)}:\n{self.log()}", file=sys.stderr)
         self.stop()
 
-    def _wait_until_ready(self):
+    def wait_until_ready(self):
         deadline = time.monotonic() + self.start_s
         while time.monotonic() < deadline:
             if self.process.poll() is not None:

@@ -132,7 +132,10 @@ class Machines:
 
     def shared_memory(self, name):
         """Names in its /dev/shm."""
-        return os.listdir(f"/proc/{self.inits[name].pid}/root/dev/shm")
+        return subprocess.run([*self.on(name), "ls", "/dev/shm"], check=True, capture_output=True, text=True).stdout.split()
+
+    def clear_shared_memory(self, name):
+        run(*self.on(name), "find", "/dev/shm", "-mindepth", "1", "-delete")
 
     def mpirun(self, each, program, *options):
         """The command of a job with so many ranks on each machine, from the first one."""

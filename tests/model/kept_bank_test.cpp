@@ -115,6 +115,7 @@ TEST(KeptBank, IsWaitedForWhileARankHasIt) {
   ThreadPool pool(1);
   auto first = std::make_unique<KeptBank>(folder.path(), "k", 100);
   first->publish(first->memory(-1, pool));
+  EXPECT_EQ(exit_code_of([&] { KeptBank(folder.path(), "k", 100, std::chrono::milliseconds(100)); }), kExitTryAgain);
   std::jthread leaves([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
     first.reset();

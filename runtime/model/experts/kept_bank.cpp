@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <thread>
 
@@ -18,7 +17,6 @@
 namespace kt {
 namespace {
 
-constexpr std::chrono::seconds kPatience{10};  // until a rank that was killed is gone
 constexpr std::chrono::milliseconds kPause{50};
 
 void require_memory(const std::filesystem::path& folder) {
@@ -36,13 +34,13 @@ void require_memory(const std::filesystem::path& folder) {
 bool lock(int file) { return flock(file, LOCK_EX | LOCK_NB) == 0; }
 
 // A file of that name, locked; none if there is no such file, or it was removed meanwhile.
-Descriptor open_locked(const std::filesystem::path& path) {
+Descriptor open_locked(const std::filesystem::path& path, std::chrono::milliseconds patience) {
   Descriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
   if (file.fd() < 0) {
     if (errno == ENOENT) return file;
     fail(kExitUsage, "keep-bank: {}: {}", path.string(), std::strerror(errno));
   }
-  const auto end = std::chrono::steady_clock::now() + kPatience;
+  const auto end = std::chrono::steady_clock::now() + patience;
   while (!lock(file.fd())) {
     if (std::chrono::steady_clock::now() > end)
       fail(kExitTryAgain, "keep-bank: {}: another process has these experts\n  give each job a folder of its own",
@@ -60,11 +58,12 @@ struct stat status_of(const Descriptor& file) {
 
 }  // namespace
 
-KeptBank::KeptBank(const std::filesystem::path& folder, std::string_view key, size_t bytes)
+KeptBank::KeptBank(const std::filesystem::path& folder, std::string_view key, size_t bytes,
+                   std::chrono::milliseconds patience)
     : path_(folder / fmt::format("{}{}", kPrefix, key)), bytes_(bytes) {
   require_memory(folder);
   const auto size = static_cast<off_t>(Buffer::footprint(bytes));
-  if (file_ = open_locked(path_); file_.fd() >= 0) {
+  if (file_ = open_locked(path_, patience); file_.fd() >= 0) {
     const struct stat status = status_of(file_);
     if (status.st_uid != geteuid() || !S_ISREG(status.st_mode) || (status.st_mode & 077) != 0 || status.st_size != size)
       fail(kExitUsage, "keep-bank: {}: expected this user's own file of {} bytes, found another\n  rm {}",

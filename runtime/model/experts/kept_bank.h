@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <string_view>
 
@@ -13,10 +14,11 @@ namespace kt {
 // this user's alone, and locked while a rank has it.
 class KeptBank {
  public:
-  // Finds or makes the file of that key, and waits a while for a rank that is about to leave it. `bytes` as of
-  // bank_bytes(). Throws Error(kExitUsage) where the folder or a file in it will not do, kExitTryAgain where another
+  // Finds or makes the file of that key, and waits for a rank that is about to leave it. `bytes` as of bank_bytes().
+  // Throws Error(kExitUsage) where the folder or a file in it will not do, kExitTryAgain where another
   // rank keeps it. Takes no memory.
-  KeptBank(const std::filesystem::path& folder, std::string_view key, size_t bytes);
+  KeptBank(const std::filesystem::path& folder, std::string_view key, size_t bytes,
+           std::chrono::milliseconds patience = std::chrono::seconds(10));
 
   bool filled() const { return filled_; }  // by an earlier rank
   const std::filesystem::path& path() const { return path_; }
