@@ -23,9 +23,9 @@ void require_memory(const std::filesystem::path& folder) {
   struct statfs system {};
   if (statfs(folder.c_str(), &system) != 0)
     fail(kExitUsage, "keep-bank: {}: {}", folder.string(), std::strerror(errno));
-  if (system.f_type != TMPFS_MAGIC && system.f_type != HUGETLBFS_MAGIC)
+  if (system.f_type != TMPFS_MAGIC)
     fail(kExitUsage,
-         "keep-bank: {}: expected a folder in memory, tmpfs or hugetlbfs, found another file system\n  try "
+         "keep-bank: {}: expected a folder in memory (tmpfs), found another file system\n  try "
          "/dev/shm",
          folder.string());
 }

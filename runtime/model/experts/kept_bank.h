@@ -9,7 +9,7 @@
 
 namespace kt {
 
-// A bank's memory in a file that outlives its rank, on tmpfs or hugetlbfs: the next start finds it filled. The file
+// A bank's memory in a file that outlives its rank, on tmpfs: the next start finds it filled. The file
 // gets its name, ktmpi-bank-<key> in that folder, when the bank is whole, so a rank that ends before leaves none. It is
 // this user's alone, and locked while a rank has it.
 class KeptBank {
