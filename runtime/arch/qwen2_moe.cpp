@@ -6,7 +6,7 @@
 namespace kt {
 namespace {
 
-ModelConfig parse(const nlohmann::json& hf_config) {
+ModelConfig parse_qwen2_moe(const nlohmann::json& hf_config) {
   const ConfigReader json(hf_config, "config.json: ");
   ModelConfig config;
   qwen::read_skeleton(json, config);
@@ -23,6 +23,6 @@ ModelConfig parse(const nlohmann::json& hf_config) {
 }  // namespace
 
 constinit const Arch kQwen2Moe = {
-    .hf_name = "Qwen2MoeForCausalLM", .model_type = "qwen2_moe", .parse = parse, .prefix = "model."};
+    .hf_name = "Qwen2MoeForCausalLM", .model_type = "qwen2_moe", .parse = parse_qwen2_moe, .prefix = "model."};
 
 }  // namespace kt

@@ -35,7 +35,7 @@ ModelConfig read(const ConfigReader& release, const ConfigReader& json) {
   return config;
 }
 
-ModelConfig parse(const nlohmann::json& hf_config) {
+ModelConfig parse_qwen3_5_moe(const nlohmann::json& hf_config) {
   const ConfigReader release(hf_config, "config.json: ");
   return read(release, release.object("text_config"));
 }
@@ -49,7 +49,7 @@ ModelConfig parse_text(const nlohmann::json& hf_config) {
 
 constinit const Arch kQwen35Moe = {.hf_name = "Qwen3_5MoeForConditionalGeneration",
                                    .model_type = "qwen3_5_moe",
-                                   .parse = parse,
+                                   .parse = parse_qwen3_5_moe,
                                    .prefix = "model.language_model.",
                                    .other_prefix = "model.",
                                    .experts = ExpertLayout::fused_gate_up,

@@ -6,7 +6,7 @@
 namespace kt {
 namespace {
 
-ModelConfig parse(const nlohmann::json& hf_config) {
+ModelConfig parse_qwen3_moe(const nlohmann::json& hf_config) {
   const ConfigReader json(hf_config, "config.json: ");
   ModelConfig config;
   qwen::read_skeleton(json, config);
@@ -22,6 +22,6 @@ ModelConfig parse(const nlohmann::json& hf_config) {
 }  // namespace
 
 constinit const Arch kQwen3Moe = {
-    .hf_name = "Qwen3MoeForCausalLM", .model_type = "qwen3_moe", .parse = parse, .prefix = "model."};
+    .hf_name = "Qwen3MoeForCausalLM", .model_type = "qwen3_moe", .parse = parse_qwen3_moe, .prefix = "model."};
 
 }  // namespace kt

@@ -7,7 +7,7 @@
 namespace kt {
 namespace {
 
-ModelConfig parse(const nlohmann::json& hf_config) {
+ModelConfig parse_qwen3_next(const nlohmann::json& hf_config) {
   const ConfigReader json(hf_config, "config.json: ");
   ModelConfig config;
   qwen::read_skeleton(json, config);
@@ -29,7 +29,7 @@ ModelConfig parse(const nlohmann::json& hf_config) {
 
 constinit const Arch kQwen3Next = {.hf_name = "Qwen3NextForCausalLM",
                                    .model_type = "qwen3_next",
-                                   .parse = parse,
+                                   .parse = parse_qwen3_next,
                                    .prefix = "model.",
                                    .skipped = {"mtp."}};
 

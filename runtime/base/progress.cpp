@@ -3,14 +3,14 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/base/units.h"
+
 namespace kt {
 namespace {
 
 constexpr double kSecondsBetweenLines = 5.0;
 
 std::atomic<size_t> all_bytes{0};
-
-double gb(size_t bytes) { return static_cast<double>(bytes) / 1e9; }
 
 }  // namespace
 

@@ -5,18 +5,12 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <system_error>
+#include <cstring>
 #include <utility>
 
 #include "runtime/base/error.h"
 
 namespace kt {
-namespace {
-
-std::string system_reason() { return std::generic_category().message(errno); }
-
-}  // namespace
-
 DurableFile::DurableFile(std::filesystem::path path) : path_(std::move(path)), part_(path_.string() + ".part") {
   constexpr mode_t kReadableByAll = 0644;
   file_ = ::open(part_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, kReadableByAll);
@@ -49,12 +43,12 @@ void DurableFile::commit() {
 }
 
 void DurableFile::refuse(const char* what) const {
-  fail(kExitTryAgain, "{}: cannot {}: {}", part_.string(), what, system_reason());
+  fail(kExitTryAgain, "{}: cannot {}: {}", part_.string(), what, std::strerror(errno));
 }
 
 FolderLock::FolderLock(const std::filesystem::path& folder)
     : file_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-  if (file_ < 0) fail(kExitUsage, "{}: cannot open: {}", folder.string(), system_reason());
+  if (file_ < 0) fail(kExitUsage, "{}: cannot open: {}", folder.string(), std::strerror(errno));
   if (::flock(file_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;  // some file systems have no locks
   ::close(file_);
   fail(kExitTryAgain, "{}: another process is writing to this folder", folder.string());

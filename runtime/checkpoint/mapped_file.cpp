@@ -6,29 +6,23 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <system_error>
+#include <cstring>
 #include <utility>
 
 #include "runtime/base/descriptor.h"
 #include "runtime/base/error.h"
 
 namespace kt {
-namespace {
-
-std::string system_reason() { return std::generic_category().message(errno); }
-
-}  // namespace
-
 MappedFile::MappedFile(const std::filesystem::path& path) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.fd() < 0) fail(kExitModel, "{}: cannot open: {}", path.string(), system_reason());
+  if (file.fd() < 0) fail(kExitModel, "{}: cannot open: {}", path.string(), std::strerror(errno));
   struct stat info {};
-  if (::fstat(file.fd(), &info) != 0) fail(kExitModel, "{}: cannot stat: {}", path.string(), system_reason());
+  if (::fstat(file.fd(), &info) != 0) fail(kExitModel, "{}: cannot stat: {}", path.string(), std::strerror(errno));
   if (!S_ISREG(info.st_mode)) fail(kExitModel, "{}: expected a regular file", path.string());
   const auto size = static_cast<size_t>(info.st_size);
   if (size == 0) return;
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.fd(), 0);
-  if (data == MAP_FAILED) fail(kExitModel, "{}: cannot map {} bytes: {}", path.string(), size, system_reason());
+  if (data == MAP_FAILED) fail(kExitModel, "{}: cannot map {} bytes: {}", path.string(), size, std::strerror(errno));
   bytes_ = {static_cast<const std::byte*>(data), size};
 }
 

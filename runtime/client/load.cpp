@@ -16,7 +16,7 @@
 namespace kt {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
 // Fills a record from the events of its response.

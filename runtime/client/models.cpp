@@ -13,7 +13,7 @@
 namespace kt {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 // The strings that the entries of /v1/models have under `name`.
 std::vector<std::string> members_of_models(const HttpAnswer& answer, const char* name) {

@@ -14,7 +14,7 @@
 namespace kt {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 using Random = std::mt19937_64;
 
 size_t below(Random& random, size_t limit) { return random() % limit; }

@@ -1,5 +1,7 @@
 #include "runtime/comm/cores.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <iterator>
 #include <map>

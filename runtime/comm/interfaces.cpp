@@ -4,13 +4,13 @@
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <netinet/in.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <sstream>
 
 #include "runtime/base/error.h"
+#include "runtime/base/host_name.h"
 
 namespace kt {
 namespace {
@@ -37,12 +37,6 @@ std::vector<OwnAddress> all_addresses() {
   }
   freeifaddrs(list);
   return found;
-}
-
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
 }
 
 [[noreturn]] void refuse(const std::string& name, const std::vector<OwnAddress>& all) {

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "runtime/base/host_name.h"
 #include "runtime/base/log.h"
 #include "runtime/comm/rendezvous.h"
 
@@ -22,12 +23,6 @@ constexpr auto kFarewell = std::chrono::seconds(2);  // for the other side to le
 
 // Messages are numbers of 8 bytes: a pulse, which is not negative, or -1 - c from who leaves with exit code c.
 constexpr int64_t said_of(int exit_code) { return -1 - exit_code; }
-
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
-}
 
 }  // namespace
 

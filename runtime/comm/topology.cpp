@@ -1,5 +1,7 @@
 #include "runtime/comm/topology.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 #include <set>

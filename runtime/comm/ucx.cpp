@@ -22,7 +22,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kMeeting = std::chrono::seconds(30);  // for ways between all ranks to open
-constexpr auto kFarewell = std::chrono::seconds(5);  // for what was sent last to leave
+constexpr auto kFlushing = std::chrono::seconds(5);  // for what was sent last to leave
 
 // Whatever comes ends a sleep; the limit is for what ends a wait without coming.
 constexpr Patience kPatienceUntilWoken{.sleep = std::chrono::seconds(1)};
@@ -105,7 +105,7 @@ class UcxTransport final : public Transport {
     try {
       finish_sends();
       barrier();
-      flush(kFarewell);
+      flush(kFlushing);
       // A lane's worker goes with the first one's, since a rank that closes may take from others what it has sent last.
       if (!is_lane_) gather_beside(*worker_, door_, "");
     } catch (const Error& error) {

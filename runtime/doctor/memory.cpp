@@ -10,6 +10,7 @@
 #include "kernels/buffer.h"
 #include "runtime/base/descriptor.h"
 #include "runtime/base/error.h"
+#include "runtime/base/units.h"
 #include "runtime/comm/node_memory.h"
 #include "runtime/doctor/checks.h"
 #include "runtime/doctor/system_files.h"
@@ -22,7 +23,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-double gb(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
 double mb(int64_t bytes) { return static_cast<double>(bytes) / 1e6; }
 
 std::optional<int64_t> huge_bytes_of_process(const Site& site) {

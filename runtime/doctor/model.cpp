@@ -6,6 +6,7 @@
 #include "kernels/device.h"
 #include "runtime/arch/load_config.h"
 #include "runtime/base/error.h"
+#include "runtime/base/units.h"
 #include "runtime/checkpoint/dummy.h"
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/doctor/checks.h"
@@ -16,8 +17,6 @@
 
 namespace kt {
 namespace {
-
-double gb(size_t bytes) { return static_cast<double>(bytes) / 1e9; }
 
 std::unique_ptr<Checkpoint> open_weights(const RunConfig& run, const LoadedConfig& model) {
   if (run.load_format == "dummy") return dummy_checkpoint({.norm_plus_one = model.config.norm_plus_one});

@@ -6,6 +6,7 @@
 
 #include "kernels/buffer.h"
 #include "kernels/ops.h"
+#include "runtime/base/units.h"
 #include "runtime/doctor/checks.h"
 #include "runtime/doctor/system_files.h"
 
@@ -43,8 +44,6 @@ bool contains(const std::vector<T>& list, const T& value) {
 }
 
 const char* plural(int64_t n) { return n == 1 ? "" : "s"; }
-
-double gb(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
 
 // Where memory is asked for on a node, how much of it is elsewhere.
 Findings check_placement(const Site& site) {

@@ -1,10 +1,9 @@
 #include "runtime/doctor/site.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
 #include <cstdlib>
+
+#include "runtime/base/host_name.h"
 
 namespace kt {
 
@@ -21,10 +20,8 @@ Site look_around(std::string version, std::string mpi_library) {
 }
 
 std::string host_name(const Site& site) {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
   const std::string node = site.variable("KTMPI_NODE");
-  return name.data() + (node.empty() ? "" : ", node " + node);
+  return host_name() + (node.empty() ? "" : ", node " + node);
 }
 
 Launcher find_launcher(const Site& site) {

@@ -10,6 +10,7 @@
 
 #include "kernels/device.h"
 #include "runtime/base/error.h"
+#include "runtime/base/units.h"
 #include "runtime/client/http_call.h"
 #include "runtime/config/hub_cache.h"
 #include "runtime/doctor/checks.h"
@@ -21,8 +22,6 @@ namespace kt {
 namespace {
 
 namespace fs = std::filesystem;
-
-double gb(size_t bytes) { return static_cast<double>(bytes) / 1e9; }
 
 // Where PATH has a program; "" if it has none.
 fs::path find_program(const Site& site, const std::string& name) {

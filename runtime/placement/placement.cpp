@@ -1,5 +1,7 @@
 #include "runtime/placement/placement.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>

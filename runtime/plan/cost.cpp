@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/base/units.h"
 #include "runtime/comm/mailbox.h"
 
 namespace kt {
 namespace {
-
-constexpr double kGiga = 1e9, kTera = 1e12;
 
 // Keys that attention reads of `keys` that are there.
 double visible(const ModelConfig& c, double keys) {

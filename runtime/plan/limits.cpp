@@ -3,13 +3,13 @@
 #include <algorithm>
 
 #include "runtime/base/error.h"
+#include "runtime/base/units.h"
 #include "runtime/plan/cost.h"
 
 namespace kt {
 namespace {
 
 constexpr int kPrompts[] = {64, 2048, 8192, 32768};
-constexpr double kGiga = 1e9;
 
 // A pass on this hardware, at the rates that it is described with.
 struct Model {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "runtime/base/units.h"
 #include "runtime/model/experts/moe_room.h"
 
 namespace kt {
@@ -70,8 +71,6 @@ size_t read_number(const char* path) {
   size_t n = 0;
   return file >> n ? n : SIZE_MAX;
 }
-
-double gb(size_t bytes) { return static_cast<double>(bytes) / 1e9; }
 
 }  // namespace
 

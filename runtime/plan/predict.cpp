@@ -7,12 +7,12 @@
 #include <numeric>
 
 #include "runtime/base/error.h"
+#include "runtime/base/units.h"
 #include "runtime/comm/cores.h"
 
 namespace kt {
 namespace {
 
-constexpr double kGiga = 1e9;
 // How long a rank keeps a core that others wait for, about: the kernel's slice.
 constexpr double kSlice = 3e-3;
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/units.h"
 #include "runtime/plan/plan.h"
 
 namespace kt {
@@ -10,7 +11,6 @@ namespace {
 
 constexpr size_t kColumns = 5;  // of ranks in one table
 
-double gb(size_t bytes) { return static_cast<double>(bytes) / 1e9; }
 const char* plural(int n) { return n == 1 ? "" : "s"; }
 
 // Ranks that are alike, in one column.

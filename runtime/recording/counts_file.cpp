@@ -1,5 +1,7 @@
 #include "runtime/recording/counts_file.h"
 
+#include <fmt/format.h>
+
 #include <cerrno>
 #include <cmath>
 #include <cstring>

@@ -1,5 +1,7 @@
 #include "runtime/recording/torch_file.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstring>

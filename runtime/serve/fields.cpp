@@ -29,6 +29,8 @@ std::string_view kind_of(const Json& value) {
   }
 }
 
+std::string element_of(const std::string& path, size_t index) { return fmt::format("{}[{}]", path, index); }
+
 double to_number(const Json& value, const std::string& path, Range range) {
   if (!value.is_number()) wrong_type(path, "a number", value);
   const double x = value.get<double>();
@@ -74,6 +76,14 @@ const Json* Fields::find(std::string_view name) const {
   const auto it = object_.find(std::string(name));
   return it == object_.end() || it->is_null() ? nullptr : &*it;
 }
+
+const Json& Fields::require(std::string_view name) const {
+  const Json* value = find(name);
+  if (!value) throw BadRequest(path(name), path(name) + ": is required");
+  return *value;
+}
+
+const std::string& Fields::require_string(std::string_view name) const { return to_string(require(name), path(name)); }
 
 bool Fields::read(std::string_view name, float& out, Range range) const {
   const Json* value = find(name);

@@ -25,7 +25,9 @@ class Fields {
   explicit Fields(const Json& object, std::string path = "");  // throws BadRequest when it is not an object
 
   const Json& json() const { return object_; }
-  const Json* find(std::string_view name) const;  // null: absent or null
+  const Json* find(std::string_view name) const;     // null: absent or null
+  const Json& require(std::string_view name) const;  // throws BadRequest when it is absent or null
+  const std::string& require_string(std::string_view name) const;
   std::string path(std::string_view name) const {
     return path_.empty() ? std::string(name) : path_ + "." + std::string(name);
   }
@@ -39,6 +41,9 @@ class Fields {
   const Json& object_;
   std::string path_;
 };
+
+// The name in messages of an element of a list.
+std::string element_of(const std::string& path, size_t index);
 
 // The same for single values, `path` being the name in messages.
 double to_number(const Json& value, const std::string& path, Range range = {});

@@ -8,7 +8,7 @@
 namespace kt {
 namespace {
 
-struct Header {
+struct ReportHeader {
   uint64_t counts = 0, ids = 0;
   int64_t pairs = 0, hot_pairs = 0, late_pairs = 0;
   double weight = 0.0, late_weight = 0.0;
@@ -18,8 +18,8 @@ struct Header {
 }  // namespace
 
 std::vector<std::byte> encode(const StepReport& r) {
-  const Header header{r.counts.size(), r.ids.size(),  r.pairs,          r.hot_pairs,   r.late_pairs,
-                      r.weight,        r.late_weight, r.streamed_bytes, r.moved_bytes, r.arrived};
+  const ReportHeader header{r.counts.size(), r.ids.size(),  r.pairs,          r.hot_pairs,   r.late_pairs,
+                            r.weight,        r.late_weight, r.streamed_bytes, r.moved_bytes, r.arrived};
   std::vector<std::byte> bytes(sizeof header + (r.counts.size() + r.ids.size()) * sizeof(int32_t));
   std::memcpy(bytes.data(), &header, sizeof header);
   std::byte* at = bytes.data() + sizeof header;
@@ -30,7 +30,7 @@ std::vector<std::byte> encode(const StepReport& r) {
 }
 
 StepReport decode_step_report(std::span<const std::byte> bytes) {
-  Header h;
+  ReportHeader h;
   if (bytes.size() >= sizeof h) std::memcpy(&h, bytes.data(), sizeof h);
   const size_t values = (bytes.size() - std::min(bytes.size(), sizeof h)) / sizeof(int32_t);
   if (bytes.size() < sizeof h || h.counts > values || h.ids != values - h.counts ||

@@ -26,16 +26,23 @@ ANSWERS = [
 ]
 UNFINISHED = ["```python\nprint(1)", "~~~\nx", "$$x + ", r"\[ x", "**bold", "[link](https://a.example",
               "| a | b |\n|--", r"\begin{align} x", "<scr", "&#", "- a\n  - b\n    ```", "$", "\\", "> > > ```js\nlet"]
-HUGE = {
-    "brackets": "[" * 50000, "emphasis": "*a_" * 40000, "quotes": ">" * 20000, "backticks": "`" * 60000 + "a",
-    "ticks of all lengths": " ".join("`" * n for n in range(1, 500)), "spaces": "a" + " " * 150000 + "b",
-    "images": "![" * 50000, "links": "[a](b" * 40000, "dollars": "$a " * 60000, "displays": "$$a\n" * 40000,
-    "formula beginnings": "\\(" * 50000, "formula blocks": "\\[\n" * 50000, "environments": "\\begin{a}\n" * 20000,
-    "lists": "- " * 3000 + "a", "nested formula": "$" + "{" * 900 + "}" * 900 + "$", "entities": "&amp" * 40000,
-    "table": "|" * 30000 + "\n" + "|-" * 30000, "addresses": "https://" * 20000, "lines": "\n" * 150000,
-    "code": "```cpp\n" + "int a = 0; /* " * 3500 + "\n```", "beyond all": "**x** " * 100000, "headings": "# " * 50000,
-    "angles": "<a" * 50000, "autolinks": "<https:" * 25000, "references": "[a]: b\n" * 20000,
-}
+
+
+def huge(n):
+    """Texts whose lengths grow with n, and whose times must not grow faster."""
+    return {
+        "brackets": "[" * 12500 * n, "emphasis": "*a_" * 10000 * n, "quotes": ">" * 5000 * n,
+        "backticks": "`" * 15000 * n + "a", "ticks of all lengths": " ".join("`" * k for k in range(1, int(250 * n**0.5))),
+        "spaces": "a" + " " * 37500 * n + "b", "images": "![" * 12500 * n, "links": "[a](b" * 10000 * n,
+        "dollars": "$a " * 15000 * n, "displays": "$$a\n" * 10000 * n, "formula beginnings": "\\(" * 12500 * n,
+        "formula blocks": "\\[\n" * 12500 * n, "environments": "\\begin{a}\n" * 5000 * n, "lists": "- " * 750 * n + "a",
+        "nested formula": "$" + "{" * 225 * n + "}" * 225 * n + "$", "entities": "&amp" * 10000 * n,
+        "table": "|" * 7500 * n + "\n" + "|-" * 7500 * n, "addresses": "https://" * 5000 * n, "lines": "\n" * 37500 * n,
+        "code": "```cpp\n" + "int a = 0; /* " * 875 * n + "\n```", "beyond all": "**x** " * 25000 * n,
+        "headings": "# " * 12500 * n, "angles": "<a" * 12500 * n, "autolinks": "<https:" * 6250 * n,
+        "references": "[a]: b\n" * 5000 * n,
+    }
+
 
 # Of a node that shows an answer: what must not be there.
 LOOK = """(async () => {
@@ -63,12 +70,18 @@ def hostile_answers_stay_text(browser):
     markdown = module(browser, "markdown.js")
     found = browser.run(LOOK % (markdown, json.dumps(ANSWERS + UNFINISHED)))
     assert not found, found
-    for name, text in HUGE.items():
+
+    def cpu_seconds_of(name, text):
         begin = browser.cpu_seconds()
         found = browser.run(LOOK % (markdown, json.dumps([text])))
-        took = browser.cpu_seconds() - begin
         assert not found, (name, found)
-        assert took < 5, (name, took)  # the square of these lengths takes longer
+        return browser.cpu_seconds() - begin
+
+    short = huge(1)
+    for name, text in huge(4).items():
+        took = cpu_seconds_of(name, text)
+        if took > 2:  # of four times the length: a square takes 16 times as long
+            assert took < 8 * cpu_seconds_of(name, short[name]), (name, took)
 
 
 def every_beginning_of_an_answer_can_be_shown(browser):

@@ -8,20 +8,8 @@
 namespace kt {
 namespace {
 
-std::string at(const std::string& path, size_t index) { return fmt::format("{}[{}]", path, index); }
-
-const Json& require(const Fields& fields, std::string_view name) {
-  const Json* value = fields.find(name);
-  if (!value) throw BadRequest(fields.path(name), fields.path(name) + ": is required");
-  return *value;
-}
-
-const std::string& require_string(const Fields& fields, std::string_view name) {
-  return to_string(require(fields, name), fields.path(name));
-}
-
 const Json& require_list(const Fields& fields, std::string_view name) {
-  const Json& list = require(fields, name);
+  const Json& list = fields.require(name);
   if (!list.is_array())
     throw BadRequest(fields.path(name), fmt::format("{}: expected a list, found {}", fields.path(name), kind_of(list)));
   return list;
@@ -40,15 +28,15 @@ Json read_messages(const Fields& request) {
 Json read_tools(const Json& given) {
   Json tools = Json::array();
   for (size_t i = 0; i < given.size(); ++i) {
-    const Fields tool(given[i], at("tools", i));
+    const Fields tool(given[i], element_of("tools", i));
     std::string type = "custom", description;
     tool.read("type", type);
     if (type != "custom")
       throw BadRequest(tool.path("type"),
                        fmt::format("{}: this server has no tools of its own such as \"{}\"", tool.path("type"), type));
-    Json function = {{"name", require_string(tool, "name")}};
+    Json function = {{"name", tool.require_string("name")}};
     if (tool.read("description", description)) function["description"] = description;
-    const Json& schema = require(tool, "input_schema");
+    const Json& schema = tool.require("input_schema");
     Fields(schema, tool.path("input_schema"));
     function["parameters"] = schema;
     bool strict = false;
@@ -58,13 +46,13 @@ Json read_tools(const Json& given) {
   return tools;
 }
 
-ToolChoice read_tool_choice(const Fields& choice) {
+ToolChoice tool_choice_of(const Fields& choice) {
   using enum ToolChoice::Kind;
-  const std::string& type = require_string(choice, "type");
+  const std::string& type = choice.require_string("type");
   if (type == "auto") return {};
   if (type == "none") return {none, "", std::nullopt};
   if (type == "any") return {required, "", std::nullopt};
-  if (type == "tool") return {required, require_string(choice, "name"), std::nullopt};
+  if (type == "tool") return {required, choice.require_string("name"), std::nullopt};
   throw BadRequest(choice.path("type"),
                    fmt::format("{}: \"{}\" is none of auto, any, tool, none", choice.path("type"), type));
 }
@@ -92,17 +80,17 @@ ChatRequest read_messages_request(const Fields& request) {
   }
   if (const Json* choice = request.find("tool_choice")) {
     const Fields fields(*choice, "tool_choice");
-    chat.tool_choice = read_tool_choice(fields);
+    chat.tool_choice = tool_choice_of(fields);
     fields.read("disable_parallel_tool_use", chat.one_call);
   }
   if (const Json* given = read_output_format(request)) {
     const Fields format(*given, "output_format");
     const Json openai = {
-        {"response_format", {{"type", require_string(format, "type")}, {"schema", require(format, "schema")}}}};
+        {"response_format", {{"type", format.require_string("type")}, {"schema", format.require("schema")}}}};
     chat.format = read_answer_format(Fields(openai));
   }
   if (const Json* thinking = request.find("thinking")) {
-    const std::string& type = require_string(Fields(*thinking, "thinking"), "type");
+    const std::string& type = Fields(*thinking, "thinking").require_string("type");
     if (type == "enabled" || type == "disabled") set_thinking(chat.kwargs, type == "enabled");
   }
   return chat;

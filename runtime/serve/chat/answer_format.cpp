@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "runtime/serve/errors.h"
+#include "runtime/serve/fields.h"
 #include "runtime/text/answers/reasoning_parser.h"
 
 namespace kt {
@@ -78,7 +79,7 @@ void refuse_member(const std::string& path, std::string_view what) {
 Json checked_format(const Json& given, const std::string& path) {
   if (given.is_array()) {
     Json list = Json::array();
-    for (size_t i = 0; i < given.size(); ++i) list.push_back(checked_format(given[i], fmt::format("{}[{}]", path, i)));
+    for (size_t i = 0; i < given.size(); ++i) list.push_back(checked_format(given[i], element_of(path, i)));
     return list;
   }
   if (!given.is_object()) return given;

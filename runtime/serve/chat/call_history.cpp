@@ -18,8 +18,6 @@ constexpr size_t kNone = SIZE_MAX;
 
 bool is_result(const Json& message) { return message["role"] == "tool"; }
 
-bool has_calls(const Json& message) { return message.contains("tool_calls"); }
-
 std::string id_in(const Json& object, const char* member) {
   const auto id = object.find(member);
   return id != object.end() && id->is_string() ? id->get<std::string>() : "";

@@ -5,6 +5,8 @@
 
 namespace kt {
 
+inline bool has_calls(const Json& message) { return message.contains("tool_calls"); }
+
 // Puts the results of tool calls behind their calls and in the order of the calls, since many templates print no ids:
 // their models tell results apart by their place. What clients said between a call and its result comes behind it.
 //   a result belongs to the call whose id it names; without such a one, to the first call before it that has none

@@ -11,8 +11,6 @@
 namespace kt {
 namespace {
 
-std::string at(const std::string& path, size_t index) { return fmt::format("{}[{}]", path, index); }
-
 // The name in {"type": "function", "function": {"name": ...}}, or with "name" outside, as the Responses API has it.
 std::string read_function_name(const Json& value, const std::string& path) {
   const Fields given(value, path);
@@ -37,7 +35,7 @@ ToolChoice read_allowed_tools(const Fields& choice) {
   if (!tools || !tools->is_array() || tools->empty())
     throw BadRequest(path, path + ": expected a list of the functions that may be called");
   std::vector<std::string> names;
-  for (size_t i = 0; i < tools->size(); ++i) names.push_back(read_function_name((*tools)[i], at(path, i)));
+  for (size_t i = 0; i < tools->size(); ++i) names.push_back(read_function_name((*tools)[i], element_of(path, i)));
   return {mode == "auto" ? ToolChoice::Kind::automatic : ToolChoice::Kind::required, "", std::move(names)};
 }
 
@@ -151,7 +149,7 @@ void check_tools(const Fields& fields) {
   const std::string path = fields.path("tools");
   if (!tools->is_array()) throw BadRequest(path, fmt::format("{}: expected a list, found {}", path, kind_of(*tools)));
   for (size_t i = 0; i < tools->size(); ++i) {
-    const Fields tool((*tools)[i], at(path, i));
+    const Fields tool((*tools)[i], element_of(path, i));
     std::string type = "function", name;
     tool.read("type", type);
     if (type != "function")

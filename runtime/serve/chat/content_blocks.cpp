@@ -45,7 +45,7 @@ class Reader {
 
   void add(const Json& content, const std::string& path) {
     if (content.is_array()) {
-      for (size_t i = 0; i < content.size(); ++i) add_part(content[i], fmt::format("{}[{}]", path, i));
+      for (size_t i = 0; i < content.size(); ++i) add_part(content[i], element_of(path, i));
     } else if (!content.is_null()) {
       add_part(content, path);
     }

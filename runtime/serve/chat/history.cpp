@@ -17,8 +17,6 @@ namespace {
 
 bool is_role(const Json& message, std::string_view role) { return message["role"] == role; }
 
-bool has_calls(const Json& message) { return message.contains("tool_calls"); }
-
 // OpenAI's {"function": {"name", "arguments"}}, its custom tools' {"custom": {"name", "input"}}, or the bare members.
 Json read_call(const Json& given, const std::string& path) {
   const Fields call(given, path);
@@ -45,7 +43,7 @@ Json read_calls(const Fields& message, const Json& of_blocks) {
   const std::string path = message.path("tool_calls");
   if (const Json* given = message.find("tool_calls")) {
     if (!given->is_array()) throw BadRequest(path, fmt::format("{}: expected a list, found {}", path, kind_of(*given)));
-    for (size_t i = 0; i < given->size(); ++i) calls.push_back(read_call((*given)[i], fmt::format("{}[{}]", path, i)));
+    for (size_t i = 0; i < given->size(); ++i) calls.push_back(read_call((*given)[i], element_of(path, i)));
   }
   if (const Json* given = message.find("function_call"))
     calls.push_back(read_call(*given, message.path("function_call")));
@@ -219,7 +217,7 @@ Json read_history(const Json& list, Dialect dialect) {
   if (list.size() > kMaxMessages)
     throw BadRequest(path, fmt::format("{}: at most {} messages, found {}", path, kMaxMessages, list.size()));
   Json messages = Json::array();
-  for (size_t i = 0; i < list.size(); ++i) add_message(list[i], fmt::format("{}[{}]", path, i), dialect, messages);
+  for (size_t i = 0; i < list.size(); ++i) add_message(list[i], element_of(path, i), dialect, messages);
   return order_results(std::move(messages));
 }
 

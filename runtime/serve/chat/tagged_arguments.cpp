@@ -13,7 +13,7 @@
 namespace kt {
 namespace {
 
-Json fixed(std::string_view text) { return {{"type", "const_string"}, {"value", text}}; }
+Json constant(std::string_view text) { return {{"type", "const_string"}, {"value", text}}; }
 
 Json one_of(Json elements) {
   if (elements.size() == 1) return std::move(elements[0]);
@@ -74,7 +74,7 @@ class Writer {
     for (const auto& [name, schema] : properties.items()) {
       if (name.empty() || name.find_first_of("<>\"\n\r") != name.npos)
         refuse(fmt::format("a parameter named {}", dump(Json(name))));
-      Json one = parameter(fixed(name), name, schema);
+      Json one = parameter(constant(name), name, schema);
       const bool needed = std::find(required.begin(), required.end(), Json(name)) != required.end();
       all.push_back(needed ? std::move(one) : Json{{"type", "optional"}, {"content", std::move(one)}});
     }
@@ -84,7 +84,7 @@ class Writer {
       const Json& others = object["additionalProperties"];
       all.push_back({{"type", "star"}, {"content", parameter(name, "", others == true ? Json::object() : others)}});
     }
-    if (all.empty()) return fixed("");
+    if (all.empty()) return constant("");
     return {{"type", "sequence"}, {"elements", std::move(all)}};
   }
 
@@ -99,7 +99,7 @@ class Writer {
       } else if (listed != branch.end()) {
         for (const Json& value : *listed) {
           if (value.is_string())
-            texts.push_back(fixed(checked_text(value.get<std::string>())));
+            texts.push_back(constant(checked_text(value.get<std::string>())));
           else
             values.push_back({{"enum", Json::array({value})}});
         }
@@ -141,15 +141,15 @@ class Writer {
   }
 
   Json tagged(const Json& name, std::string_view before, Json value) const {
-    Json parts = Json::array({fixed(tags_.before_name), name, fixed(before)});
+    Json parts = Json::array({constant(tags_.before_name), name, constant(before)});
     if (value["type"] == "any_text") {
       // The line end before the closing tag is part of it, whether the text has one or not.
       const std::string_view close = tags_.close.substr(0, tags_.close.find('\n'));
       parts.push_back({{"type", "tag"}, {"begin", ""}, {"content", std::move(value)}, {"end", close}});
-      parts.push_back(fixed(tags_.close.substr(close.size())));
+      parts.push_back(constant(tags_.close.substr(close.size())));
     } else {
       parts.push_back(std::move(value));
-      parts.push_back(fixed(fmt::format("{}{}", tags_.after_value, tags_.close)));
+      parts.push_back(constant(fmt::format("{}{}", tags_.after_value, tags_.close)));
     }
     return {{"type", "sequence"}, {"elements", std::move(parts)}};
   }

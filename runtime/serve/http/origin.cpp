@@ -1,11 +1,11 @@
 #include "runtime/serve/http/origin.h"
 
 #include <netdb.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <set>
+
+#include "runtime/base/host_name.h"
 
 namespace kt {
 namespace {
@@ -39,13 +39,13 @@ bool names_us(std::string_view host, const OwnNames& names) {
 bool is_loopback(std::string_view name) { return name.starts_with("127.") || name == "localhost" || name == "::1"; }
 
 std::vector<std::string> machine_names() {
-  std::array<char, 256> own{};
-  if (gethostname(own.data(), own.size() - 1) != 0 || own[0] == '\0') return {};
-  std::set<std::string> names = {lower_case(own.data())};
+  const std::string own = host_name();
+  if (own.empty()) return {};
+  std::set<std::string> names = {lower_case(own)};
   addrinfo hints{}, *found = nullptr;
   hints.ai_flags = AI_CANONNAME;
   hints.ai_socktype = SOCK_STREAM;
-  if (getaddrinfo(own.data(), nullptr, &hints, &found) == 0) {
+  if (getaddrinfo(own.c_str(), nullptr, &hints, &found) == 0) {
     if (found->ai_canonname) names.insert(lower_case(found->ai_canonname));
     freeaddrinfo(found);
   }

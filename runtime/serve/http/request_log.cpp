@@ -10,8 +10,8 @@
 namespace kt {
 namespace {
 
-// What clients write is escaped and cut, so that it cannot forge or flood lines.
-std::string escaped(std::string_view text) {
+// What clients write is quoted and cut, so that it cannot forge or flood lines.
+std::string as_json_text(std::string_view text) {
   constexpr size_t kMostBytes = 256;
   return Json(text.substr(0, kMostBytes)).dump(-1, ' ', true, Json::error_handler_t::replace);
 }
@@ -42,9 +42,9 @@ std::string text_of(const Asked& asked) {
 
 void log_end(const Asked& asked, const EndedRequest& r) {
   std::string message =
-      fmt::format("request {} {} {} {}{}: {} prompt, {} cached, {} completion tokens, {:.3f} s", escaped(r.id), r.route,
-                  r.status, r.finish_reason, r.error.empty() ? "" : fmt::format(" ({})", r.error), r.prompt_tokens,
-                  r.cached_tokens, r.completion_tokens, r.seconds);
+      fmt::format("request {} {} {} {}{}: {} prompt, {} cached, {} completion tokens, {:.3f} s", as_json_text(r.id),
+                  r.route, r.status, r.finish_reason, r.error.empty() ? "" : fmt::format(" ({})", r.error),
+                  r.prompt_tokens, r.cached_tokens, r.completion_tokens, r.seconds);
   std::vector<LogField> fields = {{"id", r.id},
                                   {"method", asked.method},
                                   {"path", r.route},
@@ -66,18 +66,19 @@ void log_end(const Asked& asked, const EndedRequest& r) {
 void log_answer(const Asked& asked, const HttpResponse& response) {
   const LogLevel level = response.error ? LogLevel::info : LogLevel::debug;
   if (!logs(level)) return;
-  const std::string what = asked.method.empty() ? "a request" : asked.method.substr(0, 16) + " " + escaped(asked.path);
+  const std::string what =
+      asked.method.empty() ? "a request" : asked.method.substr(0, 16) + " " + as_json_text(asked.path);
   std::vector<LogField> fields = {{"method", asked.method}, {"path", asked.path}, {"status", response.status}};
   if (!response.error)
     return log_line_of(level, asked, fmt::format("answered {} {}", what, response.status), std::move(fields));
   const ApiError& error = *response.error;
   const std::string word = word_of(error);
   std::string message = fmt::format("refused {} {} {}{}{}", what, response.status, word, error.param.empty() ? "" : " ",
-                                    error.param.empty() ? "" : escaped(error.param));
+                                    error.param.empty() ? "" : as_json_text(error.param));
   fields.push_back({"error", word});
   fields.push_back({"param", error.param});
   if (logs(LogLevel::debug)) {
-    message += ": " + escaped(error.message);
+    message += ": " + as_json_text(error.message);
     fields.push_back({"error_message", error.message});
   }
   log_line_of(level, asked, std::move(message), std::move(fields));

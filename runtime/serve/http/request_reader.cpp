@@ -32,7 +32,7 @@ int hex_digit(char c) {
 }
 
 // %xx is a byte; a '%' that begins no such pair stays.
-std::string percent_decoded(std::string_view text) {
+std::string url_decoded(std::string_view text) {
   std::string bytes;
   for (size_t i = 0; i < text.size(); ++i) {
     const bool pair =
@@ -43,7 +43,7 @@ std::string percent_decoded(std::string_view text) {
   return bytes;
 }
 
-std::string path_of(std::string_view target) { return percent_decoded(target.substr(0, target.find_first_of("?#"))); }
+std::string path_of(std::string_view target) { return url_decoded(target.substr(0, target.find_first_of("?#"))); }
 
 // "?limit=3&order=asc"; of equal names the last counts.
 std::map<std::string, std::string> query_of(std::string_view target) {
@@ -54,8 +54,7 @@ std::map<std::string, std::string> query_of(std::string_view target) {
     const std::string_view member = target.substr(at + 1, end - at - 1);
     const size_t equals = std::min(member.find('='), member.size());
     if (!member.empty())
-      query[percent_decoded(member.substr(0, equals))] =
-          percent_decoded(member.substr(std::min(equals + 1, member.size())));
+      query[url_decoded(member.substr(0, equals))] = url_decoded(member.substr(std::min(equals + 1, member.size())));
     at = end;
   }
   return query;

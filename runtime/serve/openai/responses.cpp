@@ -71,7 +71,7 @@ Json response_format(const Fields& request) {
   throw mistake;
 }
 
-struct Prompt {
+struct ResponsePrompt {
   Json items;            // of this request
   std::string previous;  // response; "": none
   ResponseTools tools;
@@ -79,7 +79,7 @@ struct Prompt {
   std::vector<int32_t> ids;
 };
 
-void render(const Json& request, const ServedModel& model, Prompt& prompt) {
+void render(const Json& request, const ServedModel& model, ResponsePrompt& prompt) {
   try {
     prompt.chat = render_chat(Fields(request), model);
   } catch (const BadRequest& mistake) {
@@ -89,7 +89,7 @@ void render(const Json& request, const ServedModel& model, Prompt& prompt) {
 }
 
 // Takes the oldest turns out, behind what the system says, until `most` tokens are left. The last turn stays.
-void render_what_fits(Json request, const ServedModel& model, size_t most, Prompt& prompt) {
+void render_what_fits(Json request, const ServedModel& model, size_t most, ResponsePrompt& prompt) {
   render(request, model, prompt);
   const Json all = request["messages"];
   const auto role = [&](size_t i) { return all[i]["role"].get_ref<const std::string&>(); };
@@ -142,8 +142,8 @@ Json messages_of(const Fields& request, const Json& before, const Json& items) {
   return messages;
 }
 
-Prompt read_prompt(const Fields& request, const ServedModel& model, const ResponseContext& context) {
-  Prompt prompt;
+ResponsePrompt read_prompt(const Fields& request, const ServedModel& model, const ResponseContext& context) {
+  ResponsePrompt prompt;
   Json before = Json::array();
   if (request.read("previous_response_id", prompt.previous) && !prompt.previous.empty())
     before = context.store.history(prompt.previous, context.owner);
@@ -201,7 +201,7 @@ Json read_metadata(const Fields& fields) {
 Json decimal(float value) { return Json::parse(fmt::format("{}", value)); }
 
 // What a response repeats of its request, with what was taken where it says nothing.
-Json echo_of(const Fields& fields, const Prompt& prompt, const SamplingParams& sampling, bool store) {
+Json echo_of(const Fields& fields, const ResponsePrompt& prompt, const SamplingParams& sampling, bool store) {
   const auto given = [&](const char* name, Json otherwise) {
     const Json* value = fields.find(name);
     return value ? *value : otherwise;
@@ -269,7 +269,7 @@ Job read_job(const Json& body, const ServedModel& model, const ResponseContext& 
   fields.read("top_logprobs", generate.top_logprobs, 0, kMaxTopLogprobs);
   if (!request.logprobs) generate.top_logprobs = 0;
   read_scheduling(fields, generate);
-  Prompt prompt = read_prompt(fields, model, context);
+  ResponsePrompt prompt = read_prompt(fields, model, context);
   generate.sampling = read_response_sampling(fields, model, prompt.chat);
   generate.input_ids = std::move(prompt.ids);
 
@@ -298,7 +298,7 @@ OrError<std::string> count_response_tokens(std::string_view body, const ServedMo
                                            const ResponseContext& context) {
   return or_error([&] {
     const Json request = parse_body(body);
-    const Prompt prompt = read_prompt(Fields(request), model, context);
+    const ResponsePrompt prompt = read_prompt(Fields(request), model, context);
     return dump({{"object", "response.input_tokens"}, {"input_tokens", prompt.ids.size()}});
   });
 }

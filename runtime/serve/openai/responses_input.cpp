@@ -42,14 +42,6 @@ constexpr std::string_view kSilent[] = {
     "additional_tools",
 };
 
-std::string at(const std::string& path, size_t index) { return fmt::format("{}[{}]", path, index); }
-
-std::string require_string(const Fields& fields, std::string_view name) {
-  std::string text;
-  if (!fields.read(name, text)) throw BadRequest(fields.path(name), fields.path(name) + ": is required");
-  return text;
-}
-
 std::string type_of(const Fields& item) {
   std::string type;
   if (item.read("type", type)) return type;
@@ -100,9 +92,9 @@ class MessageWriter {
       if (!text.empty()) append("reasoning_content", text);
     } else if (type == "function_call") {
       const Json* arguments = item.find("arguments");
-      add_call(item, require_string(item, "name"), arguments ? *arguments : Json(""));
+      add_call(item, item.require_string("name"), arguments ? *arguments : Json(""));
     } else if (type == "custom_tool_call") {
-      add_call(item, require_string(item, "name"), custom_arguments(require_string(item, "input")));
+      add_call(item, item.require_string("name"), custom_arguments(item.require_string("input")));
     } else if (type == "tool_search_call") {
       const Json* arguments = item.find("arguments");
       add_call(item, "tool_search", arguments ? *arguments : Json(""));
@@ -123,7 +115,7 @@ class MessageWriter {
 
  private:
   void add_message(const Fields& item) {
-    const std::string role = require_string(item, "role");
+    const std::string role = item.require_string("role");
     const Json* content = item.find("content");
     if (role == "assistant") {
       append("content", content ? joined(*content, item.path("content")) : "");
@@ -174,7 +166,7 @@ Json read_input_items(const Fields& request, ResponseStore& store, const std::st
     throw BadRequest(path, fmt::format("{}: expected a string or a list of items, found {}", path, kind_of(items)));
   for (size_t i = 0; i < items.size(); ++i) {
     Json& item = items[i];
-    const Fields fields(item, at(path, i));
+    const Fields fields(item, element_of(path, i));
     const std::string type = type_of(fields);
     std::string id;
     fields.read("id", id);
@@ -199,7 +191,7 @@ Json to_messages(const Json& items, const std::string& path) {
   if (!items.is_array())
     throw BadRequest(path, fmt::format("{}: expected a string or a list of items, found {}", path, kind_of(items)));
   MessageWriter writer;
-  for (size_t i = 0; i < items.size(); ++i) writer.add(items[i], at(path, i));
+  for (size_t i = 0; i < items.size(); ++i) writer.add(items[i], element_of(path, i));
   return std::move(writer.messages);
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <set>
 
+#include "runtime/serve/fields.h"
 #include "runtime/text/json/json_exact.h"
 
 namespace kt {
@@ -70,7 +71,7 @@ class ToolReader {
   void read(const Json& list, const std::string& path) {
     require_list(list, path);
     for (size_t i = 0; i < list.size(); ++i) {
-      const std::string at = fmt::format("{}[{}]", path, i);
+      const std::string at = element_of(path, i);
       if (read_one(Fields(list[i], at), at, "")) tools_.offered.push_back(list[i]);
     }
   }
@@ -161,7 +162,7 @@ Json allowed_tools(const Json& given, const Fields& choice) {
   if (!choice.find("tools")) return allowed;
   const std::string path = choice.path("tools");
   for (size_t i = 0; i < require_list(given["tools"], path).size(); ++i)
-    allowed["tools"][i] = {{"name", chosen_name(Fields(given["tools"][i], fmt::format("{}[{}]", path, i)))}};
+    allowed["tools"][i] = {{"name", chosen_name(Fields(given["tools"][i], element_of(path, i)))}};
   return allowed;
 }
 

@@ -13,7 +13,7 @@
 namespace kt {
 namespace {
 
-constexpr size_t kMaxBranches = 256;  // of oneOf, each of which is compared with each
+constexpr size_t kMaxCompared = 256;  // of oneOf, each of which is compared with each
 constexpr size_t kMaxPairs = 1024;    // of branches of two unions that both hold
 
 bool above(const std::optional<NumberBound>& least, long double value) {
@@ -118,8 +118,8 @@ std::optional<Values> SchemaReader::both(Values a, const Values& b) {
 // oneOf: a value that is written for one branch is none of another branch. Of objects that would need a member for that
 // which they may have, that member is taken: a value with it would be of both branches.
 void SchemaReader::check_apart(const SchemaPlace& place, std::vector<Choice>& branches) {
-  if (branches.size() > kMaxBranches)
-    refuse(place, "oneOf", fmt::format(" of more than {}; use \"anyOf\"", kMaxBranches));
+  if (branches.size() > kMaxCompared)
+    refuse(place, "oneOf", fmt::format(" of more than {}; use \"anyOf\"", kMaxCompared));
   for (size_t i = 0; i < branches.size(); ++i) {
     for (size_t j = 0; j < branches.size(); ++j) {
       if (i == j) continue;

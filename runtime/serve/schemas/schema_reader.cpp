@@ -41,7 +41,7 @@ bool has_any(const Json& schema, Words words) {
   return std::any_of(words.begin(), words.end(), [&](std::string_view word) { return find(schema, word) != nullptr; });
 }
 
-std::string escaped(std::string_view token) {
+std::string pointer_token(std::string_view token) {
   std::string out;
   for (const char c : token) {
     if (c == '~')
@@ -74,11 +74,11 @@ constexpr NamedType kTypes[] = {{"null", kNullType},     {"boolean", kBooleanTyp
 }  // namespace
 
 SchemaPlace inside(const SchemaPlace& place, std::string_view keyword) {
-  return {&place.schema->at(std::string(keyword)), fmt::format("{}/{}", place.pointer, escaped(keyword))};
+  return {&place.schema->at(std::string(keyword)), fmt::format("{}/{}", place.pointer, pointer_token(keyword))};
 }
 SchemaPlace inside(const SchemaPlace& place, std::string_view keyword, const std::string& name) {
   const SchemaPlace outer = inside(place, keyword);
-  return {&outer.schema->at(name), fmt::format("{}/{}", outer.pointer, escaped(name))};
+  return {&outer.schema->at(name), fmt::format("{}/{}", outer.pointer, pointer_token(name))};
 }
 SchemaPlace inside(const SchemaPlace& place, std::string_view keyword, size_t index) {
   const SchemaPlace outer = inside(place, keyword);

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "runtime/serve/chat/params.h"
+#include "runtime/serve/fields.h"
 #include "runtime/serve/openai/openai.h"
 #include "runtime/serve/openai/openai_completions.h"
 #include "runtime/serve/openai/prompt_logprobs.h"
@@ -226,7 +227,7 @@ std::vector<std::vector<int32_t>> read_inputs(const Fields& fields, const Served
   if (value.size() > kMaxPrompts)
     throw BadRequest(name, fmt::format("{}: at most {} prompts, found {}", name, kMaxPrompts, value.size()));
   std::vector<std::vector<int32_t>> prompts;
-  for (size_t i = 0; i < value.size(); ++i) prompts.push_back(read_one(value[i], fmt::format("{}[{}]", name, i)));
+  for (size_t i = 0; i < value.size(); ++i) prompts.push_back(read_one(value[i], element_of(name, i)));
   return prompts;
 }
 

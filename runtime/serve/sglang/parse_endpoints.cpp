@@ -11,7 +11,7 @@
 namespace kt {
 namespace {
 
-constexpr size_t kMaxNameBytes = 64;
+constexpr size_t kMaxParserNameBytes = 64;
 
 std::string read_text(const Fields& fields) {
   std::string text;
@@ -24,7 +24,7 @@ template <class Format>
 const Format* read_format(const Fields& fields, const char* field, const Format* served,
                           std::span<const Format> formats) {
   std::string name, known;
-  if (!fields.read(field, name, kMaxNameBytes)) {
+  if (!fields.read(field, name, kMaxParserNameBytes)) {
     if (served) return served;
     throw BadRequest(field, fmt::format("{}: is required, as this server was started without one", field));
   }

@@ -30,8 +30,7 @@ std::string tokenize_list(const Json& prompts, const std::string& name, EncodeOp
     throw BadRequest(name, fmt::format("{}: at most {} prompts, found {}", name, kMaxPrompts, prompts.size()));
   Json tokens = Json::array(), counts = Json::array(), strings = Json::array();
   for (size_t i = 0; i < prompts.size(); ++i) {
-    const std::vector<int32_t> ids =
-        model.tokenizer->encode(to_string(prompts[i], fmt::format("{}[{}]", name, i)), options);
+    const std::vector<int32_t> ids = model.tokenizer->encode(to_string(prompts[i], element_of(name, i)), options);
     counts.push_back(ids.size());
     if (with_strings) strings.push_back(token_strings(ids, *model.tokenizer));
     tokens.push_back(ids);

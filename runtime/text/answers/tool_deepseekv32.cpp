@@ -10,14 +10,14 @@ namespace kt {
 namespace {
 
 // NAME" with nothing behind it, for <｜DSML｜invoke name="NAME">.
-std::optional<std::string> read_call(std::string_view head) {
+std::optional<std::string> deepseek_call(std::string_view head) {
   const size_t quote = head.find('"');
   if (quote == 0 || quote == head.npos || !trimmed(head.substr(quote + 1)).empty()) return std::nullopt;
   return std::string(head.substr(0, quote));
 }
 
 // KEY" string="true, with its closing quote; without the attribute the schema decides.
-std::optional<TagDialect::Parameter> read_parameter(std::string_view head) {
+std::optional<TagDialect::Parameter> deepseek_parameter(std::string_view head) {
   using Is = TagDialect::Parameter::Is;
   const size_t quote = head.find('"');
   if (quote == head.npos) return std::nullopt;
@@ -28,7 +28,7 @@ std::optional<TagDialect::Parameter> read_parameter(std::string_view head) {
   return TagDialect::Parameter{name, Is::kTyped};
 }
 
-constexpr TagDialect kDialect = {
+constexpr TagDialect kDeepseek = {
     .block_open = "<｜DSML｜function_calls>",
     .block_close = "</｜DSML｜function_calls>",
     .call_open = "<｜DSML｜invoke name=\"",
@@ -38,14 +38,14 @@ constexpr TagDialect kDialect = {
     .values_on_own_lines = false,
     .object_in_block = false,
     .never_text = true,
-    .read_call = read_call,
-    .read_parameter = read_parameter,
+    .read_call = deepseek_call,
+    .read_parameter = deepseek_parameter,
 };
 
 }  // namespace
 
 std::unique_ptr<ToolParser> make_deepseek_v32_parser(const nlohmann::ordered_json& tools) {
-  return make_tagged_parser(kDialect, tools);
+  return make_tagged_parser(kDeepseek, tools);
 }
 
 }  // namespace kt

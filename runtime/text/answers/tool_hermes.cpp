@@ -11,7 +11,6 @@ namespace kt {
 namespace {
 
 constexpr std::array<std::string_view, 2> kTags = {"<tool_call>", "</tool_call>"};
-constexpr std::array<std::string_view, 1> kBrace = {"{"};
 
 class HermesParser : public ToolParser {
  private:

@@ -10,8 +10,6 @@
 namespace kt {
 namespace {
 
-constexpr std::array<std::string_view, 1> kBrace = {"{"};
-
 class JsonArrayParser : public ToolParser {
  private:
   enum class State { kStart, kItems, kObject, kText };

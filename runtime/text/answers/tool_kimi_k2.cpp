@@ -17,7 +17,7 @@ std::string name_of(std::string_view head) {
   return std::string(trimmed(name));
 }
 
-constexpr MarkedDialect kDialect = {
+constexpr MarkedDialect kKimiK2 = {
     .section_begin = "<|tool_calls_section_begin|>",
     .section_end = "<|tool_calls_section_end|>",
     .call_begin = "<|tool_call_begin|>",
@@ -29,6 +29,6 @@ constexpr MarkedDialect kDialect = {
 
 }  // namespace
 
-std::unique_ptr<ToolParser> make_kimi_k2_parser(const nlohmann::ordered_json&) { return make_marked_parser(kDialect); }
+std::unique_ptr<ToolParser> make_kimi_k2_parser(const nlohmann::ordered_json&) { return make_marked_parser(kKimiK2); }
 
 }  // namespace kt

@@ -6,7 +6,7 @@ namespace kt {
 namespace {
 
 // The longest head of a call. Names are far shorter.
-constexpr size_t kMaxHead = 1024;
+constexpr size_t kMaxCallHead = 1024;
 constexpr std::string_view kFence = "```", kJsonFence = "```json";
 
 class MarkedParser : public ToolParser {
@@ -62,10 +62,10 @@ class MarkedParser : public ToolParser {
   // The unread text is call_begin HEAD ...
   bool head() {
     const std::string_view rest = unread_.text().substr(d_.call_begin.size());
-    const size_t end = rest.substr(0, kMaxHead).find('<');
+    const size_t end = rest.substr(0, kMaxCallHead).find('<');
     const std::string_view next = end == rest.npos ? std::string_view() : rest.substr(end);
     const MarkerPlace mark = find_marker(next, markers_, false);
-    const bool text_ends = end == rest.npos ? rest.size() < kMaxHead : mark.at == 0 && !mark.found();
+    const bool text_ends = end == rest.npos ? rest.size() < kMaxCallHead : mark.at == 0 && !mark.found();
     if (text_ends) {
       if (final_) drop_cut_off_head();
       return false;
@@ -86,8 +86,8 @@ class MarkedParser : public ToolParser {
 
   bool fenced_name() {
     const std::string_view rest = unread_.text();
-    const size_t end = rest.substr(0, kMaxHead).find_first_of("\n<");
-    if (end == rest.npos && rest.size() < kMaxHead) {
+    const size_t end = rest.substr(0, kMaxCallHead).find_first_of("\n<");
+    if (end == rest.npos && rest.size() < kMaxCallHead) {
       if (final_) drop_cut_off_head();
       return false;
     }

@@ -11,7 +11,7 @@
 namespace kt {
 namespace {
 
-constexpr int kMaxDepth = 64;
+constexpr int kMaxLiteralDepth = 64;
 
 void append_utf8(uint32_t code, std::string& out) {
   const auto put = [&](uint32_t byte) { out += static_cast<char>(byte); };
@@ -41,7 +41,7 @@ class PythonReader {
  private:
   bool value(int depth) {
     skip_white_space();
-    if (rest_.empty() || depth > kMaxDepth) return false;
+    if (rest_.empty() || depth > kMaxLiteralDepth) return false;
     switch (rest_.front()) {
       case '{': return items('}', '{', '}', depth);
       case '[': return items(']', '[', ']', depth);

@@ -8,17 +8,17 @@
 namespace kt {
 namespace {
 
-std::optional<std::string> read_call(std::string_view head) {
+std::optional<std::string> qwen3_coder_call(std::string_view head) {
   const std::string_view name = trimmed(head);
   if (name.empty()) return std::nullopt;
   return std::string(name);
 }
 
-std::optional<TagDialect::Parameter> read_parameter(std::string_view head) {
+std::optional<TagDialect::Parameter> qwen3_coder_parameter(std::string_view head) {
   return TagDialect::Parameter{std::string(trimmed(head)), TagDialect::Parameter::Is::kTyped};
 }
 
-constexpr TagDialect kDialect = {
+constexpr TagDialect kQwen3Coder = {
     .block_open = "<tool_call>",
     .block_close = "</tool_call>",
     .call_open = "<function=",
@@ -28,14 +28,14 @@ constexpr TagDialect kDialect = {
     .values_on_own_lines = true,
     .object_in_block = true,
     .never_text = false,
-    .read_call = read_call,
-    .read_parameter = read_parameter,
+    .read_call = qwen3_coder_call,
+    .read_parameter = qwen3_coder_parameter,
 };
 
 }  // namespace
 
 std::unique_ptr<ToolParser> make_qwen3_coder_parser(const nlohmann::ordered_json& tools) {
-  return make_tagged_parser(kDialect, tools);
+  return make_tagged_parser(kQwen3Coder, tools);
 }
 
 }  // namespace kt

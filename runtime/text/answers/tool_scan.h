@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <span>
 #include <string>
@@ -41,6 +42,7 @@ struct Ahead {
   bool text_ends() const { return answer == Answer::kTextEnds; }
 };
 Ahead look_ahead(std::string_view text, std::span<const std::string_view> markers);
+inline constexpr std::array<std::string_view, 1> kBrace = {"{"};
 
 inline constexpr std::string_view kWhiteSpace = " \t\r\n";
 size_t leading_white_space(std::string_view text);

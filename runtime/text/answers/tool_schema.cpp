@@ -11,7 +11,7 @@ using Json = nlohmann::ordered_json;
 
 // Bounds on schemas that refer to themselves or fan out: looks at sub-schemas per question, and how deep.
 constexpr int kMaxLooks = 1000;
-constexpr int kMaxDepth = 32;
+constexpr int kMaxSchemaDepth = 32;
 
 const Json* member(const Json& object, std::string_view key) {
   if (!object.is_object()) return nullptr;
@@ -78,7 +78,7 @@ class SchemaReader {
   }
 
  private:
-  bool may_look(int depth) { return depth <= kMaxDepth && looks_++ < kMaxLooks; }
+  bool may_look(int depth) { return depth <= kMaxSchemaDepth && looks_++ < kMaxLooks; }
 
   template <class TypesOf>
   static JsonTypes any_of(const Json& choices, TypesOf types_of) {

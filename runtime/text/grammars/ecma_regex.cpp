@@ -15,7 +15,7 @@ using Node = SchemaPattern::Node;
 using Is = Node::Is;
 
 constexpr size_t kMaxRepeats = 1 << 20;
-constexpr int kMaxDepth = 64;
+constexpr int kMaxPatternDepth = 64;
 
 const CharacterSet kDigits({{'0', '9'}});
 const CharacterSet kWord({{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}});
@@ -64,7 +64,7 @@ class Parser {
   }
 
   Node choice() {
-    if (++depth_ > kMaxDepth) fail("nested too deep");
+    if (++depth_ > kMaxPatternDepth) fail("nested too deep");
     Node choice{.is = Is::kChoice};
     do choice.parts.push_back(sequence());
     while (take('|'));

@@ -114,6 +114,9 @@ endforeach()
 
 add_library(xgrammar STATIC ${sources})
 set_target_properties(xgrammar PROPERTIES CXX_STANDARD 17)
+kt_unity(xgrammar)
+set_source_files_properties(${PROJECT_BINARY_DIR}/xgrammar/json_schema_converter.cc PROPERTIES
+  SKIP_UNITY_BUILD_INCLUSION ON)  # has names of its own twice
 target_include_directories(xgrammar SYSTEM
   PUBLIC ${xgrammar_home}/include ${xgrammar_home}/3rdparty/dlpack/include
   PRIVATE ${xgrammar_home}/3rdparty/picojson ${xgrammar_home}/cpp)

@@ -15,7 +15,7 @@
 namespace kt {
 namespace {
 
-constexpr int kMaxDepth = 200;
+constexpr int kMaxJsonDepth = 200;
 
 // repr(float): exponents from -4 to 15 are written out.
 std::string float_text(double value, PythonForm form) {
@@ -103,7 +103,8 @@ class Reader {
   }
 
   std::string value(int depth) {
-    if (depth > kMaxDepth) throw std::runtime_error(fmt::format("JSON nested deeper than {} levels", kMaxDepth));
+    if (depth > kMaxJsonDepth)
+      throw std::runtime_error(fmt::format("JSON nested deeper than {} levels", kMaxJsonDepth));
     switch (next()) {
       case '{': return object_text(members(depth, false));
       case '[': return list(depth);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <fmt/core.h>
+
 #include <filesystem>
 #include <memory>
 #include <stdexcept>
@@ -12,6 +14,10 @@ namespace kt {
 struct TemplateError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
+template <typename... Args>
+[[noreturn]] void refuse_chat(fmt::format_string<Args...> text, Args&&... args) {
+  throw TemplateError(fmt::format(text, std::forward<Args>(args)...));
+}
 
 // What a template takes that not all of them take: a history is fitted to it before it is rendered.
 struct TemplateTraits {

@@ -17,11 +17,6 @@ constexpr std::string_view kBos = "<｜begin▁of▁sentence｜>", kEos = "<｜e
 constexpr std::string_view kUser = "<｜User｜>", kAssistant = "<｜Assistant｜>";
 constexpr std::string_view kThink = "<think>", kEndThink = "</think>";
 
-template <typename... Args>
-[[noreturn]] void refuse(fmt::format_string<Args...> text, Args&&... args) {
-  throw TemplateError(fmt::format(text, std::forward<Args>(args)...));
-}
-
 const Json& get(const Json& object, const char* name) {
   static const Json absent;
   const auto member = object.find(name);
@@ -29,8 +24,8 @@ const Json& get(const Json& object, const char* name) {
 }
 
 const Json& need(const Json& object, const char* name, const std::string& where) {
-  if (!object.is_object()) refuse("{}: an object is expected", where);
-  if (!object.contains(name)) refuse("{}: \"{}\" is missing", where, name);
+  if (!object.is_object()) refuse_chat("{}: an object is expected", where);
+  if (!object.contains(name)) refuse_chat("{}: \"{}\" is missing", where, name);
   return object[name];
 }
 
@@ -57,9 +52,9 @@ int last_user_of(const std::vector<Json>& messages) {
 }
 
 void append_messages(std::vector<Json>& all, const Json& messages, const char* name) {
-  if (!messages.is_array()) refuse("{}: a list is expected", name);
+  if (!messages.is_array()) refuse_chat("{}: a list is expected", name);
   for (size_t i = 0; i < messages.size(); ++i) {
-    if (!messages[i].is_object()) refuse("{}[{}]: an object is expected", name, i);
+    if (!messages[i].is_object()) refuse_chat("{}[{}]: an object is expected", name, i);
     all.push_back(messages[i]);
   }
 }
@@ -89,14 +84,14 @@ class Encoder {
   std::string turn(int index) const {
     // Dropped messages leave the list shorter than the conversation.
     const int count = static_cast<int>(messages_.size());
-    if (index >= count) refuse("Index {} out of range for messages list of length {}", index, count);
+    if (index >= count) refuse_chat("Index {} out of range for messages list of length {}", index, count);
     const Json& message = messages_[index];
     if (has_role(message, "system")) return text_or_empty(get(message, "content")) + extras(message);
     if (has_role(message, "developer")) return developer(message, index);
     if (has_role(message, "user")) return user_turn(text_of(get(message, "content")), index);
     if (has_role(message, "tool")) return tool(message, index);
     if (has_role(message, "assistant")) return assistant(message, index);
-    refuse("Unknown role: {}", text_of(get(message, "role")));
+    refuse_chat("Unknown role: {}", text_of(get(message, "role")));
   }
 
  private:
@@ -111,8 +106,9 @@ class Encoder {
   }
 
   std::string tools_block(const Json& tools) const {
-    if (!options_.tools) refuse("tools: DeepSeek-V3.2-Speciale does not call tools; send the request without them");
-    if (!tools.is_array()) refuse("tools: a list is expected");
+    if (!options_.tools)
+      refuse_chat("tools: DeepSeek-V3.2-Speciale does not call tools; send the request without them");
+    if (!tools.is_array()) refuse_chat("tools: a list is expected");
     std::string schemas;
     for (size_t i = 0; i < tools.size(); ++i) {
       if (i > 0) schemas += '\n';
@@ -129,7 +125,7 @@ class Encoder {
 
   std::string developer(const Json& message, int index) const {
     const Json& content = get(message, "content");
-    if (!is_true(content)) refuse("Invalid message for role `developer`: {}", repr(message));
+    if (!is_true(content)) refuse_chat("Invalid message for role `developer`: {}", repr(message));
     return user_turn(extras(message) + "\n\n# The user's message is: " + text_of(content), index);
   }
 
@@ -138,11 +134,11 @@ class Encoder {
     int caller = index - 1;
     while (caller >= 0 && has_role(messages_[caller], "tool")) --caller;
     if (caller < 0 || !has_role(messages_[caller], "assistant"))
-      refuse("Invalid messages at {}:\n{}", index, repr(messages_[std::max(caller, 0)]));
+      refuse_chat("Invalid messages at {}:\n{}", index, repr(messages_[std::max(caller, 0)]));
     const Json& calls = get(messages_[caller], "tool_calls");
     const int number = index - caller;
     const int count = calls.is_array() ? static_cast<int>(calls.size()) : 0;
-    if (count < number) refuse("No tool calls but found tool output");
+    if (count < number) refuse_chat("No tool calls but found tool output");
     std::string out(number == 1 ? "\n\n<function_results>" : "");
     out += fmt::format("\n<result>{}</result>", text_of(get(message, "content")));
     if (number == count) out += fmt::format("\n</function_results>\n\n{}", think_or_not(index >= last_user_));
@@ -154,7 +150,7 @@ class Encoder {
     std::string out;
     if (options_.thinking && index > last_user_) {
       if (reasoning.is_null() && !is_true(calls))
-        refuse(
+        refuse_chat(
             "ThinkingMode: thinking, invalid message without reasoning_content/tool_calls `{}` after last user message",
             repr(message));
       out = fmt::format("{}{}", text_or_empty(reasoning), kEndThink);
@@ -165,7 +161,7 @@ class Encoder {
   }
 
   static std::string calls_block(const Json& calls) {
-    if (!calls.is_array()) refuse("tool_calls: a list is expected");
+    if (!calls.is_array()) refuse_chat("tool_calls: a list is expected");
     std::string out = fmt::format("\n\n<{}function_calls>\n", kDsml);
     for (size_t i = 0; i < calls.size(); ++i) {
       const std::string where = fmt::format("tool_calls[{}]", i);
@@ -178,14 +174,15 @@ class Encoder {
   }
 
   static std::string parameters(const Json& arguments, const std::string& where) {
-    if (!arguments.is_string()) refuse("{}.function.arguments: a string that holds a JSON object is expected", where);
+    if (!arguments.is_string())
+      refuse_chat("{}.function.arguments: a string that holds a JSON object is expected", where);
     std::string out;
     try {
       for (const PythonMember& member : python_members(arguments.get_ref<const std::string&>()))
         out += fmt::format("{0}<{1}parameter name=\"{2}\" string=\"{3}\">{4}</{1}parameter>", out.empty() ? "" : "\n",
                            kDsml, member.name, member.is_string, member.value);
     } catch (const std::runtime_error& error) {
-      refuse("{}.function.arguments: {}", where, error.what());
+      refuse_chat("{}.function.arguments: {}", where, error.what());
     }
     return out;
   }

@@ -20,18 +20,13 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-template <typename... Args>
-[[noreturn]] void refuse(fmt::format_string<Args...> text, Args&&... args) {
-  throw TemplateError(fmt::format(text, std::forward<Args>(args)...));
-}
-
 Json parse(std::string_view text, const char* name, Json absent) {
   if (text.find_first_not_of(" \t\r\n") == text.npos) return absent;
   try {
     Json value = parse_exact(text);
     return value.is_null() ? absent : value;
   } catch (const std::runtime_error& error) {
-    refuse("{}: {}", name, error.what());
+    refuse_chat("{}: {}", name, error.what());
   }
 }
 
@@ -43,7 +38,7 @@ const Json* find(const Json& kwargs, const char* name) {
 bool flag(const Json& kwargs, const char* name, bool absent) {
   const Json* option = find(kwargs, name);
   if (!option) return absent;
-  if (!option->is_boolean()) refuse("{}: true or false is expected, found {}", name, dump_exact(*option));
+  if (!option->is_boolean()) refuse_chat("{}: true or false is expected, found {}", name, dump_exact(*option));
   return option->get<bool>();
 }
 
@@ -51,7 +46,7 @@ bool flag(const Json& kwargs, const char* name, bool absent) {
 std::string word(const Json& kwargs, const char* name) {
   const Json* option = find(kwargs, name);
   if (!option) return "";
-  if (!option->is_string()) refuse("{}: a string is expected, found {}", name, dump_exact(*option));
+  if (!option->is_string()) refuse_chat("{}: a string is expected, found {}", name, dump_exact(*option));
   return option->get<std::string>();
 }
 
@@ -79,12 +74,12 @@ Json prepared_message(const Json& given) {
 }
 
 Json prepared_messages(const Json& given, const Json& tools) {
-  if (!given.is_array()) refuse("messages: a list is expected");
+  if (!given.is_array()) refuse_chat("messages: a list is expected");
   Json messages = Json::array();
   if (given.empty() || !given[0].is_object() || given[0].value("role", Json()) != "system")
     messages.push_back({{"role", "system"}, {"content", ""}});
   for (size_t i = 0; i < given.size(); ++i) {
-    if (!given[i].is_object()) refuse("messages[{}]: an object is expected", i);
+    if (!given[i].is_object()) refuse_chat("messages[{}]: an object is expected", i);
     messages.push_back(prepared_message(given[i]));
   }
   if (!tools.empty()) messages[0]["tools"] = tools;
@@ -109,7 +104,7 @@ class DeepseekTemplate : public ChatTemplate {
     const Json given = parse(messages, "messages", Json::array());
     const Json tool_list = parse(tools, "tools", Json::array());
     const Json options = parse(kwargs, "kwargs", Json::object());
-    if (!options.is_object()) refuse("kwargs: an object is expected");
+    if (!options.is_object()) refuse_chat("kwargs: an object is expected");
 
     const std::string mode = word(options, "thinking_mode");
     DeepseekOptions encoding{.thinking = mode == "thinking",
@@ -121,8 +116,9 @@ class DeepseekTemplate : public ChatTemplate {
       encoding.thinking = flag(options, "thinking", flag(options, "enable_thinking", false));
       return encode_deepseek(prepared_messages(given, tool_list), encoding);
     }
-    if (mode != "chat" && mode != "thinking") refuse("Invalid thinking_mode `{}`", mode);
-    if (!tool_list.empty()) refuse("tools: with thinking_mode, tools are a member of a system or developer message");
+    if (mode != "chat" && mode != "thinking") refuse_chat("Invalid thinking_mode `{}`", mode);
+    if (!tool_list.empty())
+      refuse_chat("tools: with thinking_mode, tools are a member of a system or developer message");
     return encode_deepseek(given, encoding);
   }
 
@@ -133,7 +129,7 @@ class DeepseekTemplate : public ChatTemplate {
     const std::string header = word(options, "tools_header");
     if (header == "compact") return &compact_;
     if (header == "spaced") return &spaced_;
-    if (!header.empty()) refuse("tools_header: \"compact\" or \"spaced\" is expected, found \"{}\"", header);
+    if (!header.empty()) refuse_chat("tools_header: \"compact\" or \"spaced\" is expected, found \"{}\"", header);
     return own_ ? &*own_ : &compact_;
   }
 
