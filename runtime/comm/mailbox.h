@@ -29,12 +29,12 @@ struct DispatchShape {
 };
 
 struct Order {
-  uint64_t number = 0;                    // of the team's orders, from 1
-  int32_t ask = 0, layer = 0, phase = 0;  // the caller's
-  int32_t rows = 0;                       // of all trunk ranks
-  int32_t first = 0, count = 0;           // the giving trunk rank's rows among them
-  int32_t listed = 0;                     // experts that the order names
-  int32_t late = 0;                       // whether some experts of the rows are late
+  uint64_t number = 0;                                // of the team's orders, from 1
+  int32_t ask = 0, layer = 0, phase = 0, sliced = 0;  // the caller's
+  int32_t rows = 0;                                   // of all trunk ranks
+  int32_t first = 0, count = 0;                       // the giving trunk rank's rows among them
+  int32_t listed = 0;                                 // experts that the order names
+  int32_t late = 0;                                   // whether some experts of the rows are late
 };
 
 // Whether it is that of this number and stays within the inbox of a team.

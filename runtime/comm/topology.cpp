@@ -115,7 +115,8 @@ Topology plan_topology(const TopologyRequest& request, int rank, std::span<const
                     .trunk = {},
                     .experts = {},
                     .group_of = {},
-                    .node_of = {node_of.begin(), node_of.end()}};
+                    .node_of = {node_of.begin(), node_of.end()},
+                    .replicated = request.replicated};
   const int64_t expert_ranks = p < 0 ? -1 : int64_t{p} * nodes;
   if (world == 1) {  // one process plays the parts of all trunk ranks, so it needs no tensor parallelism
     topology.trunk = topology.experts = {0};

@@ -18,6 +18,7 @@ struct Topology {
   std::vector<int> experts;   // ranks, in order of their shards
   std::vector<int> group_of;  // of each of them: groups hold different experts, the ranks of a group slices of each
   std::vector<int> node_of;   // machine of every rank
+  bool replicated = false;    // every group holds copies of all others' experts
 
   int trunk_index() const;   // of this rank in `trunk`, or -1
   int expert_index() const;  // of this rank in `experts`, or -1
@@ -31,6 +32,7 @@ struct TopologyRequest {
   // slice: every rank holds a part of every expert; expert: whole experts; hybrid: slices inside a machine, whole
   // experts between machines
   std::string_view expert_layout = "hybrid";
+  bool replicated = false;  // bank: replicate
 };
 
 // Valid world sizes N for T = tensor_parallel, P = experts_per_node on `nodes` machines:

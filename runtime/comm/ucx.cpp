@@ -27,11 +27,19 @@ constexpr auto kFlushing = std::chrono::seconds(5);  // for what was sent last t
 // Whatever comes ends a sleep; the limit is for what ends a wait without coming.
 constexpr Patience kPatienceUntilWoken{.sleep = std::chrono::seconds(1)};
 
-// A message's tag for UCP: what kind it is, who sends it, what it is about.
+// A message's tag for UCP: of which job it is (15 bits), what kind it is (1), who sends it (32), what it is about (16).
 enum class Kind : uint64_t { message = 0, transfer = 1 };
 constexpr uint64_t kWholeTag = ~uint64_t{0};
-uint64_t tag_of(Kind kind, int source, Tag tag) {
-  return static_cast<uint64_t>(kind) << 48 | static_cast<uint64_t>(source) << 16 | static_cast<uint64_t>(tag);
+uint64_t tag_of(uint64_t job, Kind kind, int source, Tag tag) {
+  return job | static_cast<uint64_t>(kind) << 48 | static_cast<uint64_t>(source) << 16 | static_cast<uint64_t>(tag);
+}
+
+// What ranks of an earlier job send to an address that is this job's now is taken by nobody. Addresses of workers are
+// never those of others.
+uint64_t job_of(std::span<const std::string> addresses) {
+  std::string all;
+  for (const std::string& a : addresses) all += a;
+  return static_cast<uint64_t>(std::hash<std::string>()(all)) << 49;
 }
 
 const ucp_request_param_t kPlain{};
@@ -92,6 +100,7 @@ class UcxTransport final : public Transport {
       address = worker_->address();
     });
     const std::vector<std::string> addresses = all_gather(door_, address);
+    job_ = job_of(addresses);
     with_all([&] { worker_->connect(addresses, rank()); });
     with_all([&] { meet(); });
     const std::vector<int> neighbours = ranks_here(*this);
@@ -155,7 +164,7 @@ class UcxTransport final : public Transport {
   Ticket post_receive(int from, Tag tag, std::span<std::byte> into, bool) override {
     ucp_request_param_t with_request{};  // also where all is there already: it tells the size that came
     with_request.op_attr_mask = UCP_OP_ATTR_FLAG_NO_IMM_CMPL;
-    void* request = ucp_tag_recv_nbx(worker_->get(), into.data(), into.size(), tag_of(Kind::transfer, from, tag),
+    void* request = ucp_tag_recv_nbx(worker_->get(), into.data(), into.size(), tag_of(job_, Kind::transfer, from, tag),
                                      kWholeTag, &with_request);
     return new_ticket({.request = request, .peer = from, .bytes = into.size()});
   }
@@ -219,7 +228,7 @@ class UcxTransport final : public Transport {
   }
 
   void* start_send(Kind kind, int to, Tag tag, std::span<const std::byte> bytes) {
-    return ucp_tag_send_nbx(worker_->to(to), bytes.data(), bytes.size(), tag_of(kind, rank(), tag), &kPlain);
+    return ucp_tag_send_nbx(worker_->to(to), bytes.data(), bytes.size(), tag_of(job_, kind, rank(), tag), &kPlain);
   }
 
   // Whether all messages have been sent, or cannot be.
@@ -236,7 +245,8 @@ class UcxTransport final : public Transport {
 
   ucp_tag_message_h find(int from, Tag tag, bool take, ucp_tag_recv_info_t* info) {
     ucp_tag_recv_info_t unused{};
-    return ucp_tag_probe_nb(worker_->get(), tag_of(Kind::message, from, tag), kWholeTag, take, info ? info : &unused);
+    return ucp_tag_probe_nb(worker_->get(), tag_of(job_, Kind::message, from, tag), kWholeTag, take,
+                            info ? info : &unused);
   }
 
   Ticket new_ticket(const Post& post) {
@@ -322,6 +332,7 @@ class UcxTransport final : public Transport {
   bool is_lane_;
   std::vector<int> node_of_;
   std::shared_ptr<UcxWorker> worker_;
+  uint64_t job_ = 0;  // in every tag
   std::vector<std::shared_ptr<UcxWorker>> workers_of_lanes_;
   Patience patience_ = kPatienceUntilWoken;
   std::map<int, BellPipe> pipes_;  // of ranks of this machine, this one among them

@@ -96,6 +96,19 @@ std::vector<std::string> conflicts(const RunConfig& config) {
   if (config.hot_weights == "model" &&
       config.kt_gpu_experts_ratio.value_or(config.kt_num_gpu_experts.value_or(0)) == 0.0)
     problems.push_back("hot-weights model: no expert is hot: set kt-num-gpu-experts or kt-gpu-experts-ratio");
+  const auto needs_shards = [&](bool asked, std::string_view option, std::string_view why) {
+    if (config.bank == "replicate" && asked)
+      problems.push_back(fmt::format("bank replicate: {} {}: leave one of them out", option, why));
+  };
+  needs_shards(config.expert_layout != "hybrid", "expert-layout " + config.expert_layout,
+               "is of banks that are cut for one layout, and steps choose their own");
+  needs_shards(config.ep_num_redundant_experts > 0, "ep-num-redundant-experts",
+               "copies what is on all machines already");
+  needs_shards(config.kt_gpu_experts_ratio.value_or(config.kt_num_gpu_experts.value_or(0)) > 0.0,
+               "kt-num-gpu-experts or kt-gpu-experts-ratio", "fetches experts from banks where they are in one piece");
+  needs_shards(number != 0, "kt-gpu-prefill-token-threshold", "fetches experts from banks where they are in one piece");
+  if (config.sliced_below && config.bank != "replicate")
+    problems.push_back("sliced-below: only replicated banks let steps choose: set bank to replicate");
   if (config.trunk_matmul == "tensor" && !config.device.starts_with("cuda"))
     problems.push_back(fmt::format("trunk-matmul tensor: only GPUs have tensor cores: expected device cuda, found '{}'",
                                    config.device));

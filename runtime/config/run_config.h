@@ -54,7 +54,8 @@ struct RunConfig {
   std::string kt_weight_path;  // "" becomes model
   std::string keep_bank;       // folder
   std::string kt_method = "auto";
-  std::string expert_layout = "hybrid";
+  std::string expert_layout = "hybrid", bank = "shard";  // shard, replicate
+  std::optional<int> sliced_below;                       // rows of a step, on replicated banks
   int ep_num_redundant_experts = 0;
   std::optional<int> kt_num_gpu_experts;
   std::optional<double> kt_gpu_experts_ratio;

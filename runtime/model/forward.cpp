@@ -173,7 +173,7 @@ Trunk make_trunk(Transport& transport, const Topology& topology, Device& device,
     t.step.logits = sums.logits;
     device.clear(group->values().data(), group->values().size());  // touched by who computes them
   }
-  device.reserve(step_shape(config, share, limits, bank_columns(bank, device)));
+  device.reserve(step_shape(config, share, limits, share_here(bank, device)));
   t.batch.frequencies = rope_frequencies(config.rope());
   make_moe_room(t, bank, copies);
   return t;

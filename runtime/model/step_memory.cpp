@@ -62,11 +62,11 @@ LatentHeads latent_heads(const ModelConfig& c, const TrunkShare& share) {
   return heads;
 }
 
-StepShape bank_shape(const ModelConfig& c, int columns, Format format, int max_rows) {
-  return {.experts = {.experts = c.moe.experts,
-                      .top_k = c.moe.top_k,
+StepShape bank_shape(const ModelConfig& c, const ExpertShare& bank, Format format, int max_rows) {
+  return {.experts = {.experts = c.moe.experts * bank.parts(),
+                      .top_k = c.moe.top_k * bank.parts(),
                       .hidden = c.hidden,
-                      .columns = columns,
+                      .columns = bank.widest(),
                       .rows = max_rows,
                       .format = format}};
 }
@@ -80,11 +80,13 @@ int widest_input(const ModelConfig& c, const TrunkShare& share) {
 
 // Experts: of the rank's bank, and those that are hot here or come here, one after the other. Only a bank's format has
 // 8-bit activations.
-StepShape step_shape(const ModelConfig& c, const TrunkShare& share, const TrunkLimits& limits, int bank_columns) {
+StepShape step_shape(const ModelConfig& c, const TrunkShare& share, const TrunkLimits& limits,
+                     const ExpertShare& bank) {
   const bool here = limits.hot_experts || limits.layerwise;
   const int columns = here ? inter_part(c.moe.inter, share.index, share.count).size() : 0;
-  const Format format = bank_columns || limits.layerwise ? limits.expert_format : limits.hot_format;
-  StepShape shape = bank_shape(c, std::max(columns, bank_columns), format, limits.max_rows);
+  const Format format = bank.columns() || limits.layerwise ? limits.expert_format : limits.hot_format;
+  StepShape shape = bank_shape(c, bank, format, limits.max_rows);
+  shape.experts.columns = std::max(columns, shape.experts.columns);
   shape.rows = limits.max_rows;
   shape.context = limits.context;
   shape.tensor_cores = limits.tensor_cores;
@@ -127,12 +129,12 @@ StepMemory lay_out_step(Layout& layout, const ModelConfig& c, const TrunkShare& 
   return s;
 }
 
-size_t step_bytes(const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits, int bank_columns,
-                  int threads) {
+size_t step_bytes(const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits,
+                  const ExpertShare& bank, int threads) {
   Layout step;
   lay_out_step(step, config, share, limits);
   return Buffer::footprint(step.bytes()) +
-         Buffer::footprint(limits.device->reserve_bytes(step_shape(config, share, limits, bank_columns), threads));
+         Buffer::footprint(limits.device->reserve_bytes(step_shape(config, share, limits, bank), threads));
 }
 
 }  // namespace kt

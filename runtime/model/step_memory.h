@@ -33,10 +33,10 @@ struct TrunkLimits {
 GroupedHeads grouped_heads(const ModelConfig& config, const TrunkShare& share);
 DeltaHeads delta_heads(const ModelConfig& config, const TrunkShare& share);
 LatentHeads latent_heads(const ModelConfig& config, const TrunkShare& share);
-// The largest step of a bank with so many columns of each expert, and of a trunk rank with such a bank in its device's
-// memory.
-StepShape bank_shape(const ModelConfig& config, int columns, Format format, int max_rows);
-StepShape step_shape(const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits, int bank_columns);
+// The largest step of a bank, and of a trunk rank with such a bank in its device's memory, or none.
+StepShape bank_shape(const ModelConfig& config, const ExpertShare& bank, Format format, int max_rows);
+StepShape step_shape(const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits,
+                     const ExpertShare& bank);
 
 // Latent attention takes a step's rows in blocks of this size, so that what it keeps per row and head stays small: at
 // 128 heads a row of queries in latent form is 144 KiB.
@@ -82,7 +82,7 @@ SumMemory lay_out_sums(Layout& layout, const ModelConfig& config, const TrunkSha
 StepMemory lay_out_step(Layout& layout, const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits);
 
 // What make_trunk takes, the device's own memory included, without what experts need, and messages.
-size_t step_bytes(const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits, int bank_columns,
-                  int threads);
+size_t step_bytes(const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits,
+                  const ExpertShare& bank, int threads);
 
 }  // namespace kt

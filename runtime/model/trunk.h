@@ -78,8 +78,8 @@ void moe(Trunk& t, int layer);
 
 // What moe needs between layers and steps; `bank`: experts that this rank computes itself, or null.
 void make_moe_room(Trunk& t, const ExpertBank* bank, std::span<const ExpertSets> copies);
-// Of each expert of a bank in the memory of the trunk's device; 0: none, or no such bank.
-int bank_columns(const ExpertBank* bank, const Device& device);
+// Of a bank in the memory of the trunk's device; of no other.
+ExpertShare share_here(const ExpertBank* bank, const Device& device);
 // What the orders say of experts, before anything else of a step.
 void begin_experts(Trunk& t, const StepOrders& orders);
 // This rank has what was to come beside the steps.

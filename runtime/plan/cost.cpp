@@ -37,7 +37,7 @@ Work attention(const ModelConfig& c, const TrunkShare& share, double keys) {
 }
 
 std::vector<Team> teams_of(const ModelConfig& config, const Topology& topology) {
-  const std::vector<ExpertShare> shares = expert_shares(config.moe.inter, topology.group_of);
+  const std::vector<ExpertShare> shares = expert_shares(config.moe.inter, topology.group_of, topology.replicated);
   std::vector<bool> holds;
   for (const ExpertShare& s : shares) holds.push_back(s.count(config.moe.experts) > 0);
   return make_teams(topology, holds);
@@ -131,7 +131,7 @@ BankWork bank_work(const ModelConfig& config, const Work& expert, std::span<cons
                    const GroupLoads& loads) {
   BankWork work;
   const auto part = [&](const ExpertShare& s, double experts, double pairs) {
-    const double columns = static_cast<double>(s.columns.size()) / config.moe.inter;
+    const double columns = static_cast<double>(s.columns()) / config.moe.inter;
     return Work{columns * experts * expert.bytes, columns * pairs * expert.flops};
   };
   for (const ExpertShare& s : shares) {

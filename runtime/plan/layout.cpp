@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "runtime/plan/cost.h"
 
@@ -11,23 +12,48 @@ namespace {
 
 constexpr int kAnswerTokens = 256;
 
-// Seconds of one MoE layer for so many rows, all experts being used alike and the ranks of a machine sharing its rates.
+// The longest of all ranks', those of a machine sharing its rates.
+double longest(const std::vector<Work>& work, const Hardware& machine, const Topology& t) {
+  const auto machine_of = [&](size_t i) { return t.node_of[static_cast<size_t>(t.experts[i])]; };
+  double time = 0;
+  for (size_t i = 0; i < work.size(); ++i) {
+    double sharing = 0;
+    for (size_t j = 0; j < work.size(); ++j) sharing += machine_of(j) == machine_of(i);
+    time = std::max(time, seconds(work[i], 1.0 / sharing * cpu_rates(machine)));
+  }
+  return time;
+}
+
+Work expert_work(const ModelConfig& c, Format format) {
+  return {static_cast<double>(expert_bytes(c, format, c.moe.inter)), 6.0 * c.hidden * c.moe.inter};
+}
+
+// Seconds of one MoE layer for so many rows, all experts being used alike.
 double layer_seconds(const ModelConfig& c, Format format, const Hardware& machine, const Topology& t, double rows,
                      WireType wire) {
-  const std::vector<ExpertShare> shares = expert_shares(c.moe.inter, t.group_of);
+  const std::vector<ExpertShare> shares = expert_shares(c.moe.inter, t.group_of, t.replicated);
   const GroupLoads loads = loads_of_groups(uniform_chances(c.moe), shares.front().groups, rows);
-  const Work expert = {static_cast<double>(expert_bytes(c, format, c.moe.inter)), 6.0 * c.hidden * c.moe.inter};
-  const BankWork work = bank_work(c, expert, shares, loads);
+  const BankWork work = bank_work(c, expert_work(c, format), shares, loads);
+  return longest(work.most, machine, t) + seconds_of_messages(messages_of_layer(c, t, wire, loads, rows), machine);
+}
 
-  const auto machine_of = [&](int rank) { return t.node_of[static_cast<size_t>(rank)]; };
-  double computing = 0;
-  for (size_t i = 0; i < shares.size(); ++i) {
-    const int node = machine_of(t.experts[i]);
-    const auto sharing =
-        std::count_if(t.experts.begin(), t.experts.end(), [&](int r) { return machine_of(r) == node; });
-    computing = std::max(computing, seconds(work.most[i], 1.0 / static_cast<double>(sharing) * cpu_rates(machine)));
+// The same with replicated banks.
+double replicated_seconds(const ModelConfig& c, Format format, const Hardware& machine, const Topology& t, double rows,
+                          WireType wire, bool sliced) {
+  const std::vector<ExpertShare> shares = expert_shares(c.moe.inter, t.group_of, t.replicated);
+  const double groups = shares.front().groups, pairs = rows * c.moe.top_k;
+  GroupLoads loads = loads_of_groups(uniform_chances(c.moe), shares.front().groups, rows);
+  const double experts = sliced ? loads.wanted : std::ceil(loads.wanted / groups);  // of the group with most
+  std::fill(loads.reached.begin(), loads.reached.end(),
+            rows * (sliced ? 1.0 : 1 - std::pow(1 - 1 / groups, c.moe.top_k)));
+  const Work expert = expert_work(c, format);
+  std::vector<Work> work;
+  for (const ExpertShare& s : shares) {
+    const int columns = sliced ? s.pieces[static_cast<size_t>(s.group)].size() : s.columns();
+    const double part = static_cast<double>(columns) / c.moe.inter;
+    work.push_back({part * experts * expert.bytes, part * (sliced ? pairs : pairs / groups) * expert.flops});
   }
-  return computing + seconds_of_messages(messages_of_layer(c, t, wire, loads, rows), machine);
+  return longest(work, machine, t) + seconds_of_messages(messages_of_layer(c, t, wire, loads, rows), machine);
 }
 
 }  // namespace
@@ -51,6 +77,22 @@ LayoutChoice choose_layout(const ModelConfig& config, Format format, const Hardw
                             token * 1e3);
   }
   return best;
+}
+
+SliceChoice choose_sliced(const ModelConfig& config, Format format, const Hardware& machine, const Topology& topology,
+                          int max_rows, WireType wire) {
+  SliceChoice choice;
+  for (int rows = 1; rows <= max_rows; rows *= 2) {
+    const auto time = [&](bool sliced) {
+      return replicated_seconds(config, format, machine, topology, rows, wire, sliced);
+    };
+    const double sliced = time(true), whole = time(false);
+    choice.why += fmt::format("{}{} row{}: {:.0f} us a layer sliced, {:.0f} whole", choice.why.empty() ? "" : "; ",
+                              rows, rows == 1 ? "" : "s", sliced * 1e6, whole * 1e6);
+    if (sliced >= whole) break;
+    choice.below = 2 * rows;
+  }
+  return choice;
 }
 
 }  // namespace kt

@@ -20,13 +20,22 @@ struct LayoutChoice {
 //   computing   what the rank with most to do reads and multiplies of its columns of the experts that are wanted; the
 //               ranks of a machine share its rates
 //   messages    rows to the ranks of all groups that have one of their experts, and sums back: between machines over
-//   the
-//               network, within one written to memory and read again
+//               the network, within one written to memory and read again
 //
 // as cost.h counts them, all experts being used alike.
 // `machine`: rates, described or measured; without memory-bandwidth-gbs the choice is hybrid. `topology_of`: who does
 // what with a layout.
 LayoutChoice choose_layout(const ModelConfig& config, Format format, const Hardware& machine, int chunk, WireType wire,
                            const std::function<Topology(std::string_view layout)>& topology_of);
+
+// Of replicated banks: steps of fewer than `below` rows take less time when every group computes its piece of all
+// experts than when groups compute whole experts, by the same count. A group's share of whole experts is a whole
+// number, and of few rows the experts are few; pieces are alike, but every row goes to all machines.
+struct SliceChoice {
+  int below = 0;
+  std::string why;  // for the log
+};
+SliceChoice choose_sliced(const ModelConfig& config, Format format, const Hardware& machine, const Topology& topology,
+                          int max_rows, WireType wire);
 
 }  // namespace kt

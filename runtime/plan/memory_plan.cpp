@@ -41,10 +41,10 @@ void add_trunk(MemoryPlan& plan, const MemoryRequest& r) {
   plan.trunk_weights = r.trunk_weights;
   plan.kv_cache = Buffer::footprint(cache.pages);
   plan.states = Buffer::footprint(cache.states);
-  plan.step = step_bytes(c, *r.trunk, r.limits, bank_is_the_devices(r) ? r.bank.columns.size() : 0, r.threads);
+  plan.step = step_bytes(c, *r.trunk, r.limits, bank_is_the_devices(r) ? r.bank : ExpertShare(), r.threads);
 
   if (c.moe.experts) {
-    const MoeRoomBytes room = moe_room_bytes(c, *r.trunk, r.limits, r.bank.columns.size() > 0);
+    const MoeRoomBytes room = moe_room_bytes(c, *r.trunk, r.limits, r.bank);
     const int columns = inter_part(c.moe.inter, r.trunk->index, r.trunk->count).size();
     plan.hot_experts = room.hot;
     plan.layer_slots = room.stream;
@@ -59,11 +59,11 @@ void add_experts(MemoryPlan& plan, const MemoryRequest& r) {
   const ModelConfig& c = r.config;
   plan.experts = Buffer::footprint(bank_bytes(c, r.experts, r.bank));
   // Of each batch two, as they are sent.
-  plan.messages += 2 * batches(r) * static_cast<size_t>(fetch_batch(c, r.experts)) *
-                   expert_bytes(c, r.experts, r.bank.columns.size());
+  plan.messages += 2 * batches(r) * static_cast<size_t>(fetch_batch(c, r.experts)) * expert_bytes(c, r.experts, r.bank);
   if (r.trunk && bank_is_the_devices(r)) return;
-  plan.expert_step = Buffer::footprint(
-      cpu_reserve_bytes(bank_shape(c, r.bank.columns.size(), r.experts, r.limits.max_rows), r.threads));
+  plan.expert_step =
+      Buffer::footprint(cpu_reserve_bytes(bank_shape(c, r.bank, r.experts, r.limits.max_rows), r.threads));
+  if (!r.trunk) plan.expert_step += piece_bytes(c, r.bank, r.limits.max_rows);
 }
 
 size_t read_number(const char* path) {
@@ -79,7 +79,7 @@ std::span<const Purpose> purposes() { return kPurposes; }
 MemoryPlan plan_memory(const MemoryRequest& r) {
   MemoryPlan plan;
   if (r.trunk) add_trunk(plan, r);
-  if (r.bank.columns.size()) add_experts(plan, r);
+  if (r.bank.columns()) add_experts(plan, r);
   plan.messages += r.door_bytes;
   plan.process = kProcessBytes;
   if (r.scheduler) {

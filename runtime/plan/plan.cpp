@@ -14,7 +14,8 @@ constexpr int64_t kMostRanks = 1 << 20;  // of a plan
 TopologyRequest request_of(const RunConfig& run, const Hardware& hardware, bool world_given) {
   return {.tensor_parallel = run.tensor_parallel_size,
           .experts_per_node = run.kt_threadpool_count.value_or(world_given ? -1 : hardware.numa_nodes),
-          .expert_layout = run.expert_layout};
+          .expert_layout = run.expert_layout,
+          .replicated = run.bank == "replicate"};
 }
 
 // The machine of each rank, as a launcher would start them: trunk ranks on the first machines that have devices for

@@ -213,7 +213,7 @@ Twin make_twin(const Cluster& cluster, const Hardware& hardware, const std::vect
             .hot = place_hot(cluster.run, d.model.config),
             .chances = chances,
             .part = parts_of_ranks(cluster.run, hardware, d),
-            .shares = expert_shares(d.model.config.moe.inter, d.topology.group_of),
+            .shares = expert_shares(d.model.config.moe.inter, d.topology.group_of, d.topology.replicated),
             .chunk = engine_config(cluster.run, d.model.config).chunked_prefill_size,
             .gpu = d.gpu_trunk};
   return twin;

@@ -34,6 +34,20 @@ struct Placement {
   Placement(const Placement&) = delete;
 };
 
+// Every group holds what the others own.
+std::vector<ExpertSets> copies_of_all(const ModelConfig& config, int groups) {
+  if (groups == 1)
+    fail(kExitUsage,
+         "bank replicate: expert ranks are on one machine, which holds all experts once\n"
+         "  start expert ranks on two machines or more, or leave it out");
+  std::vector<ExpertSets> copies(static_cast<size_t>(groups), ExpertSets(config.layers.size()));
+  for (size_t layer = 0; layer < config.layers.size(); ++layer)
+    for (int32_t e = 0; config.layers[layer].ffn == Ffn::moe && e < config.moe.experts; ++e)
+      for (int g = 0; g < groups; ++g)
+        if (e % groups != g) copies[static_cast<size_t>(g)][layer].push_back(e);
+  return copies;
+}
+
 }  // namespace
 
 HotSets place_hot(const RunConfig& run, const ModelConfig& config) {
@@ -41,8 +55,9 @@ HotSets place_hot(const RunConfig& run, const ModelConfig& config) {
 }
 
 std::vector<ExpertSets> place_copies(const RunConfig& run, const ModelConfig& config, const Topology& topology) {
-  if (run.ep_num_redundant_experts == 0) return {};
-  const int groups = expert_shares(config.moe.inter, topology.group_of).front().groups;
+  if (run.ep_num_redundant_experts == 0 && run.bank != "replicate") return {};
+  const int groups = expert_shares(config.moe.inter, topology.group_of, topology.replicated).front().groups;
+  if (run.bank == "replicate") return copies_of_all(config, groups);
   if (groups == 1)
     fail(kExitUsage,
          "ep-num-redundant-experts {}: all expert ranks hold parts of every expert, there is nothing to copy\n"
@@ -68,13 +83,14 @@ void check_deferral(const RunConfig& run, const Topology& topology) {
 
 ExpertShare bank_share(const ModelConfig& config, const Topology& topology, std::span<const ExpertSets> copies,
                        int expert_index) {
-  ExpertShare share = expert_shares(config.moe.inter, topology.group_of)[static_cast<size_t>(expert_index)];
+  ExpertShare share =
+      expert_shares(config.moe.inter, topology.group_of, topology.replicated)[static_cast<size_t>(expert_index)];
   if (!copies.empty()) share.copies = copies[static_cast<size_t>(share.group)];
   return share;
 }
 
 std::vector<int> ranks_without_experts(const ModelConfig& config, const Topology& topology) {
-  const std::vector<ExpertShare> shares = expert_shares(config.moe.inter, topology.group_of);
+  const std::vector<ExpertShare> shares = expert_shares(config.moe.inter, topology.group_of, topology.replicated);
   std::vector<int> ranks;
   for (size_t i = 0; i < shares.size(); ++i)
     if (shares[i].count(config.moe.experts) == 0) ranks.push_back(topology.experts[i]);

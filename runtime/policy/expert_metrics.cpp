@@ -36,6 +36,12 @@ std::string to_prometheus(const ExpertStats& s) {
   text.add({{"path", "layerwise"}}, s.layerwise_s);
   text.gauge("prefill_layerwise_from_tokens", "Prompt tokens of a step from which it is layerwise; 0: never",
              s.layerwise_from);
+  if (!s.replicated) return text.take();
+  text.counter("replicated_steps_total", "Steps by how machines that all hold all experts share them");
+  text.add({{"layout", "slice"}}, s.sliced_steps);
+  text.add({{"layout", "expert"}}, s.whole_steps);
+  text.gauge("sliced_below_rows", "Rows of a step below which every machine computes a part of all experts",
+             s.sliced_below);
   return text.take();
 }
 

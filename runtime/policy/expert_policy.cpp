@@ -62,6 +62,7 @@ void ExpertPolicy::before(const StepPlan& plan, StepOrders& orders) {
   choice_ = path_.choose(prefill_rows(plan));
   if (forced_ && choice_.why != "decode") choice_ = {.path = *forced_, .why = "forced"};
   orders.layerwise = choice_.path == Path::layerwise;
+  orders.sliced = plan.rows() < config_.sliced_below;
   begin_ = Clock::now();
 }
 
@@ -105,6 +106,7 @@ void ExpertPolicy::after(const StepPlan& plan, const StepReport& report) {
   if (path_.automatic() && prefill == config_.max_rows && prefill == plan.rows() && plan.slices.size() == 1 &&
       plan.slices[0].first == 0)
     path_.measured(choice_.path, prefill, seconds);
+  ++(plan.orders.sliced ? stats_.sliced_steps : stats_.whole_steps);
   stats_.pairs += static_cast<uint64_t>(report.pairs);
   stats_.hot_pairs += static_cast<uint64_t>(report.hot_pairs);
   stats_.late_pairs += static_cast<uint64_t>(report.late_pairs);
@@ -183,6 +185,8 @@ PrefillPath ExpertPolicy::path() const {
 ExpertStats ExpertPolicy::stats() const {
   const std::lock_guard lock(mutex_);
   ExpertStats s = stats_;
+  s.replicated = config_.replicated;
+  s.sliced_below = config_.sliced_below;
   s.layerwise_from = path_.layerwise_from(config_.max_rows);
   for (const auto& layer : hot_) {
     s.hot_experts += static_cast<int64_t>(layer.size());

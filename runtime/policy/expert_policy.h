@@ -16,7 +16,9 @@ struct ExpertPolicyConfig {
   std::vector<bool> moe;             // one for each layer
   int experts = 0;                   // of a MoE layer
   HotSets hot;                       // at start
+  bool replicated = false;           // banks
   int64_t spare = 0;                 // hot experts that may come beside steps; 0: they come between two, all at once
+  int sliced_below = 0;              // rows of a step: fewer are sliced; see StepOrders
   int prefill_threshold = 0;         // see PrefillPath
   int update_threshold = 0;          // prompt tokens of steps that re-choose the hot experts; 0: layerwise steps do
   int max_rows = 0;                  // of a step
@@ -32,6 +34,9 @@ struct ExpertStats {
   std::map<std::pair<std::string, std::string>, uint64_t> prefill_steps;  // path, why -> steps with prompt tokens
   double hybrid_s = 0, layerwise_s = 0;                                   // last estimates
   int layerwise_from = 0;                                                 // see PrefillPath
+  uint64_t sliced_steps = 0, whole_steps = 0;                             // of replicated banks
+  int sliced_below = 0;                                                   // likewise
+  bool replicated = false;
   std::vector<int> hot_per_layer;
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/build_id.h"
 #include "runtime/base/error.h"
 #include "runtime/checkpoint/checksum.h"
 #include "runtime/checkpoint/fingerprint.h"
@@ -56,6 +57,7 @@ std::string checksum_of_files(const ExpertFiles& experts) {
 void agree_on_start(Transport& transport, const RunConfig& run, const NameOfRank& name_of) {
   Facts facts;
   facts["the version"] = KTMPI_VERSION;
+  facts["the build"] = build_id();
   const Facts options = Facts::parse(to_json(run));
   for (const auto& [name, value] : options.items()) {
     if (std::find(std::begin(kNotCompared), std::end(kNotCompared), name) != std::end(kNotCompared)) continue;

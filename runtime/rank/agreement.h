@@ -18,7 +18,7 @@ namespace kt {
 // values and what to do; `name_of` names a rank and its host.
 using NameOfRank = std::function<std::string(int rank)>;
 
-// This program's version, and the options but for paths and what concerns rank 0 alone. Error(kExitUsage).
+// This program's version and build, and the options but for paths and what concerns rank 0 alone. Error(kExitUsage).
 void agree_on_start(Transport& transport, const RunConfig& run, const NameOfRank& name_of);
 
 // config.json, the weights' files and those of the experts, which each machine may have in a folder of its own: names,

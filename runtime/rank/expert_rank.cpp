@@ -5,6 +5,7 @@
 #include "runtime/base/error.h"
 #include "runtime/model/experts/ask.h"
 #include "runtime/model/experts/expert_fetch.h"
+#include "runtime/model/experts/piece_routing.h"
 #include "runtime/step/step_clock.h"
 
 namespace kt {
@@ -24,6 +25,9 @@ struct ExpertRank {
   // Weights for each trunk rank, one batch made while one is sent.
   std::vector<std::vector<std::byte>> staged[2] = {};
   std::vector<Ticket> sends[2] = {};
+
+  Buffer memory = {};
+  PieceMemory pieces = {};
 
   Ask ask() const { return static_cast<Ask>(asked.order.ask); }
 };
@@ -54,12 +58,15 @@ void run_experts(ExpertRank& r, std::span<const int32_t> ids, bool late) {
   const int rows = r.asked.order.rows, hidden = r.config.hidden, top_k = r.config.moe.top_k;
   double* sums = r.dispatch.sums(late);
   r.device.clear(sums, static_cast<size_t>(rows * r.shape.sum_stride()) * sizeof(double));
-  const double bytes =
-      r.device.experts({.experts = r.bank.layer(r.asked.order.layer, r.config.moe.experts),
-                        .slice = slice_width(r.config.moe.inter),
-                        .x = {const_cast<bf16*>(r.asked.rows), r.shape.row_stride(), rows, hidden},
-                        .routing = {.ids = ids, .weights = r.asked.weights, .rows = rows, .top_k = top_k},
-                        .y = {sums, r.shape.sum_stride(), rows, hidden}});
+  const Routing routing{.ids = ids, .weights = r.asked.weights, .rows = rows, .top_k = top_k};
+  PieceWidths widths(r.bank.share, r.asked.order.sliced);
+  double bytes = 0;
+  for (Routing pieces; widths.next(routing, r.pieces, pieces);)
+    bytes += r.device.experts({.experts = r.bank.layer(r.asked.order.layer, r.config.moe.experts),
+                               .slice = slice_width(r.config.moe.inter),
+                               .x = {const_cast<bf16*>(r.asked.rows), r.shape.row_stride(), rows, hidden},
+                               .routing = pieces,
+                               .y = {sums, r.shape.sum_stride(), rows, hidden}});
   r.device.wait();
   r.clock.lap(StepPart::experts, bytes);
   const Given given = r.dispatch.give(late, r.device.host_threads());
@@ -115,6 +122,10 @@ void serve_experts(Transport& transport, const Topology& topology, const Doors& 
                bank,
                doors.shape,
                {transport, topology, doors.teams, doors.shape, doors.mailbox}};
+  if (bank.share.parts() > 1)
+    r.pieces = take_laid_out(
+        r.memory, [&](size_t bytes) { return device.take_host(bytes); },
+        [&](Layout& l) { return lay_out_pieces(l, config, bank.share, doors.shape.rows); });
   for (;;) {
     receive_order(r);
     switch (r.ask()) {

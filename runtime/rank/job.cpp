@@ -132,7 +132,8 @@ void choose_kernels(JobRank& job) {
 Topology topology_with(const JobRank& job, std::string_view layout) {
   return plan_topology({.tensor_parallel = job.run.tensor_parallel_size,
                         .experts_per_node = job.run.kt_threadpool_count.value_or(-1),
-                        .expert_layout = layout},
+                        .expert_layout = layout,
+                        .replicated = job.run.bank == "replicate"},
                        job.rank(), job.transport.nodes());
 }
 
@@ -145,8 +146,16 @@ void choose_expert_layout(JobRank& job, const Hardware& rates) {
   if (job.rank() == 0) log("expert-layout auto: {} ({})", job.layout.layout, job.layout.why);
 }
 
-void find_place(JobRank& job, const std::optional<Hardware>& rates) {
-  job.layout.layout = rates ? "hybrid" : job.run.expert_layout;
+void choose_sliced_steps(JobRank& job, const Hardware& rates) {
+  job.sliced = choose_sliced(job.model(), job.experts->source.format, rates, job.topology, max_step_rows(job.engine),
+                             dispatch_type(job.run));
+  if (job.run.sliced_below) job.sliced = {*job.run.sliced_below, "as sliced-below says"};
+  if (job.rank() == 0)
+    log("bank replicate: steps of fewer than {} rows are sliced ({})", job.sliced.below, job.sliced.why);
+}
+
+void find_place(JobRank& job) {
+  job.layout.layout = job.run.expert_layout == "auto" ? "hybrid" : job.run.expert_layout;
   job.topology = topology_with(job, job.layout.layout);
   set_log_name(job.rank(), job.topology.role_name());
   job.lifeline->set_roles(roles_of(job.topology));
@@ -166,9 +175,10 @@ void read_set_up(JobRank& job, const std::optional<Hardware>& rates, const std::
   job.checkpoint = run.load_format == "dummy" ? dummy_checkpoint({.norm_plus_one = model.norm_plus_one})
                                               : open_checkpoint(run.model);
   job.experts = find_experts(run, *job.loaded, *job.checkpoint);
-  if (rates) choose_expert_layout(job, *rates);
+  if (job.run.expert_layout == "auto") choose_expert_layout(job, *rates);
   job.hot = place_hot(run, model);
   job.copies = place_copies(run, model, job.topology);
+  if (job.topology.replicated) choose_sliced_steps(job, *rates);
   check_deferral(run, job.topology);
   if (job.rank() != 0) return;
   if (!job.experts->warning.empty()) log_warning("{}", job.experts->warning);
@@ -279,7 +289,7 @@ void load(JobRank& job) {
   const bool is_trunk = job.topology.trunk_index() >= 0;
   const bool by_other = is_trunk && job.limits.device != &cpu_kind();
   if (job.bank && (!is_trunk || by_other))
-    job.cpu->reserve(bank_shape(job.model(), job.bank->share.columns.size(), job.bank->format, job.limits.max_rows));
+    job.cpu->reserve(bank_shape(job.model(), job.bank->share, job.bank->format, job.limits.max_rows));
   if (!is_trunk) return;
   if (by_other) job.other = job.limits.device->make(*job.ops, *job.pool, job.cores.numa_node, job.device_index);
   Device& device = job.trunk_device();
@@ -355,14 +365,14 @@ bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& 
   Phases phases{job.transport, job.exit_code};
   std::optional<Hardware> rates;  // where they decide something
   const auto measure = [&] {
-    if (job.run.expert_layout == "auto") rates = measure_rates(job.transport, *job.ops);
+    if (job.run.expert_layout == "auto" || job.run.bank == "replicate") rates = measure_rates(job.transport, *job.ops);
   };
   if (!phases.run([&] { open_lifeline(job); })) return false;
   phases.name_of = name_of;
   if (!phases.run([&] { agree_on_start(job.transport, job.run, name_of); }) ||
-      !phases.run([&] { choose_kernels(job); }) || !phases.run(measure) ||
-      !phases.run([&] { find_place(job, rates); }) || !phases.run([&] { choose_device(job); }) ||
-      !phases.run([&] { read_set_up(job, rates, front, edit); }) || !phases.run([&] {
+      !phases.run([&] { choose_kernels(job); }) || !phases.run(measure) || !phases.run([&] { find_place(job); }) ||
+      !phases.run([&] { choose_device(job); }) || !phases.run([&] { read_set_up(job, rates, front, edit); }) ||
+      !phases.run([&] {
         job.model_checksum =
             agree_on_model(job.transport, *job.loaded, *job.checkpoint, *job.experts, job.hot, job.copies, name_of);
       }) ||

@@ -30,6 +30,7 @@ struct JobRank {
   int exit_code = kExitOk;  // of a set-up that failed
 
   LayoutChoice layout = {};  // of the routed experts
+  SliceChoice sliced = {};   // of steps, on replicated banks
   Topology topology = {};
   const Ops* ops = nullptr;
   const DeviceKind* device_kind = &cpu_kind();  // of the trunk

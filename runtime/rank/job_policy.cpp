@@ -13,7 +13,9 @@ ExpertPolicyConfig expert_policy_config(const JobRank& job) {
   ExpertPolicyConfig c{
       .experts = job.model().moe.experts,
       .hot = job.hot,
+      .replicated = job.topology.replicated,
       .spare = job.limits.spare_experts,
+      .sliced_below = job.sliced.below,
       .prefill_threshold = job.run.prefill_threshold(),
       .update_threshold = job.run.update_threshold(),
       .max_rows = std::min({job.limits.max_rows, job.engine.kv_blocks * kBlockTokens, job.engine.context_length})};
@@ -27,10 +29,15 @@ ExpertWorkers expert_workers(const JobRank& job) {
   const Topology& topology = job.topology;
   ExpertWorkers w{
       .layers = static_cast<int>(model.layers.size()), .experts = model.moe.experts, .hidden = model.hidden};
-  const std::vector<ExpertShare> shares = expert_shares(model.moe.inter, topology.group_of);
-  for (size_t i = 0; i < shares.size(); ++i)
-    w.banks.push_back({topology.experts[i], static_cast<int>(shares[i].columns.size()), shares[i].group});
-  if (!shares.empty()) w.groups = shares[0].groups;
+  const std::vector<ExpertShare> shares = expert_shares(model.moe.inter, topology.group_of, topology.replicated);
+  const int groups = shares.empty() ? 1 : shares[0].groups;
+  for (size_t i = 0; i < shares.size(); ++i) {
+    if (topology.replicated)  // on average, whichever way steps go
+      w.banks.push_back({topology.experts[i], shares[i].columns() / groups, 0});
+    else
+      w.banks.push_back({topology.experts[i], shares[i].columns(), shares[i].group});
+  }
+  w.groups = topology.replicated ? 1 : groups;
   const int trunks = static_cast<int>(topology.trunk.size());
   for (int i = 0; i < trunks; ++i)
     w.trunk.push_back(

@@ -14,11 +14,12 @@ namespace {
 std::string key_of(const JobRank& job) {
   const ModelConfig& model = job.model();
   const ExpertShare& share = job.expert_share;
+  std::string pieces;
+  for (const Range piece : share.pieces) pieces += fmt::format("{} to {}, ", piece.begin, piece.end);
   Checksum sum;
-  sum.update(fmt::format("{} {} {}, {} layers of {}, {} experts of {}, {} to {}, {} of {}, {}", build_id(),
-                         job.model_checksum, job.run.load_format, model.layers.size(), model.hidden, model.moe.experts,
-                         model.moe.inter, share.columns.begin, share.columns.end, share.group, share.groups,
-                         share.copies));
+  sum.update(fmt::format("{} {} {}, {} layers of {}, {} experts of {}, {}{} of {}, {}", build_id(), job.model_checksum,
+                         job.run.load_format, model.layers.size(), model.hidden, model.moe.experts, model.moe.inter,
+                         pieces, share.group, share.groups, share.copies));
   return fmt::format("{:016x}", sum.value());
 }
 

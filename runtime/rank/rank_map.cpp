@@ -11,7 +11,7 @@ using Row = std::array<std::string, 7>;
 constexpr size_t kLeft = 1;  // columns from here on begin at the left
 
 Row own_row(const JobRank& job) {
-  const bool trunk = job.topology.trunk_index() >= 0, computes = trunk || job.expert_share.columns.size() > 0;
+  const bool trunk = job.topology.trunk_index() >= 0, computes = trunk || job.expert_share.columns() > 0;
   const std::string device =
       job.gpu_trunk() && trunk ? fmt::format("{}:{}", job.device_kind->name, job.device_index) : "cpu";
   return {std::to_string(job.rank()),

@@ -20,6 +20,7 @@ struct StepOrders {
   bool counts = false;            // report how often each expert was chosen
   bool ids = false;               // report which experts each row chose
   bool layerwise = false;         // cold experts come to the rows instead of rows to the experts
+  bool sliced = false;            // every group of expert ranks computes a part of all experts (replicated banks)
   std::vector<ExpertMove> moves;  // before the step
   std::vector<ExpertMove> bring;  // beside this step and the next ones, without a change yet
   bool take_over = false;         // what was brought happens now, before the step

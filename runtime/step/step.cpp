@@ -16,8 +16,8 @@ static_assert(sizeof(SeqSlice) == 8 * sizeof(int32_t));
 static_assert(sizeof(ExpertMove) == 3 * sizeof(int32_t));
 
 constexpr uint32_t kMagic = 0x5054534b;  // "KSTP"
-constexpr uint32_t kVersion = 5;
-enum Flag : uint32_t { kCounts = 1, kIds = 2, kLayerwise = 4, kTakeOver = 8 };
+constexpr uint32_t kVersion = 6;
+enum Flag : uint32_t { kCounts = 1, kIds = 2, kLayerwise = 4, kTakeOver = 8, kSliced = 16 };
 
 struct Header {
   uint32_t magic = kMagic, version = kVersion;
@@ -33,7 +33,7 @@ size_t size_of(const Header& header) {
 
 uint32_t flags_of(const StepOrders& o) {
   return (o.counts ? kCounts : 0u) | (o.ids ? kIds : 0u) | (o.layerwise ? kLayerwise : 0u) |
-         (o.take_over ? kTakeOver : 0u);
+         (o.take_over ? kTakeOver : 0u) | (o.sliced ? kSliced : 0u);
 }
 
 // The caller has made room for `count` values.
@@ -141,6 +141,7 @@ StepPlan decode_step_plan(std::span<const std::byte> bytes) {
   plan.orders = {.counts = (header.flags & kCounts) != 0,
                  .ids = (header.flags & kIds) != 0,
                  .layerwise = (header.flags & kLayerwise) != 0,
+                 .sliced = (header.flags & kSliced) != 0,
                  .moves = get<ExpertMove>(bytes, header.moves),
                  .bring = get<ExpertMove>(bytes, header.bring),
                  .take_over = (header.flags & kTakeOver) != 0};

@@ -21,9 +21,21 @@ bool fits(const ModelConfig& c, int count) {
 
 }  // namespace
 
+int ExpertShare::columns() const {
+  int n = 0;
+  for (const Range piece : pieces) n += piece.size();
+  return n;
+}
+
+int ExpertShare::widest() const {
+  int n = 0;
+  for (const Range piece : pieces) n = std::max(n, piece.size());
+  return n;
+}
+
 std::vector<int32_t> ExpertShare::held(int layer, int experts) const {
   std::vector<int32_t> all;
-  if (!columns.size()) return all;
+  if (!columns()) return all;
   for (int32_t e = group; e < experts; e += groups) all.push_back(e);
   if (copies.empty()) return all;
   const auto own = static_cast<std::ptrdiff_t>(all.size());
@@ -33,13 +45,21 @@ std::vector<int32_t> ExpertShare::held(int layer, int experts) const {
   return all;
 }
 
-std::vector<ExpertShare> expert_shares(int inter, std::span<const int> group_of) {
+std::vector<ExpertShare> expert_shares(int inter, std::span<const int> group_of, bool replicated) {
   std::vector<ExpertShare> shares;
   const int groups = group_of.empty() ? 1 : *std::max_element(group_of.begin(), group_of.end()) + 1;
   for (size_t i = 0; i < group_of.size(); ++i) {
     const auto before = std::count(group_of.begin(), group_of.begin() + static_cast<int64_t>(i), group_of[i]);
     const auto all = std::count(group_of.begin(), group_of.end(), group_of[i]);
-    shares.emplace_back(inter_part(inter, static_cast<int>(before), static_cast<int>(all)), group_of[i], groups);
+    const int index = static_cast<int>(before), count = static_cast<int>(all);
+    ExpertShare& share = shares.emplace_back(inter_part(inter, index, count), group_of[i], groups);
+    if (!replicated) continue;
+    share.pieces.clear();
+    for (int p = 0; p < groups; ++p) {
+      const Range slices = part_of(slice_count(inter), p, groups),
+                  mine = part_of(slices.size(), (index + p) % count, count);
+      share.pieces.push_back(slice_columns(inter, {slices.begin + mine.begin, slices.begin + mine.end}));
+    }
   }
   return shares;
 }

@@ -193,6 +193,11 @@ TEST(Experts, WhatCannotTakeEffectIsAnError) {
   EXPECT_EQ(parse({"--model", "m", "--trunk-matmul", "tensor", "--device", "cuda-emulated"}).trunk_matmul, "tensor");
   EXPECT_THAT(error_of({"--model", "m", "--kt-gpu-prefill-token-threshold", "many"}), HasSubstr("or auto"));
   EXPECT_EQ(parse({"--model", "m", "--kt-gpu-prefill-token-threshold", "auto"}).prefill_threshold(), -1);
+  EXPECT_THAT(error_of({"--model", "m", "--bank", "replicate", "--expert-layout", "slice", "--kt-num-gpu-experts", "2",
+                        "--kt-gpu-prefill-token-threshold", "auto", "--ep-num-redundant-experts", "1"}),
+              AllOf(HasSubstr("expert-layout slice"), HasSubstr("kt-num-gpu-experts"), HasSubstr("-threshold fetches"),
+                    HasSubstr("ep-num-redundant-experts copies")));
+  EXPECT_THAT(error_of({"--model", "m", "--sliced-below", "4"}), HasSubstr("set bank to replicate"));
   EXPECT_TRUE(parse({"--model", "m", "--kt-gpu-experts-ratio", "0", "--kt-enable-dynamic-expert-update",
                      "--kt-gpu-prefill-token-threshold", "512"})
                   .kt_enable_dynamic_expert_update);

@@ -10,18 +10,33 @@ import json
 import os
 import shutil
 import stat
+import struct
 import subprocess
 import tempfile
 
 from ktmpi_server import environment, fixture_folder, mpirun, need_program
 
 
-def started(program, fixture, folder, of_all, of_rank_2):
-    """Exit code and output of three ranks with `of_all`, the last with further options."""
+def another_build(program, folder):
+    """The same program, as a linker would call it after a change: the id of its note is another one."""
+    with open(program, "rb") as file:
+        data = bytearray(file.read())
+    header = struct.pack("<III", 4, 20, 3) + b"GNU\0"  # of a name of 4 bytes, an id of 20, NT_GNU_BUILD_ID
+    data[data.index(header) + len(header)] ^= 0xff
+    path = os.path.join(folder, "other_build")
+    with open(path, "wb") as file:
+        file.write(data)
+    shutil.copymode(program, path)
+    return path
+
+
+def started(program, fixture, folder, of_all, of_rank_2, program_2=None):
+    """Exit code and output of three ranks with `of_all`, the last with further options, or of another program."""
     path = os.path.join(folder, "started")
     with open(path, "w", encoding="utf-8") as file:
         file.write(f'#!/bin/sh\nmore=\n[ "$OMPI_COMM_WORLD_RANK" = 2 ] && more="{" ".join(of_rank_2)}"\n'
-                   f'[ "$OMPI_COMM_WORLD_RANK" = 2 ] && export KTMPI_NODE=other\nexec {program} "$@" $more\n')
+                   f'program={program}\n[ "$OMPI_COMM_WORLD_RANK" = 2 ] && export KTMPI_NODE=other '
+                   f'program={program_2 or program}\nexec $program "$@" $more\n')
     os.chmod(path, os.stat(path).st_mode | stat.S_IXUSR)
     done = subprocess.run(mpirun(3, path, "--model", fixture, "--port", 0, *of_all), env=environment(), timeout=60,
                           capture_output=True, text=True)
@@ -102,8 +117,11 @@ def main():
             "another option": ([], ["--chunked-prefill-size", "256"], 2,
                                ["chunked-prefill-size is 256", "it is not set"]),
         }
+        cases["another build"] = ([], [], 2, ["the build is "])
+        other_build = another_build(program, folder)
         for name, (of_all, options, code, texts) in cases.items():
-            found, output = started(program, fixture, folder, of_all, options)
+            found, output = started(program, fixture, folder, of_all, options,
+                                    other_build if name == "another build" else None)
             assert found == code, (name, found, output)
             for text in ["rank 2 (", *texts]:
                 assert text in output, (name, text, output)

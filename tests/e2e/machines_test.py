@@ -44,11 +44,26 @@ def main():
                  "shuffle", "--kt-gpu-prefill-token-threshold", "100000"], {}),
             (4, ["--kt-gpu-prefill-token-threshold", "1"], {}),
         ], exact, then=named)
+        # All experts on every machine, and every step the one way, the other, or some each.
+        whole, sliced, both = ([*tp2, "--bank", "replicate", "--sliced-below", n] for n in ("0", "100000", "2"))
+
+        def took(*layouts):
+            def check(server, _):
+                for layout in ("slice", "expert"):
+                    steps = server.metric(f'ktmpi_replicated_steps_total{{layout="{layout}"}}')
+                    assert (steps > 0) == (layout in layouts), (layout, steps)
+            return check
+
+        for options, layouts in ((whole, ["expert"]), (sliced, ["slice"]), (both, ["slice", "expert"])):
+            run_layouts(two, fixture, prompts, [(6, options, {})], exact, then=took(*layouts))
+        run_layouts(three, fixture, prompts, [(4, both[2:], {}), (6, [*both, "--kt-threadpool-count", "2"], {})], exact,
+                    then=took("slice", "expert"))
+        run_layouts(two, fixture, prompts, [(3, ["--bank", "replicate"], {})], exact)
         # Trunk ranks on both machines.
         run_layouts(three, fixture, prompts, [(3, tp2, {}), (6, tp2, {})], exact, then=named)
         late = ["--kt-max-deferred-experts-per-token", "1"]
         deferred = run_layouts(program, fixture, prompts, [(3, late, {})])
-        run_layouts(two, fixture, prompts, [(3, late, {}), (5, [*late, *tp2], {})], deferred)
+        run_layouts(two, fixture, prompts, [(3, late, {}), (5, [*late, *tp2], {}), (5, [*late, *both[2:]], {})], deferred)
 
         for dtype, most in (("float32", 0.05), ("bf16", 0.5)):
             rounded = run_layouts(two, fixture, prompts, [(3, ["--dispatch-dtype", dtype], {})] * 2, then=named)

@@ -99,7 +99,7 @@ std::vector<float> logits(const ModelConfig& config, std::optional<Format> metho
   const ExpertBank bank =
       load_experts({.format = format, .quant = config.quant, .checkpoint = checkpoint.get(), .arch = &arch}, config,
                    Range{0, config.moe.inter}, of_bank);
-  cpu->reserve(bank_shape(config, config.moe.inter, format, kTokens));
+  cpu->reserve(bank_shape(config, Range{0, config.moe.inter}, format, kTokens));
   StateCache cache(config, share, {.blocks = 4, .slots = 1}, *device);
   Trunk trunk = make_trunk(*transports[0], topology, *device, *checkpoint, config, share, weights, &bank, cache,
                            {.device = way.kind,

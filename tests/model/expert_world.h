@@ -63,10 +63,11 @@ class ExpertWorld {
     const Topology mine = topology(rank);
     open_doors(doors, transport, mine);
     const std::unique_ptr<Checkpoint> checkpoint = dummy_checkpoint({});
-    const ExpertShare share = expert_shares(config_.moe.inter, mine.group_of)[static_cast<size_t>(mine.expert_index())];
+    const ExpertShare share =
+        expert_shares(config_.moe.inter, mine.group_of, mine.replicated)[static_cast<size_t>(mine.expert_index())];
     const std::unique_ptr<Device> device = make_cpu_device(*on_.ops, pool, -1);
     const ExpertBank bank = load_experts({.checkpoint = checkpoint.get(), .arch = &arch_}, config_, share, *device);
-    device->reserve(bank_shape(config_, share.columns.size(), bank.format, 4096));
+    device->reserve(bank_shape(config_, share, bank.format, 4096));
     serve_experts(transport, mine, doors, *device, config_, bank);
   }
 

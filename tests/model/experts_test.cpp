@@ -9,6 +9,7 @@
 #include "runtime/base/error.h"
 #include "runtime/checkpoint/dummy.h"
 #include "runtime/model/experts/bank.h"
+#include "runtime/model/experts/piece_routing.h"
 #include "runtime/model/step_memory.h"
 #include "runtime/weights/expert_tensors.h"
 
@@ -28,13 +29,13 @@ struct Layer {
     config.layers = {{.ffn = Ffn::dense}, {.ffn = Ffn::moe}};
     config.moe = {.experts = 5, .top_k = 3, .inter = inter};
   }
-  ExpertBank bank(Format format, Range columns, Device& device) const {
+  ExpertBank bank(Format format, ExpertShare share, Device& device) const {
     QuantSpec quant;
     quant.stored = format == Format::FP8       ? Stored::fp8_block
                    : format == Format::RAWINT4 ? Stored::int4_group
                                                : Stored::bf16;
     return load_experts({.format = format, .quant = quant, .checkpoint = checkpoint.get(), .arch = &arch}, config,
-                        columns, device);
+                        std::move(share), device);
   }
 };
 
@@ -58,23 +59,28 @@ struct RoutedRows {
   }
 };
 
-// Sums of rows [first, first + count).
+// Sums of rows [first, first + count); `sliced`: of a bank in pieces.
 std::vector<double> run(const Ops& ops, ThreadPool& pool, const ModelConfig& c, const ExpertBank& bank,
-                        const RoutedRows& b, int first, int count) {
+                        const RoutedRows& b, int first, int count, bool sliced = false) {
   const int64_t ldo = round_up(c.hidden, kPanel);
   std::vector<double> out(static_cast<size_t>(count * ldo));
   const std::unique_ptr<Device> device = make_cpu_device(ops, pool, -1);
-  device->reserve(bank_shape(c, bank.share.columns.size(), bank.format, count));
+  device->reserve(bank_shape(c, bank.share, bank.format, count));
   const size_t pair = static_cast<size_t>(first) * b.top_k, pairs = static_cast<size_t>(count) * b.top_k;
   bf16* x = const_cast<bf16*>(&b.x[first * b.stride]);
-  device->experts({.experts = bank.layer(1, c.moe.experts),
-                   .slice = slice_width(c.moe.inter),
-                   .x = {x, b.stride, count, c.hidden},
-                   .routing = {.ids = std::span(b.ids).subspan(pair, pairs),
-                               .weights = std::span(b.weights).subspan(pair, pairs),
-                               .rows = count,
-                               .top_k = b.top_k},
-                   .y = {out.data(), ldo, count, c.hidden}});
+  std::vector<int32_t> ids(pairs * bank.share.pieces.size());
+  std::vector<float> weights(ids.size());
+  const Routing routing{.ids = std::span(b.ids).subspan(pair, pairs),
+                        .weights = std::span(b.weights).subspan(pair, pairs),
+                        .rows = count,
+                        .top_k = b.top_k};
+  PieceWidths widths(bank.share, sliced);
+  for (Routing pieces; widths.next(routing, {ids.data(), weights.data()}, pieces);)
+    device->experts({.experts = bank.layer(1, c.moe.experts),
+                     .slice = slice_width(c.moe.inter),
+                     .x = {x, b.stride, count, c.hidden},
+                     .routing = pieces,
+                     .y = {out.data(), ldo, count, c.hidden}});
   return out;
 }
 
@@ -90,7 +96,7 @@ class Experts : public testing::TestWithParam<std::tuple<Format, int>> {
 
 TEST_P(Experts, GiveARowTheSameBitsAloneAndInABatch) {
   for (const Ops* ops : available_ops()) {
-    const ExpertBank bank = layer.bank(format, {0, inter}, *device);
+    const ExpertBank bank = layer.bank(format, Range{0, inter}, *device);
     const std::vector<double> together = run(*ops, pool, layer.config, bank, batch, 0, batch.rows);
     const int64_t ldo = round_up(layer.config.hidden, kPanel);
     for (int r = 0; r < batch.rows; r += 7) {
@@ -102,7 +108,7 @@ TEST_P(Experts, GiveARowTheSameBitsAloneAndInABatch) {
 }
 
 TEST_P(Experts, AddUpToTheSameBitsForEverySplitAndEveryTable) {
-  const ExpertBank whole = layer.bank(format, {0, inter}, *device);
+  const ExpertBank whole = layer.bank(format, Range{0, inter}, *device);
   const std::vector<double> expected = run(*available_ops().front(), pool, layer.config, whole, batch, 0, batch.rows);
   for (int ranks = 1; ranks <= 6; ++ranks) {
     std::vector<ExpertBank> parts;
@@ -119,6 +125,33 @@ TEST_P(Experts, AddUpToTheSameBitsForEverySplitAndEveryTable) {
   }
 }
 
+TEST_P(Experts, OfReplicatedBanksAreTheSameBitsInEveryGroupAndAsPiecesOfAll) {
+  const ModelConfig& c = layer.config;
+  const Ops& ops = *available_ops().back();
+  const std::vector<double> expected =
+      run(ops, pool, c, layer.bank(format, Range{0, inter}, *device), batch, 0, batch.rows);
+  for (const std::vector<int>& group_of : {std::vector{0, 1}, {0, 0, 1, 1}, {0, 1, 1, 2, 2, 2}, {0, 1, 2, 3, 4}}) {
+    std::vector<ExpertShare> shares = expert_shares(inter, group_of, true);
+    std::vector<double> sliced(expected.size());
+    std::vector<std::vector<double>> whole(static_cast<size_t>(shares.front().groups), sliced);
+    const auto add = [](std::vector<double>& sum, const std::vector<double>& y) {
+      for (size_t i = 0; i < sum.size(); ++i) sum[i] += y[i];
+    };
+    for (ExpertShare& share : shares) {
+      share.copies.resize(c.layers.size());
+      for (int32_t e = 0; e < c.moe.experts; ++e)
+        if (!share.owns(e)) share.copies[1].push_back(e);
+      const ExpertBank bank = layer.bank(format, share, *device);
+      EXPECT_EQ(bank.share.held(1, c.moe.experts).size(), share.columns() ? 5u : 0u);
+      EXPECT_GE(bank.storage.size(), bank_bytes(c, format, share));
+      add(sliced, run(ops, pool, c, bank, batch, 0, batch.rows, true));
+      add(whole[static_cast<size_t>(share.group)], run(ops, pool, c, bank, batch, 0, batch.rows, false));
+    }
+    EXPECT_EQ(sliced, expected) << shares.size() << " ranks";
+    for (const std::vector<double>& of_group : whole) EXPECT_EQ(of_group, expected) << shares.size() << " ranks";
+  }
+}
+
 // Against float64 on the generated values. Half a step of a weight is 1/30 of its group's largest for INT4 (the scale
 // is clipped a little), 1/254 for INT8, and so is that of a quantised input; groups of 128 normal values have a largest
 // of about 2.7 standard deviations and uniform rounding errors, so a factor's relative error is 2.7 / (30 sqrt 3) * 2 =
@@ -127,7 +160,7 @@ TEST_P(Experts, AddUpToTheSameBitsForEverySplitAndEveryTable) {
 class ExpertErrors : public Experts {};
 TEST_P(ExpertErrors, StayWithinThoseOfTheFormat) {
   const ModelConfig& c = layer.config;
-  const ExpertBank bank = layer.bank(format, {0, inter}, *device);
+  const ExpertBank bank = layer.bank(format, Range{0, inter}, *device);
   const std::vector<double> found = run(*available_ops().back(), pool, c, bank, batch, 0, 1);
 
   std::vector<double> expected(static_cast<size_t>(c.hidden));

@@ -140,7 +140,7 @@ struct Machine {
     Device& on = limits.device == &cpu_kind() ? *device : *cpu;
     auto loaded = std::make_unique<ExpertBank>(
         load_experts({.checkpoint = checkpoint.get(), .arch = &arch}, config, Range{0, config.moe.inter}, on));
-    on.reserve(bank_shape(config, config.moe.inter, loaded->format, limits.max_rows));
+    on.reserve(bank_shape(config, Range{0, config.moe.inter}, loaded->format, limits.max_rows));
     return loaded;
   }
 };

@@ -50,6 +50,25 @@ TEST(Layout, ASlowNetworkKeepsRowsFromMachinesThatHaveNoneOfTheirExperts) {
   EXPECT_EQ(choose(deepseek, machines(1000), 16, 1).layout, "slice");
 }
 
+// Of 8 experts the fullest of 7 machines has 2, of the pieces of all one has 8 / 7; with many rows whole experts are as
+// even, and take less of the network.
+TEST(Layout, FewRowsAreSlicedOnReplicatedBanksAndManyAreNot) {
+  const LoadedConfig deepseek = loaded(deepseek_v32());
+  const auto on = [&](int nodes, double network_gbs) {
+    std::vector<int> node_of = {0};
+    for (int node = 0; node < nodes; ++node) node_of.push_back(node);
+    const Topology topology =
+        plan_topology({.tensor_parallel = 1, .experts_per_node = 1, .replicated = true}, 0, node_of);
+    return choose_sliced(deepseek.config, Format::BF16, machines(network_gbs), topology, 2048, WireType::float64);
+  };
+  const SliceChoice seven = on(7, 10);
+  EXPECT_GT(seven.below, 1);
+  EXPECT_LT(seven.below, 64);
+  EXPECT_THAT(seven.why, HasSubstr("1 row: "));
+  EXPECT_EQ(on(2, 10).below, 0);    // 4 each, and fewer messages
+  EXPECT_EQ(on(7, 0.01).below, 0);  // rows to all machines take longer than what they save
+}
+
 TEST(Layout, WithoutRatesItIsTheDefault) {
   const LayoutChoice choice = choose(loaded(deepseek_v32()), Hardware(), 2, 2);
   EXPECT_EQ(choice.layout, "hybrid");

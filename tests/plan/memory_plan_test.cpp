@@ -117,8 +117,8 @@ TEST_P(MemoryPlanOf, BuffersOfAStepAreWhatTheTrunkTakes) {
   const Trunk t =
       make_trunk(*transports[0], topology, device, *weights, config, share, trunk_weights, nullptr, cache, limits);
 
-  EXPECT_EQ(step_bytes(config, share, limits, 0, pool.size()), touched(t.step_memory) + touched(device.reserved()));
-  EXPECT_EQ(moe_room_bytes(config, share, limits, false).host, touched(t.experts->memory));
+  EXPECT_EQ(step_bytes(config, share, limits, {}, pool.size()), touched(t.step_memory) + touched(device.reserved()));
+  EXPECT_EQ(moe_room_bytes(config, share, limits, {}).host, touched(t.experts->memory));
   const MemoryPlan plan = plan_memory({.config = config,
                                        .trunk = &share,
                                        .trunk_weights = 7,
@@ -130,7 +130,7 @@ TEST_P(MemoryPlanOf, BuffersOfAStepAreWhatTheTrunkTakes) {
   EXPECT_EQ(plan.layer_slots,
             2 * Buffer::footprint(t.experts->stream[0]->slots() * t.experts->stream[0]->shape().bytes()));
   EXPECT_EQ(plan.step,
-            step_bytes(config, share, limits, 0, pool.size()) + moe_room_bytes(config, share, limits, false).host);
+            step_bytes(config, share, limits, {}, pool.size()) + moe_room_bytes(config, share, limits, {}).host);
   EXPECT_EQ(plan.experts, 0u);
 }
 
@@ -177,8 +177,8 @@ TEST_P(MemoryPlanOf, AnExpertThatIsReadAloneHasTheBanksBytes) {
   const int layer = static_cast<int>(model.config.layers.size()) - 1, expert = 5;
 
   const ExpertBank bank = generated.load(share);
-  const Buffer alone(expert_bytes(model.config, generated.source.format, share.columns.size()), -1, generated.pool);
-  load_expert(generated.source, model.config, layer, expert, share.columns, alone.bytes(), generated.pool);
+  const Buffer alone(expert_bytes(model.config, generated.source.format, share.pieces[0].size()), -1, generated.pool);
+  load_expert(generated.source, model.config, layer, expert, share.pieces[0], alone.bytes(), generated.pool);
 
   const FfnWeights& w = bank.layer(layer, model.config.moe.experts)[expert];
   ASSERT_EQ(alone.size(), w.gate_up.bytes() + w.down.bytes());

@@ -100,6 +100,13 @@ TEST(ExpertPolicy, APromptAtTheThresholdIsLayerwiseAndAnswersDoNotCount) {
   EXPECT_FALSE(orders.layerwise);
 }
 
+TEST(ExpertPolicy, StepsOfFewRowsAreSlicedOnReplicatedBanks) {
+  ExpertPolicy p({.moe = {false, true}, .experts = kExperts, .hot = {{}, {}}, .replicated = true, .sliced_below = 3});
+  EXPECT_TRUE(step(p, 2, false).sliced);
+  EXPECT_FALSE(step(p, 3, false).sliced);
+  EXPECT_EQ(p.stats().sliced_below, 3);
+}
+
 TEST(ExpertPolicy, PrefillsOfTheUpdateThresholdReChooseWhateverPathTheyTake) {
   ExpertPolicy p({.moe = {false, true},
                   .experts = kExperts,

@@ -14,7 +14,9 @@ namespace {
 
 std::string what_of(const ModelConfig& config, const ExpertBank& bank) {
   const ExpertShare& s = bank.share;
-  const std::string columns = fmt::format("columns {}-{} of {}", s.columns.begin, s.columns.end, config.moe.inter);
+  const std::string columns =
+      s.parts() == 1 ? fmt::format("columns {}-{} of {}", s.pieces[0].begin, s.pieces[0].end, config.moe.inter)
+                     : fmt::format("{} of {} columns in {} pieces", s.columns(), config.moe.inter, s.parts());
   if (s.groups == 1) return fmt::format("{} experts, {}", info(bank.format).name, columns);
   size_t copies = 0;
   for (const auto& layer : s.copies) copies += layer.size();
@@ -48,7 +50,7 @@ ExpertBank empty_bank(const ExpertSource& source, const ModelConfig& config, con
   bank.format = source.format;
   bank.share = share;
   bank.moe_index = moe_indices(config);
-  bank.experts.resize(static_cast<size_t>(moe_layer_count(config)) * config.moe.experts);
+  bank.experts.resize(static_cast<size_t>(moe_layer_count(config)) * config.moe.experts * share.pieces.size());
   return bank;
 }
 
@@ -57,11 +59,14 @@ Packing plan_stored(ExpertBank& bank, const ExpertSource& source, const ModelCon
   Packing packing(*source.checkpoint, source.quant);
   for (int layer = 0; layer < static_cast<int>(config.layers.size()); ++layer) {
     if (bank.moe_index[static_cast<size_t>(layer)] < 0) continue;
-    for (int32_t e : bank.share.held(layer, config.moe.experts)) {
-      FfnWeights& w = bank.at(layer, e, config.moe.experts);
-      add_expert(packing, source, config, layer, e, bank.share.columns, w);
-      require_format(w, source.format, layer, e);
-    }
+    for (int32_t e : bank.share.held(layer, config.moe.experts))
+      for (int p = 0; p < bank.share.parts(); ++p) {
+        const Range piece = bank.share.pieces[static_cast<size_t>(p)];
+        if (!piece.size()) continue;
+        FfnWeights& w = bank.at(layer, e, config.moe.experts, p);
+        add_expert(packing, source, config, layer, e, piece, w);
+        require_format(w, source.format, layer, e);
+      }
   }
   return packing;
 }
@@ -70,25 +75,28 @@ bool is_stored(const ExpertSource& source) { return !source.packed && !info(sour
 
 // All experts as they lie in the storage, one after the other, whatever they were made of.
 void set_views(ExpertBank& bank, const ModelConfig& config) {
-  const PackedShape shape = expert_shape(config, bank.format, bank.share.columns.size());
   std::byte* next = bank.storage.bytes();
   for (int layer = 0; layer < static_cast<int>(config.layers.size()); ++layer) {
     if (bank.moe_index[static_cast<size_t>(layer)] < 0) continue;
-    for (int32_t e : bank.share.held(layer, config.moe.experts)) {
-      FfnWeights& w = bank.at(layer, e, config.moe.experts);
-      w = {.gate_up = shape.gate_up, .down = shape.down, .columns = bank.share.columns.size()};
-      w.gate_up.data = next;
-      w.down.data = next + shape.gate_up.bytes();
-      next += shape.bytes();
-    }
+    for (int32_t e : bank.share.held(layer, config.moe.experts))
+      for (int p = 0; p < bank.share.parts(); ++p) {
+        const int columns = bank.share.pieces[static_cast<size_t>(p)].size();
+        if (!columns) continue;
+        const PackedShape shape = expert_shape(config, bank.format, columns);
+        FfnWeights& w = bank.at(layer, e, config.moe.experts, p);
+        w = {.gate_up = shape.gate_up, .down = shape.down, .columns = columns};
+        w.gate_up.data = next;
+        w.down.data = next + shape.gate_up.bytes();
+        next += shape.bytes();
+      }
   }
 }
 
-// Fills the storage layer by layer: open(layer) returns what makes one expert at gate_up and down.
-using MakeExpert = std::function<void(int expert, std::byte* gate_up, std::byte* down)>;
+// Fills the storage layer by layer: open(layer) returns what makes some columns of one expert at `memory`.
+using MakeExpert = std::function<void(int expert, Range columns, const PackedShape& shape, std::byte* memory)>;
 void load_packed(const ExpertBank& bank, const ModelConfig& config, Device& device,
                  const std::function<MakeExpert(int layer)>& open) {
-  const PackedShape shape = expert_shape(config, bank.format, bank.share.columns.size());
+  const size_t bytes = expert_bytes(config, bank.format, bank.share);
   const std::string what = what_of(config, bank);
   Progress progress("loading " + what, "loaded " + what, bank.storage.size(), LogLevel::debug);
   std::byte* next = bank.storage.bytes();
@@ -99,14 +107,18 @@ void load_packed(const ExpertBank& bank, const ModelConfig& config, Device& devi
     FirstError error;
     device.host_threads().run(static_cast<int64_t>(held.size()), [&](int64_t i) {
       error.guard([&] {
-        const int32_t e = held[static_cast<size_t>(i)];
-        std::byte* at = next + static_cast<size_t>(i) * shape.bytes();
-        make(e, at, at + shape.gate_up.bytes());
-        progress.add(shape.bytes());
+        std::byte* at = next + static_cast<size_t>(i) * bytes;
+        for (const Range piece : bank.share.pieces) {
+          if (!piece.size()) continue;
+          const PackedShape shape = expert_shape(config, bank.format, piece.size());
+          make(held[static_cast<size_t>(i)], piece, shape, at);
+          at += shape.bytes();
+        }
+        progress.add(bytes);
       });
     });
     error.rethrow();
-    next += held.size() * shape.bytes();
+    next += held.size() * bytes;
   }
   progress.finish();
 }
@@ -117,22 +129,21 @@ void tell_kept(const std::string& what, size_t bytes) {
 }
 
 // A converted folder.
-MakeExpert copy_experts(const ExpertSource& source, int layer, Range columns) {
+MakeExpert copy_experts(const ExpertSource& source, int layer) {
   const auto file = std::make_shared<PackedLayer>(source.packed_folder, *source.packed, layer);
-  return [file, columns](int e, std::byte* gate_up, std::byte* down) {
-    file->copy(e, columns.begin, columns.size(), gate_up, down);
+  return [file](int e, Range columns, const PackedShape& shape, std::byte* memory) {
+    file->copy(e, columns.begin, columns.size(), memory, memory + shape.gate_up.bytes());
   };
 }
 
 // Generated values, quantised on the way.
-MakeExpert quantize_experts(const ExpertSource& source, const ModelConfig& config, int layer, Range columns) {
-  const PackedShape shape = expert_shape(config, source.format, columns.size());
-  return [&source, &config, shape, layer, columns](int e, std::byte* gate_up, std::byte*) {
+MakeExpert quantize_experts(const ExpertSource& source, const ModelConfig& config, int layer) {
+  return [&source, &config, layer](int e, Range columns, const PackedShape& shape, std::byte* memory) {
     const ExpertRows rows = expert_rows(*source.checkpoint, *source.arch, config, layer, e);
     const FloatRows gate(*source.checkpoint, source.quant, rows.gate);
     const FloatRows up(*source.checkpoint, source.quant, rows.up);
     const FloatRows down(*source.checkpoint, source.quant, rows.down);
-    quantize_expert(gate, up, down, columns, shape, gate_up);
+    quantize_expert(gate, up, down, columns, shape, memory);
   };
 }
 
@@ -147,6 +158,12 @@ PackedShape expert_shape(const ModelConfig& config, Format format, int columns) 
 
 size_t expert_bytes(const ModelConfig& config, Format format, int columns) {
   return columns ? expert_shape(config, format, columns).bytes() : 0;
+}
+
+size_t expert_bytes(const ModelConfig& config, Format format, const ExpertShare& share) {
+  size_t bytes = 0;
+  for (const Range piece : share.pieces) bytes += expert_bytes(config, format, piece.size());
+  return bytes;
 }
 
 std::vector<int> moe_indices(const ModelConfig& config) {
@@ -164,14 +181,13 @@ size_t bank_bytes(const ModelConfig& config, Format format, const ExpertShare& s
   size_t experts = 0;
   for (size_t layer = 0; layer < config.layers.size(); ++layer)
     if (config.layers[layer].ffn == Ffn::moe) experts += share.held(static_cast<int>(layer), config.moe.experts).size();
-  return experts * expert_bytes(config, format, share.columns.size());
+  return experts * expert_bytes(config, format, share);
 }
 
 ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, ExpertShare share, Device& device,
                         KeptBank* kept, int numa_node) {
   ExpertBank bank = empty_bank(source, config, share);
   bank.device = &device;
-  const Range columns = share.columns;
   if (!share.count(config.moe.experts)) return bank;
   check_experts(source, config, share);
   const size_t bytes = bank_bytes(config, bank.format, share);
@@ -181,9 +197,9 @@ ExpertBank load_experts(const ExpertSource& source, const ModelConfig& config, E
   else if (is_stored(source))
     plan_stored(bank, source, config).load_into(bank.storage, device, what_of(config, bank));
   else if (source.packed)
-    load_packed(bank, config, device, [&](int layer) { return copy_experts(source, layer, columns); });
+    load_packed(bank, config, device, [&](int layer) { return copy_experts(source, layer); });
   else
-    load_packed(bank, config, device, [&](int layer) { return quantize_experts(source, config, layer, columns); });
+    load_packed(bank, config, device, [&](int layer) { return quantize_experts(source, config, layer); });
   set_views(bank, config);
   if (kept) kept->publish(bank.storage);
   return bank;

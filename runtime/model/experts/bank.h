@@ -16,17 +16,17 @@ int moe_layer_count(const ModelConfig& config);
 // This rank's share of the routed experts of all MoE layers. Experts that it does not hold are empty.
 struct ExpertBank {
   Format format = Format::BF16;
-  std::vector<FfnWeights> experts;  // [moe layer * experts + expert]
+  std::vector<FfnWeights> experts;  // [(moe layer * experts + expert) * share.parts() + piece]
   std::vector<int> moe_index;       // layer -> which MoE layer it is, or -1
   ExpertShare share;
   Device* device = nullptr;  // in whose memory they lie, and that computes them
   Buffer storage;
 
   const FfnWeights* layer(int layer, int experts_per_layer) const {
-    return &experts[static_cast<size_t>(moe_index[layer]) * experts_per_layer];
+    return &experts[static_cast<size_t>(moe_index[layer]) * experts_per_layer * share.pieces.size()];
   }
-  FfnWeights& at(int layer, int expert, int experts_per_layer) {
-    return experts[static_cast<size_t>(moe_index[layer]) * experts_per_layer + expert];
+  FfnWeights& at(int layer, int expert, int experts_per_layer, int piece) {
+    return experts[(static_cast<size_t>(moe_index[layer]) * experts_per_layer + expert) * share.pieces.size() + piece];
   }
 };
 
@@ -44,8 +44,9 @@ struct ExpertSource {
 
 // One expert's columns, as they lie in a bank: gate_up, then down.
 PackedShape expert_shape(const ModelConfig& config, Format format, int columns);
-// Bytes of one expert's columns, and of a whole bank.
+// Bytes of one expert's columns, of all its pieces, and of a whole bank.
 size_t expert_bytes(const ModelConfig& config, Format format, int columns);
+size_t expert_bytes(const ModelConfig& config, Format format, const ExpertShare& share);
 size_t bank_bytes(const ModelConfig& config, Format format, const ExpertShare& share);
 
 // Throws what load_experts would for a tensor of the checkpoint of a wrong shape or type, without taking memory.

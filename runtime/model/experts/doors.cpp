@@ -10,7 +10,7 @@ namespace {
 std::vector<Team> teams_of(const Topology& topology, const ModelConfig& config) {
   if (topology.world == 1 || !config.moe.experts) return {};
   std::vector<bool> holds;
-  for (const ExpertShare& share : expert_shares(config.moe.inter, topology.group_of))
+  for (const ExpertShare& share : expert_shares(config.moe.inter, topology.group_of, topology.replicated))
     holds.push_back(share.count(config.moe.experts) > 0);
   return make_teams(topology, holds);
 }

@@ -25,10 +25,10 @@ int fetch_batch(const ModelConfig& config, Format format) {
 
 void stage_pieces(const ModelConfig& config, const ExpertBank& bank, int layer, std::span<const int32_t> batch,
                   Range trunk_columns, std::vector<std::byte>& out) {
-  const Range common = overlap(bank.share.columns, trunk_columns);
+  const Range columns = bank.share.pieces[0], common = overlap(columns, trunk_columns);
   out.clear();
   if (!common.size()) return;
-  const PackedShape mine = expert_shape(config, bank.format, bank.share.columns.size());
+  const PackedShape mine = expert_shape(config, bank.format, columns.size());
   const PackedShape piece = expert_shape(config, bank.format, common.size());
   const auto owned = std::count_if(batch.begin(), batch.end(), [&](int32_t e) { return bank.share.owns(e); });
   out.resize(static_cast<size_t>(owned) * piece.bytes());
@@ -36,7 +36,7 @@ void stage_pieces(const ModelConfig& config, const ExpertBank& bank, int layer, 
   for (int32_t e : batch) {
     if (!bank.share.owns(e)) continue;
     const FfnWeights& w = bank.layer(layer, config.moe.experts)[e];
-    copy_columns(mine, w.gate_up.data, w.down.data, common.begin - bank.share.columns.begin, common.size(), piece,
+    copy_columns(mine, w.gate_up.data, w.down.data, common.begin - columns.begin, common.size(), piece,
                  {at, at + piece.gate_up.bytes()}, 0);
     at += piece.bytes();
   }
@@ -85,7 +85,7 @@ std::span<const int32_t> ExpertFetch::next(const std::function<ExpertBytes(int32
   for (size_t i = 0; i < shares.size(); ++i) {
     const ExpertShare& share = shares[i];
     const int rank = t_.topology.experts[i];
-    const Range common = overlap(share.columns, mine);
+    const Range common = overlap(share.pieces[0], mine);
     const auto owned = std::count_if(batch.begin(), batch.end(), [&](int32_t e) { return share.owns(e); });
     if (!common.size() || !owned) continue;
     const PackedShape piece = expert_shape(c, t_.limits.expert_format, common.size());

@@ -110,7 +110,7 @@ Assignment assign(Trunk& t, int layer, const Routing& routing) {
 
 // Which group of expert ranks computes each pair that is not hot.
 void assign_groups(MoeRoom& room, int layer, const Routing& routing, const Routing& hot) {
-  if (room.groups.count() == 1) return;
+  if (room.groups.count() == 1 || room.sliced) return;
   const std::span<int32_t> group_of(room.routed.group_of, routing.ids.size());
   for (size_t i = 0; i < group_of.size(); ++i) group_of[i] = hot.rows && hot.ids[i] >= 0 ? -1 : routing.ids[i];
   room.groups.assign(layer, group_of);
@@ -130,19 +130,28 @@ void run_experts(Trunk& t, const FfnWeights* experts, const Routing& routing) {
 void run_bank(Trunk& t, int layer, const Routing& cold) {
   const ExpertBank& bank = *t.experts->bank;
   const FfnWeights* experts = bank.layer(layer, t.config.moe.experts);
-  if (bank.device == &t.device) return run_experts(t, experts, cold);
+  PieceWidths widths(bank.share, t.experts->sliced);
+  const PieceMemory& memory = t.experts->routed.pieces;
+  Routing pieces;
+  if (bank.device == &t.device) {
+    while (widths.next(cold, memory, pieces)) run_experts(t, experts, pieces);
+    return;
+  }
   const BankRows& apart = t.experts->apart;
   const std::span<const int32_t> every(apart.every, static_cast<size_t>(cold.rows));
   const Mat<double> sums = apart.sums.top(cold.rows);
   t.device.rows_out(t.normed(), every, apart.rows.top(cold.rows));
   bank.device->clear(sums.at, static_cast<size_t>(sums.rows * sums.ld) * sizeof(double));
   t.device.wait();
-  const double bytes = bank.device->experts({.experts = experts,
-                                             .slice = slice_width(t.config.moe.inter),
-                                             .x = apart.rows.top(cold.rows),
-                                             .routing = cold,
-                                             .y = sums});
-  bank.device->wait();
+  double bytes = 0;
+  while (widths.next(cold, memory, pieces)) {
+    bytes += bank.device->experts({.experts = experts,
+                                   .slice = slice_width(t.config.moe.inter),
+                                   .x = apart.rows.top(cold.rows),
+                                   .routing = pieces,
+                                   .y = sums});
+    bank.device->wait();
+  }
   t.device.sums_in({.at = reinterpret_cast<const std::byte*>(sums.at), .stride = sums.ld}, every, t.sums());
   t.clock.lap(StepPart::experts, bytes);
 }

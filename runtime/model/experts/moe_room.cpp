@@ -5,11 +5,13 @@
 namespace kt {
 namespace {
 
-RoutingMemory lay_out_routing(Layout& layout, const ModelConfig& c, const TrunkLimits& limits) {
+RoutingMemory lay_out_routing(Layout& layout, const ModelConfig& c, const TrunkLimits& limits,
+                              const ExpertShare& bank) {
   const int64_t pairs = static_cast<int64_t>(limits.max_rows) * c.moe.top_k;
   RoutingMemory r{.ids = layout.array<int32_t>(pairs), .weights = layout.array<float>(pairs)};
   for (int32_t** ids : {&r.hot, &r.cold, &r.late, &r.group_of, &r.of_group, &r.late_of_group})
     *ids = layout.array<int32_t>(pairs);
+  r.pieces = lay_out_pieces(layout, c, bank, limits.max_rows);
   return r;
 }
 
@@ -52,7 +54,9 @@ void make_moe_room(Trunk& t, const ExpertBank* bank, std::span<const ExpertSets>
   if (t.dispatch) room.remote.resize(t.dispatch->teams().size());
   room.groups = ExpertGroups(room.shares.front().groups, c.moe.experts, copies);
   const auto take_host = [&](size_t bytes) { return t.device.take_host(bytes); };
-  room.routed = take_laid_out(room.memory, take_host, [&](Layout& l) { return lay_out_routing(l, c, t.limits); });
+  room.routed = take_laid_out(room.memory, take_host, [&](Layout& l) {
+    return lay_out_routing(l, c, t.limits, bank ? bank->share : ExpertShare());
+  });
   if (bank && bank->device != &t.device) {
     room.apart =
         take_laid_out(room.apart_memory, take_host, [&](Layout& l) { return lay_out_bank_rows(l, c, t.limits); });
@@ -66,28 +70,30 @@ void make_moe_room(Trunk& t, const ExpertBank* bank, std::span<const ExpertSets>
   for (auto& slots : room.stream) slots = take(stream_slots(c, t.limits));
 }
 
-MoeRoomBytes moe_room_bytes(const ModelConfig& c, const TrunkShare& share, const TrunkLimits& limits, bool bank) {
+MoeRoomBytes moe_room_bytes(const ModelConfig& c, const TrunkShare& share, const TrunkLimits& limits,
+                            const ExpertShare& bank) {
   const int columns = inter_part(c.moe.inter, share.index, share.count).size();
   const ExpertSlots hot = hot_slots(c, limits), stream = stream_slots(c, limits);
   const auto bytes = [&](Format format, int64_t count) {
     return count ? Buffer::footprint(HotExperts::bytes(c, format, columns, count)) : 0;
   };
   Layout routing, apart;
-  lay_out_routing(routing, c, limits);
-  if (bank && !limits.device->host_writes) lay_out_bank_rows(apart, c, limits);
+  lay_out_routing(routing, c, limits, bank);
+  if (bank.columns() && !limits.device->host_writes) lay_out_bank_rows(apart, c, limits);
   return {.hot = bytes(hot.format, hot.count),
           .stream = 2 * bytes(stream.format, stream.count),
           .host = Buffer::footprint(routing.bytes()) + Buffer::footprint(apart.bytes()) +
                   bytes(hot.format, hot.staged) + 2 * bytes(stream.format, stream.staged)};
 }
 
-int bank_columns(const ExpertBank* bank, const Device& device) {
-  return bank && bank->device == &device ? bank->share.columns.size() : 0;
+ExpertShare share_here(const ExpertBank* bank, const Device& device) {
+  return bank && bank->device == &device ? bank->share : ExpertShare();
 }
 
 void begin_experts(Trunk& t, const StepOrders& orders) {
   move_experts(t, orders);
   t.experts->layerwise = orders.layerwise;
+  t.experts->sliced = orders.sliced;
 }
 
 bool experts_arrived(const Trunk& t) { return t.experts->mover && t.experts->mover->arrived(); }

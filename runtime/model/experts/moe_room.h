@@ -7,6 +7,7 @@
 #include "runtime/model/experts/expert_groups.h"
 #include "runtime/model/experts/expert_mover.h"
 #include "runtime/model/experts/hot_experts.h"
+#include "runtime/model/experts/piece_routing.h"
 #include "runtime/model/experts/remote_experts.h"
 #include "runtime/model/trunk.h"
 
@@ -20,6 +21,7 @@ struct RoutingMemory {
           *late = nullptr;      // of those ids the ones of each kind, -1 in the others' places
   int32_t* group_of = nullptr;  // the group of expert ranks that computes each
   int32_t *of_group = nullptr, *late_of_group = nullptr;  // of cold and late ids those of one group
+  PieceMemory pieces;                                     // of the rank's own bank
 };
 
 // Rows for a bank that lies elsewhere than in the trunk's memory, and their sums, on the host.
@@ -37,7 +39,7 @@ struct MoeRoom {
   std::vector<RemoteTeam> remote;    // of dispatch->teams()
   ExpertGroups groups;               // of all expert ranks
   int last_layer = -1;               // with experts
-  bool layerwise = false;            // this step
+  bool layerwise = false, sliced = false;  // this step
 
   std::unique_ptr<HotExperts> hot;           // null when there are none
   std::unique_ptr<ExpertMover> mover;        // null when none come beside steps
@@ -56,7 +58,8 @@ struct MoeRoomBytes {
   size_t stream = 0;  // weights on their way in layerwise steps
   size_t host = 0;    // in the host's memory: routing of a layer, rows for a bank apart, weights on their way
 };
-// `bank`: the rank has experts of its own.
-MoeRoomBytes moe_room_bytes(const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits, bool bank);
+// `bank`: of the rank's own, if it has one.
+MoeRoomBytes moe_room_bytes(const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits,
+                            const ExpertShare& bank);
 
 }  // namespace kt

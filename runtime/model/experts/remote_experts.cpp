@@ -38,7 +38,7 @@ void pick(std::span<const T> from, const std::vector<int32_t>& rows, int top_k, 
 }  // namespace
 
 Routing of_group(const MoeRoom& room, const Routing& routing, int group, int32_t* ids) {
-  if (room.groups.count() == 1 || !routing.rows) return routing;
+  if (room.groups.count() == 1 || room.sliced || !routing.rows) return routing;
   for (size_t i = 0; i < routing.ids.size(); ++i) ids[i] = room.routed.group_of[i] == group ? routing.ids[i] : -1;
   Routing out = routing;
   out.ids = {ids, routing.ids.size()};
@@ -54,8 +54,10 @@ void send_rows(Trunk& t, int layer, const Routing& all_now, const Routing& all_l
     RemoteTeam& team = room.remote[i];
     const Routing now = of_group(room, all_now, teams[i].group, room.routed.of_group);
     const Routing late = of_group(room, all_late, teams[i].group, room.routed.late_of_group);
-    team.order = {
-        .ask = static_cast<int32_t>(Ask::compute), .layer = layer, .phase = static_cast<int32_t>(t.clock.phase())};
+    team.order = {.ask = static_cast<int32_t>(Ask::compute),
+                  .layer = layer,
+                  .phase = static_cast<int32_t>(t.clock.phase()),
+                  .sliced = room.sliced};
     choose_rows(t, now, late, team);
     const TrunkDispatch::Outbox out = t.dispatch->outbox(i, team.order.first);
     check(out.fault, "rows for experts");
