@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "runtime/plan/cost.h"
+#include "runtime/plan/ranks.h"
 
 namespace kt {
 namespace {
@@ -79,12 +80,13 @@ LayoutChoice choose_layout(const ModelConfig& config, Format format, const Hardw
   return best;
 }
 
-SliceChoice choose_sliced(const ModelConfig& config, Format format, const Hardware& machine, const Topology& topology,
-                          int max_rows, WireType wire) {
+SliceChoice choose_sliced(const RunConfig& run, const ModelConfig& config, Format format, const Hardware& machine,
+                          const Topology& topology, int max_rows) {
+  if (run.sliced_below) return {*run.sliced_below, "as sliced-below says"};
   SliceChoice choice;
   for (int rows = 1; rows <= max_rows; rows *= 2) {
     const auto time = [&](bool sliced) {
-      return replicated_seconds(config, format, machine, topology, rows, wire, sliced);
+      return replicated_seconds(config, format, machine, topology, rows, dispatch_type(run), sliced);
     };
     const double sliced = time(true), whole = time(false);
     choice.why += fmt::format("{}{} row{}: {:.0f} us a layer sliced, {:.0f} whole", choice.why.empty() ? "" : "; ",
@@ -93,6 +95,12 @@ SliceChoice choose_sliced(const ModelConfig& config, Format format, const Hardwa
     choice.below = 2 * rows;
   }
   return choice;
+}
+
+std::string sliced_line(const SliceChoice& choice) {
+  const std::string steps = choice.below ? fmt::format("of fewer than {} rows are sliced", choice.below)
+                                         : std::string("are of whole experts");
+  return fmt::format("bank replicate: steps {} ({})", steps, choice.why);
 }
 
 }  // namespace kt

@@ -3,6 +3,7 @@
 #include <functional>
 #include <string>
 
+#include "runtime/config/run_config.h"
 #include "runtime/model/experts/bank.h"
 #include "runtime/plan/hardware.h"
 #include "runtime/plan/memory_plan.h"
@@ -35,7 +36,9 @@ struct SliceChoice {
   int below = 0;
   std::string why;  // for the log
 };
-SliceChoice choose_sliced(const ModelConfig& config, Format format, const Hardware& machine, const Topology& topology,
-                          int max_rows, WireType wire);
+// `sliced-below` says it instead.
+SliceChoice choose_sliced(const RunConfig& run, const ModelConfig& config, Format format, const Hardware& machine,
+                          const Topology& topology, int max_rows);
+std::string sliced_line(const SliceChoice& choice);
 
 }  // namespace kt

@@ -107,6 +107,10 @@ void complete(ClusterPlan& plan, const RunConfig& run) {
     return find_shortages(changed, plan_ranks(changed, d), d, plan.hardware);
   };
   plan.ranks = plan_ranks(run, d);
+  if (run.bank == "replicate" && plan.hardware.memory_bandwidth_gbs > 0) {
+    const EngineConfig engine = engine_config(run, d.model.config);
+    plan.sliced = choose_sliced(run, d.model.config, d.experts, plan.hardware, d.topology, max_step_rows(engine));
+  }
   plan.shortages = shortages(run);
   if (!plan.shortages.empty())
     plan.remedies =

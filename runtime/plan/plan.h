@@ -27,6 +27,7 @@ Cluster plan_deployment(const RunConfig& run, const LoadedConfig& model, Format 
 struct ClusterPlan {
   Hardware hardware;
   LayoutChoice layout;            // of the routed experts; why: only of `auto`
+  SliceChoice sliced;             // of steps; why: only of replicated banks, where rates are known
   std::vector<WorldSize> worlds;  // that are valid
   Deployment deployment;
   std::vector<RankPlan> ranks;

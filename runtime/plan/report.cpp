@@ -119,6 +119,7 @@ std::string totals(const ClusterPlan& plan) {
                         kLayerSlots, gb(slot));
   if (!plan.layout.why.empty())
     text += fmt::format("expert-layout auto: {} ({})\n", plan.layout.layout, plan.layout.why);
+  if (!plan.sliced.why.empty()) text += sliced_line(plan.sliced) + "\n";
   if (machines.size() > 1)
     text += fmt::format("expert sums between machines: {}{}\n", plan.dispatch_dtype,
                         plan.dispatch_dtype == "exact" ? " (float64)" : ", rounded once a machine");
@@ -198,6 +199,7 @@ nlohmann::ordered_json to_json(const ClusterPlan& plan) {
           {"experts", info(d.experts).name},
           {"hardware", plan.hardware.name},
           {"expert_layout", plan.layout.layout},
+          {"sliced_below", plan.sliced.below},
           {"world", d.topology.world},
           {"valid_worlds", worlds},
           {"fits", plan.shortages.empty()},

@@ -147,11 +147,9 @@ void choose_expert_layout(JobRank& job, const Hardware& rates) {
 }
 
 void choose_sliced_steps(JobRank& job, const Hardware& rates) {
-  job.sliced = choose_sliced(job.model(), job.experts->source.format, rates, job.topology, max_step_rows(job.engine),
-                             dispatch_type(job.run));
-  if (job.run.sliced_below) job.sliced = {*job.run.sliced_below, "as sliced-below says"};
-  if (job.rank() == 0)
-    log("bank replicate: steps of fewer than {} rows are sliced ({})", job.sliced.below, job.sliced.why);
+  job.sliced =
+      choose_sliced(job.run, job.model(), job.experts->source.format, rates, job.topology, max_step_rows(job.engine));
+  if (job.rank() == 0) log("{}", sliced_line(job.sliced));
 }
 
 void find_place(JobRank& job) {

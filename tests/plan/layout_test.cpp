@@ -59,12 +59,13 @@ TEST(Layout, FewRowsAreSlicedOnReplicatedBanksAndManyAreNot) {
     for (int node = 0; node < nodes; ++node) node_of.push_back(node);
     const Topology topology =
         plan_topology({.tensor_parallel = 1, .experts_per_node = 1, .replicated = true}, 0, node_of);
-    return choose_sliced(deepseek.config, Format::BF16, machines(network_gbs), topology, 2048, WireType::float64);
+    return choose_sliced({}, deepseek.config, Format::BF16, machines(network_gbs), topology, 2048);
   };
   const SliceChoice seven = on(7, 10);
   EXPECT_GT(seven.below, 1);
   EXPECT_LT(seven.below, 64);
-  EXPECT_THAT(seven.why, HasSubstr("1 row: "));
+  EXPECT_THAT(sliced_line(seven), HasSubstr("rows are sliced (1 row: "));
+  EXPECT_THAT(sliced_line(on(2, 10)), HasSubstr("steps are of whole experts"));
   EXPECT_EQ(on(2, 10).below, 0);    // 4 each, and fewer messages
   EXPECT_EQ(on(7, 0.01).below, 0);  // rows to all machines take longer than what they save
 }
