@@ -181,10 +181,15 @@ void print_errors(const char* kind, const std::vector<Prediction>& predictions, 
                100 * e.max);
     return;
   }
-  Json line = {{"kind", std::string(kind) + "_errors"}, {"points", e.points},
-               {"median_error", rounded(e.median)},     {"max_error", rounded(e.max)},
-               {"memory", rounded(f.memory)},           {"compute", rounded(f.compute)},
-               {"layer_us", rounded(f.layer_us, 100)},  {"message_us", rounded(f.message_us, 100)}};
+  Json line = {{"kind", std::string(kind) + "_errors"},
+               {"points", e.points},
+               {"median_error", rounded(e.median)},
+               {"max_error", rounded(e.max)},
+               {"memory", rounded(f.memory)},
+               {"compute", rounded(f.compute)},
+               {"apart", rounded(f.apart)},
+               {"layer_us", rounded(f.layer_us, 100)},
+               {"message_us", rounded(f.message_us, 100)}};
   Lines({}, false).print(line);
 }
 
@@ -215,8 +220,9 @@ int simulate_command(int argc, char** argv) {
     if (!s.check.empty()) print_errors("check", predict(read_measured(s.check), measured, factors), factors, table);
     if (table)
       fmt::print(
-          "of the described rates: memory {:.2f}, multiplying {:.2f}; {:.1f} us a layer, {:.1f} us a message\n\n",
-          factors.memory, factors.compute, factors.layer_us, factors.message_us);
+          "of the described rates: memory {:.2f}, multiplying {:.2f}, of the shorter of them {:.2f} apart from the "
+          "longer; {:.1f} us a layer, {:.1f} us a message\n\n",
+          factors.memory, factors.compute, factors.apart, factors.layer_us, factors.message_us);
   }
 
   Twins twins(run, model, format, hardware, use_of(s));

@@ -14,15 +14,17 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 // What is searched: the logarithm of each factor.
-using Point = std::array<double, 4>;
-constexpr CostFactors kUsual{.memory = 0.7, .compute = 0.5, .layer_us = 20, .message_us = 10};
+using Point = std::array<double, 5>;
+constexpr CostFactors kUsual{.memory = 0.7, .compute = 0.5, .apart = 0.3, .layer_us = 20, .message_us = 10};
 constexpr double kPull = 1e-4;                          // of a factor of ten, against a mean square error
 constexpr double kLeast = 1e-3, kFirst = 1.0, kTo = 7;  // steps of the search; how far from the usual it may go
 
 Point logarithms(const CostFactors& f) {
-  return {std::log(f.memory), std::log(f.compute), std::log(f.layer_us), std::log(f.message_us)};
+  return {std::log(f.memory), std::log(f.compute), std::log(f.apart), std::log(f.layer_us), std::log(f.message_us)};
 }
-CostFactors factors_of(const Point& p) { return {std::exp(p[0]), std::exp(p[1]), std::exp(p[2]), std::exp(p[3])}; }
+CostFactors factors_of(const Point& p) {
+  return {std::exp(p[0]), std::exp(p[1]), std::min(1.0, std::exp(p[2])), std::exp(p[3]), std::exp(p[4])};
+}
 
 struct Example {
   std::vector<PassWork> work;

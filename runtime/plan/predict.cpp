@@ -113,6 +113,12 @@ PassWork pass_work(const Twin& twin, const Pass& pass) {
   return w;
 }
 
+// Reading and multiplying, which kernels do not quite do side by side.
+double seconds(const Work& work, const Rates& rates, double apart) {
+  const double reading = work.bytes / rates.bytes, multiplying = rates.flops > 0 ? work.flops / rates.flops : 0.0;
+  return std::max(reading, multiplying) + std::min(apart, 1.0) * std::min(reading, multiplying);
+}
+
 // What the ranks of one machine do in a MoE layer.
 struct MachineLoad {
   std::vector<double> alone, part;
@@ -122,7 +128,7 @@ struct MachineLoad {
 // Of a machine's ranks those of one group, the one with most to do, have the most that it may have, the others the
 // mean.
 std::map<int, MachineLoad> loads_of_machines(const Twin& twin, const BankWork& banks,
-                                             const std::function<Rates(double part)>& rates) {
+                                             const std::function<double(const Work&, double part)>& seconds_of) {
   std::map<int, int> fullest;  // group, by machine
   const Topology& t = twin.topology;
   const auto machine_of = [&](size_t i) { return t.node_of[at(t.experts[i])]; };
@@ -136,7 +142,7 @@ std::map<int, MachineLoad> loads_of_machines(const Twin& twin, const BankWork& b
     if (part <= 0 || banks.mean[i].bytes <= 0) continue;
     MachineLoad& load = loads[machine_of(i)];
     load.alone.push_back(
-        seconds(twin.shares[i].group == fullest[machine_of(i)] ? banks.most[i] : banks.mean[i], rates(part)));
+        seconds_of(twin.shares[i].group == fullest[machine_of(i)] ? banks.most[i] : banks.mean[i], part));
     load.part.push_back(part);
     load.bytes += banks.mean[i].bytes;
   }
@@ -148,17 +154,18 @@ void add_pass(StepTime& sum, const PassWork& w, const Twin& twin, const CostFact
   const Hardware& h = twin.hardware;
   const auto slowed = [&](const Rates& r) { return Rates{r.bytes * f.memory, r.flops * f.compute}; };
   const auto rates = [&](double part) { return slowed(part * cpu_rates(h)); };
+  const auto of_bank = [&](const Work& work, double part) { return seconds(work, rates(part), f.apart); };
   const double trunk_part = twin.part[at(t.trunk.front())];
   const Rates trunk_rates = twin.gpu ? slowed(gpu_rates(h)) : rates(trunk_part);
   Hardware moving = h;
   moving.memory_bandwidth_gbs *= f.memory * (twin.gpu ? 1 : trunk_part);
 
   const double link = twin.gpu ? h.gpu_link_gbs * kGiga : moving.memory_bandwidth_gbs * kGiga;
-  StepTime time{
-      .trunk = seconds(w.trunk, trunk_rates) + w.reduced_bytes * 2 * (twin.cost.trunks - 1) / twin.cost.trunks / link,
-      .shared = seconds(w.shared, trunk_rates),
-      .messages = w.reductions * (twin.cost.trunks - 1) * f.message_us * 1e-6,
-      .overhead = w.layers * f.layer_us * 1e-6};
+  StepTime time{.trunk = seconds(w.trunk, trunk_rates, f.apart) +
+                         w.reduced_bytes * 2 * (twin.cost.trunks - 1) / twin.cost.trunks / link,
+                .shared = seconds(w.shared, trunk_rates, f.apart),
+                .messages = w.reductions * (twin.cost.trunks - 1) * f.message_us * 1e-6,
+                .overhead = w.layers * f.layer_us * 1e-6};
   double total = time.trunk + time.messages + time.overhead;
   const double shared = w.moe_layers > 0 ? time.shared / w.moe_layers : 0;
   const bool trunk_has_bank = std::find(t.experts.begin(), t.experts.end(), t.trunk.front()) != t.experts.end();
@@ -166,7 +173,7 @@ void add_pass(StepTime& sum, const PassWork& w, const Twin& twin, const CostFact
     time.imbalance += layer.count * layer.imbalance / w.moe_layers;
     if (w.layerwise) {
       const double reading = layer.cold.bytes / twin.cost.trunks / link;
-      const double computing = seconds(1 / twin.cost.trunks * layer.cold, trunk_rates);
+      const double computing = seconds(1 / twin.cost.trunks * layer.cold, trunk_rates, f.apart);
       time.experts += layer.count * std::max(reading, computing);
       total += layer.count * std::max(reading, shared + computing);
       continue;
@@ -176,7 +183,7 @@ void add_pass(StepTime& sum, const PassWork& w, const Twin& twin, const CostFact
     const double said = (layer.messages.near + layer.messages.far) * f.message_us * 1e-6 +
                         (layer.messages.far > 0 ? 2e-6 * h.network_latency_us : 0);
     double experts = 0, bytes = 0;
-    for (auto& [machine, load] : loads_of_machines(twin, layer.banks, rates)) {
+    for (auto& [machine, load] : loads_of_machines(twin, layer.banks, of_bank)) {
       // A trunk rank that waits for cores holds the expert ranks up, and they it.
       const double parts = std::accumulate(load.part.begin(), load.part.end(), 0.0);
       const bool here = t.node_of[at(t.trunk.front())] == machine;

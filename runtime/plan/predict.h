@@ -15,6 +15,7 @@ namespace kt {
 // What calibration.h finds from measured steps.
 struct CostFactors {
   double memory = 1, compute = 1;  // of the described rates, what a rank gets
+  double apart = 0;                // of the shorter of reading and multiplying, what does not go on beside the longer
   double layer_us = 0;             // of each layer, beside reading and multiplying
   double message_us = 0;           // of each order to a team and each sum back
 };

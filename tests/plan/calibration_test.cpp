@@ -79,7 +79,7 @@ TEST(Calibration, SaysWhichLineOfAFileIsWrong) {
 // Times that the model itself made with factors that the fit does not know.
 TEST(Calibration, FindsTheFactorsOfAMachineThatIsAsTheModelSays) {
   const LoadedConfig model = loaded(qwen3_coder_next(true));
-  const CostFactors truth{.memory = 0.55, .compute = 0.3, .layer_us = 60, .message_us = 25};
+  const CostFactors truth{.memory = 0.55, .compute = 0.3, .apart = 0.6, .layer_us = 60, .message_us = 25};
   Twins twins({}, model, Format::FP8, kBox, alike);
   std::vector<MeasuredStep> few, more;
   for (const int ranks : {1, 2, 3, 4, 6})
@@ -99,6 +99,7 @@ TEST(Calibration, FindsTheFactorsOfAMachineThatIsAsTheModelSays) {
 
   EXPECT_NEAR(found.memory, truth.memory, 0.02 * truth.memory);
   EXPECT_NEAR(found.compute, truth.compute, 0.02 * truth.compute);
+  EXPECT_NEAR(found.apart, truth.apart, 0.1 * truth.apart);
   EXPECT_LT(errors_of(predict(more, twins, found)).max, 0.03);
 }
 
