@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 
 from ktmpi_server import Server, fixture_folder, need_program, skip
+from machines_test import on_machines
 
 TOLERANCE, LEAST_BANK = 0.05, 4e9
 CHUNK = 256
@@ -33,9 +34,12 @@ def make_model(folder, fixture):
     return config["vocab_size"]
 
 
-def plan(program, options, world):
-    said = subprocess.run([program, "plan", "--json", "--world", str(world), *options], check=True, capture_output=True,
-                          text=True).stdout
+def plan(program, options, world, machines, folder):
+    hardware = os.path.join(folder, "machines.yaml")
+    with open(hardware, "w", encoding="utf-8") as f:
+        f.write(f"nodes: {machines}\nnuma-nodes: 1\ncores: {os.cpu_count()}\nmemory-gb: {available_gb():.0f}\n")
+    said = subprocess.run([program, "plan", "--json", "--world", str(world), "--hardware", hardware, *options], check=True,
+                          capture_output=True, text=True).stdout
     return json.loads(said)["ranks"]
 
 
@@ -50,12 +54,13 @@ def used(server):
     return memory
 
 
-def check(program, folder, fixture, vocab, world, more):
+def check(program, folder, fixture, vocab, world, more, machines=1):
     options = ["--model", folder, "--tokenizer-path", fixture, "--load-format", "dummy", "--max-total-tokens", "8192",
                "--chunked-prefill-size", str(CHUNK), "--max-running-requests", "4", *more]
-    planned = {r["rank"]: r for r in plan(program, options, world)}
+    planned = {r["rank"]: r for r in plan(program, options, world, machines, folder)}
     choose = random.Random(3)
-    with Server(program, folder, world, options[2:], start_s=600) as server:
+    started = on_machines(program, machines, folder) if machines > 1 else program
+    with Server(started, folder, world, options[2:], start_s=600) as server:
         for length in (5, CHUNK + 50):
             server.generate({"input_ids": [choose.randrange(2, vocab) for _ in range(length)],
                              "sampling_params": {"temperature": 0, "max_new_tokens": 8, "ignore_eos": True}})
@@ -86,6 +91,7 @@ def main():
         check(program, folder, fixture, vocab, 2, ["--kt-gpu-experts-ratio", "0.1", "--kt-enable-dynamic-expert-update",
                                                    "--kt-gpu-prefill-token-threshold", "128!"])
         check(program, folder, fixture, vocab, 3, ["--expert-layout", "expert", "--ep-num-redundant-experts", "100"])
+        check(program, folder, fixture, vocab, 3, ["--bank", "replicate", "--sliced-below", "100"], machines=2)
 
 
 if __name__ == "__main__":
