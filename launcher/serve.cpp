@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -10,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <span>
 #include <thread>
 
 #include "launcher/commands.h"
@@ -24,6 +26,7 @@
 #include "runtime/policy/expert_policy.h"
 #include "runtime/rank/job.h"
 #include "runtime/rank/job_policy.h"
+#include "runtime/rank/regroup.h"
 #include "runtime/recording/counts_file.h"
 #include "runtime/serve/http/http.h"
 #include "runtime/supervise/port_loan.h"
@@ -186,7 +189,7 @@ constexpr size_t kMostLayers = 512;  // of all ranks together, that have lines o
 
 // Beside what the HTTP side knows: each layer's work and wait on every rank, how fast the ranks could read, and when
 // each was last heard of.
-std::string rank_metrics(const ClusterRunner& runner, const std::vector<double>& rates) {
+std::string rank_metrics(const ClusterRunner& runner, const std::vector<double>& rates, std::span<const int> lost) {
   const std::vector<ClockReading> readings = runner.readings();
   const std::vector<double> ages = runner.heartbeat_ages();
   PrometheusText text;
@@ -208,7 +211,9 @@ std::string rank_metrics(const ClusterRunner& runner, const std::vector<double>&
   for (size_t r = 0; r < rates.size(); ++r)
     if (rates[r] > 0) text.add({{"rank", r}}, fmt::format("{:.4g}", rates[r] * 1e9));
   text.gauge("heartbeat_age_seconds", "Since a rank last answered; rank 0 asks every two seconds, between steps");
-  for (size_t r = 0; r < ages.size(); ++r) text.add({{"rank", r}}, fmt::format("{:.3f}", ages[r]));
+  for (size_t r = 0; r < ages.size(); ++r)
+    if (std::find(lost.begin(), lost.end(), r) == lost.end()) text.add({{"rank", r}}, fmt::format("{:.3f}", ages[r]));
+  text.gauge("lost_ranks", "Expert ranks that are gone and without which the others go on", lost.size());
   return text.take();
 }
 
@@ -299,8 +304,14 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
   if (model.moe.experts) observers.push_back(&expert_load);
   ClusterRunner runner(
       transport, job.topology, model, job.trunk ? &*job.trunk : nullptr, job.group.get(), observers,
-      [&job] { return job.lifeline->pulse(); }, [&job] { job.leave_to_lifeline(); });
+      [&job] { return job.lifeline->pulse(); },
+      [&] {
+        const bool goes_on = regroup(job);
+        if (goes_on) policy.take_whole_experts();  // some pieces are gone
+        return goes_on;
+      });
   policy.prepare(runner);
+  watch_losses(job);
   const std::unique_ptr<Engine> engine = make_engine(job.engine, runner, *tokenizer);
   Watch watch(signals, hasty, *engine, *http, job);
   http->serve(*engine, {.name = run.served_model_name,
@@ -325,7 +336,7 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
                         .more_metrics =
                             [&] {
                               return to_prometheus(policy.stats()) + expert_load.to_prometheus(runner.totals()) +
-                                     rank_metrics(runner, rates);
+                                     rank_metrics(runner, rates, lost_ranks(job));
                             },
                         .expert_status = [&] { return to_json(policy.stats()); },
                         .expert_map = [&] { return to_json(policy.map()); }});

@@ -1,6 +1,6 @@
 #include "runtime/comm/collectives.h"
 
-#include <numeric>
+#include <algorithm>
 
 namespace kt {
 namespace {
@@ -15,11 +15,21 @@ std::vector<std::byte>& scratch() {
 
 void message_barrier(Transport& transport) {
   // Dissemination barrier (Hensgen, Finkel, Manber 1988): after round k a rank has heard of 2^(k+1) ranks.
-  const int n = transport.size(), me = transport.rank();
-  for (int distance = 1; distance < n; distance *= 2) {
-    transport.send((me + distance) % n, Tag::barrier, {});
-    transport.receive((me + n - distance) % n, Tag::barrier, scratch());
+  const std::vector<int> ranks = present(transport);
+  const size_t n = ranks.size();
+  const auto me = static_cast<size_t>(std::find(ranks.begin(), ranks.end(), transport.rank()) - ranks.begin());
+  for (size_t distance = 1; distance < n; distance *= 2) {
+    transport.send(ranks[(me + distance) % n], Tag::barrier, {});
+    transport.receive(ranks[(me + n - distance) % n], Tag::barrier, scratch());
   }
+}
+
+std::vector<int> present(const Transport& transport) {
+  const std::vector<int> nodes = transport.nodes();
+  std::vector<int> ranks;
+  for (int r = 0; r < transport.size(); ++r)
+    if (nodes[static_cast<size_t>(r)] >= 0) ranks.push_back(r);
+  return ranks;
 }
 
 bool all_done(Transport& transport, std::vector<Ticket>& tickets) {
@@ -51,9 +61,11 @@ std::vector<std::string> gather_among(Transport& transport, std::span<const int>
 }
 
 std::vector<std::string> all_gather(Transport& transport, const std::string& mine) {
-  std::vector<int> ranks(static_cast<size_t>(transport.size()));
-  std::iota(ranks.begin(), ranks.end(), 0);
-  return gather_among(transport, ranks, mine);
+  const std::vector<int> ranks = present(transport);
+  const std::vector<std::string> said = gather_among(transport, ranks, mine);
+  std::vector<std::string> all(static_cast<size_t>(transport.size()));
+  for (size_t i = 0; i < ranks.size(); ++i) all[static_cast<size_t>(ranks[i])] = said[i];
+  return all;
 }
 
 }  // namespace kt

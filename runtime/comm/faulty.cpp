@@ -61,6 +61,12 @@ class FaultyTransport final : public Transport {
   }
 
   void give_up_after(std::chrono::milliseconds limit) override { inner_.give_up_after(limit); }
+  void leave_out(std::span<const int> lost) override {
+    go_on();
+    held_.clear();
+    for (Send& send : sends_) send.dropped |= !send.inner;
+    inner_.leave_out(lost);
+  }
   void barrier() override {
     release();
     inner_.barrier();
@@ -97,6 +103,8 @@ class FaultyTransport final : public Transport {
     };
     return inner_.wait_until(look);
   }
+
+  void wake() override { inner_.interrupt(); }
 
   Draw draw() {
     if (seen_++ < plan_.spared) return {};

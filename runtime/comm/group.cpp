@@ -57,6 +57,14 @@ Group::Group(Transport& transport, Members members, NodeMemory memory, size_t mo
   sends_.reserve(machines);
 }
 
+void Group::start_again() {
+  Flags& mine = flags(transport_.rank());
+  for (Flags::Flag* flag : {&mine.arrived, &mine.added, &mine.spread, &mine.given, &mine.taken}) flag->number = 0;
+  sums_ = gathers_ = 0;
+  receives_.clear();
+  sends_.clear();
+}
+
 std::span<std::byte> Group::values() const { return memory_.of(transport_.rank()).subspan(flag_bytes()); }
 
 Fault Group::await(std::span<const int> ranks, Flags::Flag Flags::*flag, uint64_t number) {

@@ -26,6 +26,10 @@ class Group {
   // On each member and the root, with the same sizes on all that add. `most`: bytes of the largest sum.
   Group(Transport& transport, Members members, NodeMemory memory, size_t most);
 
+  // After Transport::leave_out, before any of those that remain uses it again: a barrier parts the two. Members and
+  // root are among them.
+  void start_again();
+
   // This rank's, in the shared memory.
   std::span<std::byte> values() const;
 

@@ -21,7 +21,9 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kInterval = std::chrono::milliseconds(250);
 constexpr auto kFarewell = std::chrono::seconds(2);  // for the other side to leave too
 
-// Messages are numbers of 8 bytes: a pulse, which is not negative, or -1 - c from who leaves with exit code c.
+// Messages are numbers of 8 bytes: a pulse, which is not negative; -1 - c from who leaves with exit code c; or from
+// rank 0, kWithout - r: all go on without rank r.
+constexpr int64_t kWithout = -1'000'000;
 constexpr int64_t said_of(int exit_code) { return -1 - exit_code; }
 
 }  // namespace
@@ -32,8 +34,9 @@ struct Lifeline::Line {
   std::string in, out;  // bytes of messages that are not whole yet
   int64_t heard = 0;
   Clock::time_point when = Clock::now();
-  Clock::duration silence = {};    // that this rank has been there to notice
-  bool open = true, left = false;  // left: what comes after is no loss
+  Clock::duration silence = {};  // that this rank has been there to notice
+  std::atomic<bool> open = true;
+  bool left = false;  // what comes after is no loss
 };
 
 Lifeline::Lifeline(Transport& transport, OnLoss on_loss, LifelineOptions options)
@@ -79,6 +82,11 @@ int64_t Lifeline::pulse() const {
   return sum;
 }
 
+void Lifeline::set_go_on(GoOn go_on) {
+  const std::lock_guard lock(mutex_);
+  go_on_ = std::move(go_on);
+}
+
 void Lifeline::set_roles(std::vector<std::string> roles) {
   const std::lock_guard lock(mutex_);
   roles_ = std::move(roles);
@@ -95,7 +103,8 @@ std::vector<std::string> Lifeline::silent(double seconds) const {
   {
     const std::lock_guard lock(mutex_);
     for (const auto& line : lines_)
-      if (std::chrono::duration<double>(Clock::now() - line->when).count() > seconds) ranks.push_back(line->rank);
+      if (line->open && std::chrono::duration<double>(Clock::now() - line->when).count() > seconds)
+        ranks.push_back(line->rank);
   }
   std::vector<std::string> names;
   for (const int rank : ranks) names.push_back(name(rank));
@@ -162,6 +171,10 @@ bool Lifeline::look(Line& line) {
     int64_t number = 0;
     for (; line.in.size() >= sizeof number; line.in.erase(0, sizeof number)) {
       std::memcpy(&number, line.in.data(), sizeof number);
+      if (number <= kWithout) {
+        goes_on_without(static_cast<int>(kWithout - number));
+        continue;
+      }
       if (number < 0) line.left = true;
       if (number < said_of(0)) lose({line.rank, static_cast<int>(said_of(0) - number)});
       const std::lock_guard lock(mutex_);
@@ -181,8 +194,29 @@ void Lifeline::tell(Line& line, int64_t number) {
 }
 
 void Lifeline::lose(const Loss& loss) {
-  if (leaving_ || lost_.exchange(true)) return;
+  if (leaving_ || lost_) return;
+  if (!loss.exit_code && rank_ == 0 && goes_on_without(loss.rank)) return;
+  lost_ = true;
   on_loss_(loss);
+}
+
+// A rank that is frozen and wakes again finds its line closed, and leaves.
+bool Lifeline::goes_on_without(int rank) {
+  GoOn go_on;
+  {
+    const std::lock_guard lock(mutex_);
+    go_on = go_on_;
+  }
+  const std::vector<int> leaving = go_on ? go_on(rank) : std::vector<int>();
+  if (rank_ != 0 || leaving.empty()) return !leaving.empty();
+  for (const auto& line : lines_) {
+    if (line->rank != rank && line->open) tell(*line, kWithout - rank);
+    if (std::find(leaving.begin(), leaving.end(), line->rank) != leaving.end()) line->left = true;
+    if (line->rank != rank) continue;
+    line->open = false;
+    shutdown(line->socket.fd(), SHUT_RDWR);
+  }
+  return true;
 }
 
 }  // namespace kt

@@ -33,6 +33,9 @@ class Lifeline {
  public:
   // Called once, on the lifeline's own thread: on rank 0 with the first rank that is lost, elsewhere with rank 0.
   using OnLoss = std::function<void(const Loss& loss)>;
+  // On rank 0, before that: the ranks that leave with one that is gone, itself among them, while the others go on;
+  // none: all end. Elsewhere: rank 0 has said that all go on without `rank`; what it returns means nothing.
+  using GoOn = std::function<std::vector<int>(int rank)>;
 
   // All ranks call it at the same point. Throws Error(kExitUsage) when rank 0 cannot be reached.
   Lifeline(Transport& transport, OnLoss on_loss, LifelineOptions options = {});
@@ -45,6 +48,9 @@ class Lifeline {
   void set_pulse(std::function<int64_t()> pulse);
   // On rank 0: changes while any rank works, seen a quarter of a second later. Any thread may ask.
   int64_t pulse() const;
+
+  // Until then every loss is the end.
+  void set_go_on(GoOn go_on);
 
   // What each rank is, for names.
   void set_roles(std::vector<std::string> roles);
@@ -63,6 +69,7 @@ class Lifeline {
   bool look(Line& line);  // false: nothing more comes
   void tell(Line& line, int64_t number);
   void lose(const Loss& loss);
+  bool goes_on_without(int rank);
   void lose_silent(std::chrono::steady_clock::duration passed);
 
   const int rank_;
@@ -74,6 +81,7 @@ class Lifeline {
   mutable std::mutex mutex_;  // guards all below, and what the lines have heard and say
   std::function<int64_t()> pulse_;
   std::vector<std::string> roles_;
+  GoOn go_on_;
   std::jthread thread_;
 };
 

@@ -28,7 +28,12 @@ struct Message {
   std::atomic<int>* lent = nullptr;  // if the sender waits until the bytes are taken: counts down then
 };
 
-using Way = std::pair<int, Tag>;
+struct Way {
+  int from;
+  Tag tag;
+  int times;  // that the sender had left ranks out
+  auto operator<=>(const Way&) const = default;
+};
 
 struct Rank {
   std::mutex mutex;  // guards inbox
@@ -61,11 +66,11 @@ std::shared_ptr<void> zeroed(size_t bytes) {
 class LocalTransport final : public Transport {
  public:
   LocalTransport(std::shared_ptr<World> world, int rank, int lane)
-      : world_(std::move(world)), lane_(world_->lanes[lane]), rank_(rank) {}
+      : world_(std::move(world)), lane_(world_->lanes[lane]), rank_(rank), node_of_(world_->node_of) {}
 
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(lane_.ranks.size()); }
-  std::vector<int> nodes() const override { return world_->node_of; }
+  std::vector<int> nodes() const override { return node_of_; }
 
   void send(int to, Tag tag, std::span<const std::byte> bytes) override { put(to, tag, bytes, me().lent); }
 
@@ -75,14 +80,14 @@ class LocalTransport final : public Transport {
 
   void receive(int from, Tag tag, std::vector<std::byte>& into) override {
     Message message;
-    if (!wait_until([&] { return take({from, tag}, message); })) check({Fault::late, from}, "message");
+    if (!wait_until([&] { return take(way(from, tag), message); })) check({Fault::late, from}, "message");
     into.resize(message.bytes.size());
     copy_out(from, message, into);
   }
 
   bool ready(int from, Tag tag) override {
     const std::lock_guard lock(me().mutex);
-    const auto found = me().inbox.find({from, tag});
+    const auto found = me().inbox.find(way(from, tag));
     return found != me().inbox.end() && !found->second.empty();
   }
 
@@ -125,8 +130,8 @@ class LocalTransport final : public Transport {
       const std::lock_guard lock(lane_.mutex);
       std::vector<std::span<std::byte>> parts;
       for (int r = 0; r < size(); ++r)
-        parts.push_back(world_->node_of[static_cast<size_t>(r)] == node() ? (*all)[static_cast<size_t>(r)].of(r)
-                                                                          : std::span<std::byte>());
+        parts.push_back(node_of_[static_cast<size_t>(r)] == node() ? (*all)[static_cast<size_t>(r)].of(r)
+                                                                   : std::span<std::byte>());
       memory = NodeMemory(std::move(parts), std::make_shared<std::vector<NodeMemory>>(*all));
     }
     barrier();
@@ -142,6 +147,19 @@ class LocalTransport final : public Transport {
   }
 
   void give_up_after(std::chrono::milliseconds limit) override { patience_.limit = limit; }
+
+  // Nobody takes the messages of before; they stay with who was to.
+  void leave_out(std::span<const int> lost) override {
+    go_on();
+    for (const int rank : lost) node_of_[static_cast<size_t>(rank)] = -1;
+    ++times_;
+    barrier();
+    receiving_.clear();
+    for (Post& post : posts_)
+      if (!post.done) post = {.done = true, .peer = post.peer, .fault = {Fault::lost, post.peer}};
+    for (std::atomic<int>& lent : me().lent_by_post) lent = 0;
+    me().lent = 0;
+  }
 
   void barrier() override { message_barrier(*this); }
 
@@ -161,11 +179,14 @@ class LocalTransport final : public Transport {
     Fault fault = {};
   };
 
+  Way way(int from, Tag tag) const { return {from, tag, times_}; }
   Rank& me() { return lane_.ranks[static_cast<size_t>(rank_)]; }
 
   bool wait(Arrived arrived, const void* argument) override {
     return staged_wait(me().bell, patience_, [&] { return arrived(argument); });
   }
+
+  void wake() override { me().bell.ring(); }
 
   Ticket new_ticket(const Post& post) {
     if (free_.empty()) {
@@ -191,7 +212,7 @@ class LocalTransport final : public Transport {
     Rank& receiver = lane_.ranks.at(static_cast<size_t>(to));
     {
       const std::lock_guard lock(receiver.mutex);
-      receiver.inbox[{rank_, tag}].push_back(std::move(message));
+      receiver.inbox[way(rank_, tag)].push_back(std::move(message));
     }
     receiver.bell.ring();
   }
@@ -224,7 +245,7 @@ class LocalTransport final : public Transport {
         return o.peer == post.peer && o.tag == post.tag;
       };
       const auto waiting = receiving_.begin() + static_cast<std::ptrdiff_t>(kept);
-      if (std::any_of(receiving_.begin(), waiting, before) || !take({post.peer, post.tag}, message)) {
+      if (std::any_of(receiving_.begin(), waiting, before) || !take(way(post.peer, post.tag), message)) {
         receiving_[kept++] = ticket;
         continue;
       }
@@ -238,7 +259,8 @@ class LocalTransport final : public Transport {
 
   std::shared_ptr<World> world_;  // lives until the last thread has left
   Lane& lane_;
-  int rank_, shares_ = 0;
+  int rank_, shares_ = 0, times_ = 0;
+  std::vector<int> node_of_;
   Patience patience_;
   std::deque<Post> posts_;  // by ticket
   std::vector<Ticket> free_, receiving_;

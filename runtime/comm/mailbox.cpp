@@ -86,6 +86,17 @@ std::vector<Team> make_teams(const Topology& topology, const std::vector<bool>& 
   return teams;
 }
 
+void clear_mailbox(const NodeMemory& memory, int rank, std::span<const Team> teams, const DispatchShape& shape,
+                   int trunk_ranks) {
+  for (const Team& team : teams) {
+    if (std::find(team.ranks.begin(), team.ranks.end(), rank) == team.ranks.end()) continue;
+    const Mailbox mine(memory.of(rank), shape, trunk_ranks);
+    for (Mailbox::Flag* flag : {&mine.summed(), &mine.summed_late(), &mine.finished()}) flag->number = 0;
+    for (const uint64_t number : {0, 1})
+      for (int i = 0; rank == team.ranks[0] && i < trunk_ranks; ++i) mine.inbox(number).orders[i].given.number = 0;
+  }
+}
+
 NodeMemory share_mailbox(Transport& transport, const Topology& topology, std::span<const Team> teams,
                          const DispatchShape& shape) {
   size_t bytes = 0;

@@ -44,6 +44,10 @@ bool fits(const Order& order, uint64_t number, const DispatchShape& shape);
 NodeMemory share_mailbox(Transport& transport, const Topology& topology, std::span<const Team> teams,
                          const DispatchShape& shape);
 
+// This rank's part of it as at first, for dispatches that are made anew.
+void clear_mailbox(const NodeMemory& memory, int rank, std::span<const Team> teams, const DispatchShape& shape,
+                   int trunk_ranks);
+
 // Where things lie in an expert rank's part of the mailbox.
 class Mailbox {
  public:

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <numeric>
 
 #include "runtime/base/error.h"
 #include "runtime/comm/collectives.h"
@@ -34,6 +35,9 @@ constexpr size_t kSurelyEagerBytes = 1024;
 
 // Completed requests are forgotten when this many have gathered.
 constexpr size_t kManyRequests = 256;
+
+// Beyond all Tags: Open MPI makes communicators by messages of this tag like all others.
+constexpr int kTagOfGroups = 1000;
 
 // Nobody rings across nodes. There a rank stays awake while a step may be under way, and when idle wakes to look (a
 // look costs about 30 us, so 0.3 % of a core).
@@ -79,6 +83,8 @@ class MpiTransport final : public Transport {
   MpiTransport(MPI_Comm comm, size_t piece) : comm_(comm), piece_(piece), node_of_(find_nodes(comm)) {
     KT_MPI(MPI_Comm_rank(comm_, &rank_));
     KT_MPI(MPI_Comm_size(comm_, &size_));
+    place_.resize(static_cast<size_t>(size_));
+    std::iota(place_.begin(), place_.end(), 0);
     const size_t neighbours = ranks_here(*this).size();
     if (neighbours < static_cast<size_t>(size_)) patience_ = kPatienceAcrossNodes;
     patience_.spin = in_transfer_.spin = spin_time(neighbours);
@@ -92,6 +98,7 @@ class MpiTransport final : public Transport {
     try {
       finish_sends();
       barrier();
+      if (times_ > 0) return;  // those left out would be waited for
       if (comm_ == MPI_COMM_WORLD)
         MPI_Finalize();
       else
@@ -117,30 +124,33 @@ class MpiTransport final : public Transport {
   }
 
   void receive(int from, Tag tag, std::vector<std::byte>& into) override {
-    into.clear();
+    incoming_.swap(into);  // stays if this is left by an exception while bytes come
+    incoming_.clear();
     for (size_t got = piece_; got == piece_;) {
       MPI_Message message = MPI_MESSAGE_NULL;
       MPI_Status status;
       const bool came = wait_until([&] {
         int found = 0;
-        KT_MPI(MPI_Improbe(from, static_cast<int>(tag), comm_, &found, &message, &status));
+        KT_MPI(MPI_Improbe(place_of(from), static_cast<int>(tag), comm_, &found, &message, &status));
         return found != 0;
       });
       if (!came) check({Fault::late, from}, "message");
       int count = 0;
       KT_MPI(MPI_Get_count(&status, MPI_BYTE, &count));
       got = static_cast<size_t>(count);
-      const size_t at = into.size();
-      into.resize(at + got);
-      KT_MPI(MPI_Imrecv(into.data() + at, count, MPI_BYTE, &message, &receiving_));
+      receiving_from_ = from;
+      const size_t at = incoming_.size();
+      incoming_.resize(at + got);
+      KT_MPI(MPI_Imrecv(incoming_.data() + at, count, MPI_BYTE, &message, &receiving_));
       if (!wait_until([&] { return !receiving(); })) check({Fault::late, from}, "message");
     }
+    incoming_.swap(into);
     if (into.size() > kSurelyEagerBytes) ring(from);
   }
 
   bool ready(int from, Tag tag) override {
     int found = 0;
-    KT_MPI(MPI_Iprobe(from, static_cast<int>(tag), comm_, &found, MPI_STATUS_IGNORE));
+    KT_MPI(MPI_Iprobe(place_of(from), static_cast<int>(tag), comm_, &found, MPI_STATUS_IGNORE));
     return found != 0;
   }
 
@@ -157,8 +167,8 @@ class MpiTransport final : public Transport {
     Post& post = posts_[static_cast<size_t>(ticket)];
     for (size_t i = 0; i < piece_count(into.size(), piece_); ++i) {
       MPI_Request request = MPI_REQUEST_NULL;
-      KT_MPI(MPI_Irecv(into.data() + i * piece_, static_cast<int>(piece_size(into.size(), piece_, i)), MPI_BYTE, from,
-                       static_cast<int>(tag), comm_, &request));
+      KT_MPI(MPI_Irecv(into.data() + i * piece_, static_cast<int>(piece_size(into.size(), piece_, i)), MPI_BYTE,
+                       place_of(from), static_cast<int>(tag), comm_, &request));
       post.pieces.push_back(request);
     }
     return ticket;
@@ -181,6 +191,7 @@ class MpiTransport final : public Transport {
     }
     if (!post.sends && post.bytes > kSurelyEagerBytes) ring(post.peer);
     if (!post.idle) --moving_;
+    post.open = false;
     free_.push_back(ticket);
     return {true, post.fault};
   }
@@ -193,6 +204,29 @@ class MpiTransport final : public Transport {
   }
 
   void give_up_after(std::chrono::milliseconds limit) override { patience_.limit = in_transfer_.limit = limit; }
+
+  // Ranks that are lost take no part in making the communicator of those that remain. Open MPI 4.1 can do that, and 5
+  // where it has not been told to treat losses itself (--with-ft).
+  void leave_out(std::span<const int> lost) override {
+    go_on();
+    MPI_Group all = MPI_GROUP_NULL, remaining = MPI_GROUP_NULL;
+    MPI_Comm next = MPI_COMM_NULL;
+    std::vector<int> places;
+    for (const int rank : lost) {
+      places.push_back(place_of(rank));
+      node_of_[static_cast<size_t>(rank)] = -1;
+    }
+    KT_MPI(MPI_Comm_group(comm_, &all));
+    KT_MPI(MPI_Group_excl(all, static_cast<int>(places.size()), places.data(), &remaining));
+    KT_MPI(MPI_Comm_create_group(comm_, remaining, kTagOfGroups + ++times_, &next));
+    MPI_Group_free(&all);
+    MPI_Group_free(&remaining);
+    forget_transfers();
+    KT_MPI(MPI_Comm_set_errhandler(next, MPI_ERRORS_RETURN));
+    comm_ = next;
+    const std::vector<int> ranks = present(*this);
+    for (size_t i = 0; i < ranks.size(); ++i) place_[static_cast<size_t>(ranks[i])] = static_cast<int>(i);
+  }
 
   void barrier() override { message_barrier(*this); }
 
@@ -224,7 +258,48 @@ class MpiTransport final : public Transport {
     int peer = 0;
     bool sends = false, idle = false;
     Fault fault = {};
+    bool open = true;  // its ticket is not spent
   };
+
+  int place_of(int rank) const { return place_[static_cast<size_t>(rank)]; }
+
+  // What is being received from ranks that remain comes to its end first: it is written to memory of the caller's.
+  void forget_transfers() {
+    std::vector<MPI_Request> coming;
+    const auto forget_receive = [&](MPI_Request& request, int peer) {
+      if (request == MPI_REQUEST_NULL) return;
+      MPI_Cancel(&request);
+      if (node_of_[static_cast<size_t>(peer)] >= 0)
+        coming.push_back(request);
+      else
+        MPI_Request_free(&request);
+    };
+    for (Post& post : posts_) {
+      if (!post.open) continue;
+      for (; post.next < post.pieces.size(); ++post.next) {
+        MPI_Request& request = post.pieces[post.next];
+        if (!post.sends)
+          forget_receive(request, post.peer);
+        else if (request != MPI_REQUEST_NULL)
+          MPI_Request_free(&request);
+      }
+      post.fault = {Fault::lost, post.peer};
+    }
+    forget_receive(receiving_, receiving_from_);
+    receiving_ = MPI_REQUEST_NULL;
+    for (MPI_Request& request : pending_)
+      if (request != MPI_REQUEST_NULL) MPI_Request_free(&request);
+    pending_.clear();
+    const auto all_came = [&] {
+      std::erase_if(coming, [](MPI_Request& request) {
+        int done = 0;
+        MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+        return done != 0;
+      });
+      return coming.empty();
+    };
+    if (!wait_until(all_came)) fail(kExitPeerLost, "one more rank was lost");
+  }
 
   void ring(int rank) {
     if (Doorbell* other = bells_.of(rank)) other->ring();
@@ -239,10 +314,12 @@ class MpiTransport final : public Transport {
     });
   }
 
+  void wake() override { bells_.mine().ring(); }
+
   MPI_Request send_piece(int to, Tag tag, std::span<const std::byte> bytes, size_t i) {
     MPI_Request request = MPI_REQUEST_NULL;
-    KT_MPI(MPI_Isend(bytes.data() + i * piece_, static_cast<int>(piece_size(bytes.size(), piece_, i)), MPI_BYTE, to,
-                     static_cast<int>(tag), comm_, &request));
+    KT_MPI(MPI_Isend(bytes.data() + i * piece_, static_cast<int>(piece_size(bytes.size(), piece_, i)), MPI_BYTE,
+                     place_of(to), static_cast<int>(tag), comm_, &request));
     return request;
   }
 
@@ -261,6 +338,7 @@ class MpiTransport final : public Transport {
     post.sends = sends;
     post.idle = idle;
     post.fault = {};
+    post.open = true;
     if (!idle) ++moving_;
     return ticket;
   }
@@ -291,7 +369,11 @@ class MpiTransport final : public Transport {
   int rank_ = 0, size_ = 1;
   std::vector<int> node_of_;
   std::vector<MPI_Request> pending_;          // sends
-  MPI_Request receiving_ = MPI_REQUEST_NULL;  // the message that receive() waits for
+  std::vector<int> place_;                    // of every rank in comm_
+  int times_ = 0;                             // that ranks were left out
+  std::vector<std::byte> incoming_;           // the message that receive() waits for
+  MPI_Request receiving_ = MPI_REQUEST_NULL;  // likewise
+  int receiving_from_ = 0;                    // likewise
   std::vector<Post> posts_;                   // by ticket
   std::vector<Ticket> free_;
   int moving_ = 0;  // posted transfers that are under way or soon will be

@@ -43,7 +43,8 @@ class Transport {
   virtual ~Transport() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  virtual std::vector<int> nodes() const = 0;  // of every rank: index of its machine, 0-based, in order of first rank
+  // Of every rank: index of its machine, 0-based, in order of first rank; -1: it was left out.
+  virtual std::vector<int> nodes() const = 0;
   int node() const { return nodes()[static_cast<size_t>(rank())]; }
 
   // Messages whose size only the sender knows: for set-up, plans and reports.
@@ -72,10 +73,21 @@ class Transport {
   // Waits until arrived() is true; it may look at flags and transfers. False: given up.
   template <class Arrived>
   bool wait_until(const Arrived& arrived) {
-    return wait([](const void* f) { return (*static_cast<const Arrived*>(f))(); }, &arrived);
+    const auto over = [&] { return interrupted() || arrived(); };
+    return wait([](const void* f) { return (*static_cast<decltype(&over)>(f))(); }, &over) && !interrupted();
   }
   // Waits end after so long, as faults do; zero, as at first: never. For tests: a job in service has a watchdog.
   virtual void give_up_after(std::chrono::milliseconds limit) = 0;
+
+  // From any thread: this rank's waits end now as if given up, and all later ones until leave_out().
+  void interrupt() {
+    interrupted_ = true;
+    wake();
+  }
+  // The others go on without these ranks, which keep their numbers: all of those call it at the same point, after an
+  // interrupt() and before any memory of transfers is freed. What was on its way is forgotten: every ticket's transfer
+  // is done, with a fault, and no message of before is received. Throws Error(kExitPeerLost) where one more is lost.
+  virtual void leave_out(std::span<const int> lost) = 0;
 
   virtual void barrier() = 0;
   // A second way between the same ranks, for one more thread of each: its messages and waits are its own. All ranks
@@ -88,6 +100,12 @@ class Transport {
  protected:
   using Arrived = bool (*)(const void*);
   virtual bool wait(Arrived arrived, const void* argument) = 0;
+  virtual void wake() = 0;  // this rank's thread, if it waits; from any thread
+  bool interrupted() const { return interrupted_.load(std::memory_order_relaxed); }
+  void go_on() { interrupted_ = false; }
+
+ private:
+  std::atomic<bool> interrupted_ = false;
 };
 
 // Ranks as threads of this process: element i is for the thread that plays rank i. `nodes`: the machines that they
@@ -112,7 +130,10 @@ bool all_done(Transport& transport, std::vector<Ticket>& tickets);
 // Waits for a transfer.
 Fault finish(Transport& transport, Ticket ticket, int peer);
 
-// What every rank says, by rank; all ranks call it at the same point. For set-up, not for steps.
+// The ranks that were not left out, ascending.
+std::vector<int> present(const Transport& transport);
+
+// What every rank says, by rank, "" of those left out; all ranks call it at the same point. For set-up, not for steps.
 std::vector<std::string> all_gather(Transport& transport, const std::string& mine);
 
 }  // namespace kt

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <string_view>
 
 #include "runtime/comm/transport.h"
@@ -11,6 +12,10 @@ namespace kt {
 
 // As the ranks were started: by MPI where there is a launcher, which auto looks for; one rank alone for local.
 std::unique_ptr<Transport> make_job_transport(std::string_view name, int* argc, char*** argv);
+
+// Why the launcher ends all ranks when one is lost, whatever they do, and what to change, as far as the environment
+// tells; "" where it lets them go on or nothing is known.
+std::string why_losses_end_all();
 
 // The other one, between the ranks of `job`, which ends after it; null where there is none. All ranks call it at the
 // same point. Throws Error(kExitUsage), on all ranks, where they want different ones, this program has

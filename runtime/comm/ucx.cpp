@@ -9,6 +9,7 @@
 #include <map>
 #include <sstream>
 #include <thread>
+#include <utility>
 
 #include "runtime/base/error.h"
 #include "runtime/comm/bell_pipe.h"
@@ -41,6 +42,7 @@ uint64_t job_of(std::span<const std::string> addresses) {
   for (const std::string& a : addresses) all += a;
   return static_cast<uint64_t>(std::hash<std::string>()(all)) << 49;
 }
+constexpr uint64_t kNextJob = uint64_t{1} << 49;
 
 const ucp_request_param_t kPlain{};
 
@@ -115,6 +117,7 @@ class UcxTransport final : public Transport {
       finish_sends();
       barrier();
       flush(kFlushing);
+      if (times_ > 0) return;  // those left out would be waited for
       // A lane's worker goes with the first one's, since a rank that closes may take from others what it has sent last.
       if (!is_lane_) gather_beside(*worker_, door_, "");
     } catch (const Error& error) {
@@ -140,16 +143,20 @@ class UcxTransport final : public Transport {
   void receive(int from, Tag tag, std::vector<std::byte>& into) override {
     ucp_tag_message_h message = nullptr;
     ucp_tag_recv_info_t info{};
-    into.clear();
     const bool came = wait_until([&] { return (message = find(from, tag, true, &info)) || worker_->lost(from); });
     if (!message) check({came ? Fault::lost : Fault::late, from}, "message");
-    into.resize(info.length);
-    void* request = ucp_tag_msg_recv_nbx(worker_->get(), into.data(), info.length, message, &kPlain);
+    incoming_.resize(info.length);  // stays if this is left by an exception while bytes come
+    void* request = ucp_tag_msg_recv_nbx(worker_->get(), incoming_.data(), info.length, message, &kPlain);
     ucs_status_t status = UCS_INPROGRESS;
     const bool ended =
         wait_until([&] { return (status = status_of(request)) != UCS_INPROGRESS || worker_->lost(from); });
+    if (status == UCS_INPROGRESS) {
+      receiving_ = {request, from};
+      check({ended ? Fault::lost : Fault::late, from}, "message");
+    }
     release(request);
-    if (status != UCS_OK) check({ended ? Fault::lost : Fault::late, from}, "message");
+    if (status != UCS_OK) check({Fault::lost, from}, "message");
+    into.swap(incoming_);
   }
 
   bool ready(int from, Tag tag) override {
@@ -178,6 +185,7 @@ class UcxTransport final : public Transport {
     if (status == UCS_INPROGRESS && !post.sends) ucp_request_cancel(worker_->get(), post.request);
     if (status == UCS_OK && !post.sends) status = ucp_tag_recv_request_test(post.request, &came);
     release(post.request);
+    post.open = false;
     free_.push_back(ticket);
     if (status == UCS_OK && came.length == post.bytes) return {true, {}};
     const bool is_cut = status == UCS_OK || status == UCS_ERR_MESSAGE_TRUNCATED;
@@ -193,6 +201,16 @@ class UcxTransport final : public Transport {
   }
 
   void give_up_after(std::chrono::milliseconds limit) override { patience_.limit = limit; }
+
+  // What was sent before bears another job's tag, and nobody takes it.
+  void leave_out(std::span<const int> lost) override {
+    go_on();
+    for (const int rank : lost) node_of_[static_cast<size_t>(rank)] = -1;
+    ++times_;
+    forget_transfers();
+    job_ += kNextJob;
+    barrier();
+  }
 
   void barrier() override { message_barrier(*this); }
 
@@ -213,11 +231,46 @@ class UcxTransport final : public Transport {
     int peer = 0;
     bool sends = false;
     size_t bytes = 0;  // of a receive
+    bool open = true;  // its ticket is not spent
   };
   struct Sending {
-    void* request;
-    int to;
+    void* request = nullptr;
+    int to = 0;
   };
+
+  void wake() override { pipes_.at(rank()).ring(); }
+
+  // What is being received from ranks that remain comes to its end first: it is written to memory of the caller's.
+  void forget_transfers() {
+    std::vector<Sending> coming;
+    const auto forget_receive = [&](void* request, int peer) {
+      if (status_of(request) != UCS_INPROGRESS) return release(request);
+      ucp_request_cancel(worker_->get(), request);
+      if (worker_->lost(peer) || node_of_[static_cast<size_t>(peer)] < 0) return release(request);
+      coming.push_back({request, peer});
+    };
+    for (Post& post : posts_) {
+      if (!post.open) continue;
+      if (post.sends)
+        release(post.request);
+      else
+        forget_receive(post.request, post.peer);
+      post.request = UCS_STATUS_PTR(UCS_ERR_CANCELED);
+    }
+    for (const Sending& s : sending_) release(s.request);
+    sending_.clear();
+    const Sending receiving = std::exchange(receiving_, {});
+    if (receiving.request) forget_receive(receiving.request, receiving.to);
+    const auto all_came = [&] {
+      std::erase_if(coming, [&](const Sending& s) {
+        if (status_of(s.request) == UCS_INPROGRESS && !worker_->lost(s.to)) return false;
+        release(s.request);
+        return true;
+      });
+      return coming.empty();
+    };
+    if (!wait_until(all_came)) fail(kExitPeerLost, "one more rank was lost");
+  }
 
   bool wait(Arrived arrived, const void* argument) override {
     Bed bed(bells_.mine(), pipes_.at(rank()), *worker_);
@@ -337,8 +390,11 @@ class UcxTransport final : public Transport {
   Patience patience_ = kPatienceUntilWoken;
   std::map<int, BellPipe> pipes_;  // of ranks of this machine, this one among them
   Bells bells_;
+  int times_ = 0;  // that ranks were left out
   std::vector<Sending> sending_;
-  std::vector<Post> posts_;  // by ticket
+  std::vector<std::byte> incoming_;  // the message that receive() waits for
+  Sending receiving_;                // and what it has left unfinished
+  std::vector<Post> posts_;          // by ticket
   std::vector<Ticket> free_;
 };
 

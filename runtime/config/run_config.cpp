@@ -109,6 +109,10 @@ std::vector<std::string> conflicts(const RunConfig& config) {
   needs_shards(number != 0, "kt-gpu-prefill-token-threshold", "fetches experts from banks where they are in one piece");
   if (config.sliced_below && config.bank != "replicate")
     problems.push_back("sliced-below: only replicated banks let steps choose: set bank to replicate");
+  if (config.on_lost_expert_rank == "go-on" && number != 0)
+    problems.push_back(
+        "on-lost-expert-rank go-on: kt-gpu-prefill-token-threshold fetches experts from where they are at home: leave "
+        "one of them out");
   if (config.trunk_matmul == "tensor" && !config.device.starts_with("cuda"))
     problems.push_back(fmt::format("trunk-matmul tensor: only GPUs have tensor cores: expected device cuda, found '{}'",
                                    config.device));

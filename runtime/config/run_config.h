@@ -45,11 +45,12 @@ struct RunConfig {
   std::optional<int> kt_threadpool_count, kt_cpuinfer, trunk_threads;
   std::vector<int> kt_numa_nodes;
   int threads_per_core = 1;
-  std::string comm_interface;            // names that ranks speak over, split by commas; empty: all
-  std::string transport = "auto";        // auto, mpi, ucx, local
-  std::string dispatch_dtype = "exact";  // exact, float32, bf16
-  std::string trunk_method = "model";    // model, int8, int4
-  std::string trunk_matmul = "exact";    // exact, tensor
+  std::string comm_interface;               // names that ranks speak over, split by commas; empty: all
+  std::string transport = "auto";           // auto, mpi, ucx, local
+  std::string dispatch_dtype = "exact";     // exact, float32, bf16
+  std::string on_lost_expert_rank = "end";  // end, go-on
+  std::string trunk_method = "model";       // model, int8, int4
+  std::string trunk_matmul = "exact";       // exact, tensor
   // experts
   std::string kt_weight_path;  // "" becomes model
   std::string keep_bank;       // folder

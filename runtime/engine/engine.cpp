@@ -163,7 +163,10 @@ class StepEngine final : public Engine {
     std::unique_lock lock(mutex_);
     while (!wake_.wait_for(lock, kIdleInterval, [&] { return open_ > 0 || flush_ || stop.stop_requested(); })) {
       lock.unlock();
-      runner_.idle();
+      try {
+        runner_.idle();
+      } catch (const StepUndone&) {
+      }
       lock.lock();
     }
     return open_ > 0 || !stop.stop_requested();
@@ -265,7 +268,12 @@ class StepEngine final : public Engine {
     leave_queue(planned.ids, begin);
     if (!plan.slices.empty()) {
       tell_progress(planned, begin);
-      const std::span<const float> logits = runner_.run(plan);
+      std::span<const float> logits;
+      try {
+        logits = runner_.run(plan);
+      } catch (const StepUndone&) {
+        return scheduler_.undo_step();
+      }
       const size_t expected = static_cast<size_t>(plan.logit_rows()) * static_cast<size_t>(vocab_);
       if (logits.size() != expected)
         fail(kExitPeerLost, "step {}: {} logits, {} expected", plan.step, logits.size(), expected);

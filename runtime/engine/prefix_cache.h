@@ -62,6 +62,8 @@ class PrefixCache {
 
   // A number to save a state under; kNone if all are being saved under right now.
   int32_t take_snapshot();
+  // Nothing was saved under it.
+  void give_back_snapshot(int32_t snapshot) { free_snapshots_.push_back(snapshot); }
   // The state after `node` was saved under `snapshot`. If there is one already the new one is free again.
   void attach_snapshot(int32_t node, int32_t snapshot);
   // Gives up the state before `node` unless other paths start there too.

@@ -189,6 +189,14 @@ void Scheduler::finish_step() {
   }
 }
 
+void Scheduler::undo_step() {
+  for (size_t i = 0; i < planned_.ids.size(); ++i) {
+    if (const int32_t snapshot = planned_.plan.slices[i].save; snapshot != PrefixCache::kNone)
+      cache_.give_back_snapshot(snapshot);
+    retract(sequences_.at(planned_.ids[i]));
+  }
+}
+
 // Puts the blocks that are full by now into the cache, where others find them at once.
 void Scheduler::share_blocks(Sequence& sequence) {
   for (; (sequence.shared + 1) * kBlockTokens <= sequence.computed; ++sequence.shared) {

@@ -77,6 +77,8 @@ class Scheduler {
   const Planned& plan(int prefill_tokens = kNoBound);
   // The planned step was run: its tokens are in the cache.
   void finish_step();
+  // The planned step was not run, or in part: its sequences are computed again from what the cache has of them.
+  void undo_step();
   // The token that follows the sequence, sampled from its last logits.
   void append(uint64_t id, int32_t token);
   // Empties the prefix cache; false if sequences run.

@@ -82,6 +82,9 @@ void make_moe_room(Trunk& t, const ExpertBank* bank, std::span<const ExpertSets>
 ExpertShare share_here(const ExpertBank* bank, const Device& device);
 // What the orders say of experts, before anything else of a step.
 void begin_experts(Trunk& t, const StepOrders& orders);
+// The dispatch is another, to fewer teams: these groups of expert ranks are gone. Between steps, or in a step that was
+// left.
+void go_on_without(Trunk& t, TrunkDispatch& dispatch, std::span<const int> groups);
 // This rank has what was to come beside the steps.
 bool experts_arrived(const Trunk& t);
 

@@ -80,4 +80,20 @@ std::vector<HotSets> place_copies(const PlacementRequest& request, const HotSets
   return result;
 }
 
+std::optional<LayerExpert> lost_expert(const PlacementRequest& request, const HotSets& hot, int groups,
+                                       std::span<const HotSets> copies, std::span<const int> gone) {
+  const auto remains = [&](size_t group) {
+    return std::find(gone.begin(), gone.end(), static_cast<int>(group)) == gone.end();
+  };
+  for (size_t l = 0; l < request.moe.size(); ++l) {
+    for (int32_t e = 0; request.moe[l] && e < request.experts; ++e) {
+      bool held = remains(static_cast<size_t>(e % groups)) || std::binary_search(hot[l].begin(), hot[l].end(), e);
+      for (size_t g = 0; g < copies.size() && !held; ++g)
+        held = remains(g) && std::binary_search(copies[g][l].begin(), copies[g][l].end(), e);
+      if (!held) return LayerExpert{static_cast<int>(l), e};
+    }
+  }
+  return std::nullopt;
+}
+
 }  // namespace kt

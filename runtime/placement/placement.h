@@ -53,6 +53,13 @@ int64_t hot_budget(std::optional<int> per_layer, std::optional<double> ratio, in
 // use. Without counts all experts are used alike. Throws Error(kExitUsage) when a layer has no room for as many.
 std::vector<HotSets> place_copies(const PlacementRequest& request, const HotSets& hot, int groups, int copies);
 
+// An expert of these that is neither hot nor held by any group but those that are gone; none: all are held.
+struct LayerExpert {
+  int layer = 0, expert = 0;
+};
+std::optional<LayerExpert> lost_expert(const PlacementRequest& request, const HotSets& hot, int groups,
+                                       std::span<const HotSets> copies, std::span<const int> gone);
+
 // The share of choices that fell on a hot expert, 0 to 1; 0 when nothing was counted.
 double hit_rate(const HotSets& hot, const ExpertCounts& counts);
 

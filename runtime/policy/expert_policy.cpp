@@ -121,6 +121,11 @@ void ExpertPolicy::after(const StepPlan& plan, const StepReport& report) {
   }
 }
 
+void ExpertPolicy::take_whole_experts() {
+  const std::lock_guard lock(mutex_);
+  config_.sliced_below = 0;
+}
+
 void ExpertPolicy::prepare(StepRunner& runner) {
   if (!first_moves_.empty()) {
     const size_t count = first_moves_.size();

@@ -61,6 +61,9 @@ class ExpertPolicy final : public StepObserver {
   // on prompts of some sizes that are thrown away. Runs steps; uses blocks from 0 and slot 0.
   void prepare(StepRunner& runner);
 
+  // From now on no step is sliced.
+  void take_whole_experts();
+
   // For measuring: prompts take this path until it is null again, and nothing is learnt or counted.
   void force(std::optional<Path> path);
   PrefillPath path() const;
@@ -78,7 +81,7 @@ class ExpertPolicy final : public StepObserver {
   // Where the faster path is not the same.
   void measure_between(StepRunner& runner, int below, int above, int times);
 
-  const ExpertPolicyConfig config_;
+  ExpertPolicyConfig config_;
   mutable std::mutex mutex_;  // guards all below
   HotUpdate update_;
   HotSets hot_;                   // in the step that is being taken

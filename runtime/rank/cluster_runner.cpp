@@ -24,11 +24,11 @@ void tell_experts(Trunk& t, Ask what) {
 }
 
 template <class Work>
-auto telling(const std::function<void()>& on_loss, const Work& work) {
+auto telling(const std::function<bool()>& on_loss, const Work& work) {
   try {
     return work();
   } catch (const Error& e) {
-    if (on_loss && e.exit_code() == kExitPeerLost) on_loss();
+    if (on_loss && e.exit_code() == kExitPeerLost && on_loss()) throw StepUndone();
     throw;
   }
 }
@@ -42,7 +42,7 @@ void leave(Trunk& t) {
 
 ClusterRunner::ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk,
                              Group* group, std::vector<StepObserver*> observers, std::function<int64_t()> pulse,
-                             std::function<void()> on_loss)
+                             std::function<bool()> on_loss)
     : transport_(transport),
       topology_(topology),
       config_(config),
@@ -113,7 +113,7 @@ void ClusterRunner::ask_clocks() {
   for (int rank : topology_.trunk)
     if (rank != topology_.rank) transport_.send(rank, Tag::control, kTell);
   if (trunk_) tell_experts(*trunk_, Ask::clock);
-  for (int rank = 0; rank < topology_.world; ++rank) {
+  for (const int rank : present(transport_)) {
     if (rank == topology_.rank) continue;
     transport_.receive(rank, Tag::clock, room_);
     ClockReading reading = decode_clock_reading(room_);

@@ -15,10 +15,10 @@ class ClusterRunner final : public StepRunner {
  public:
   // `trunk` is null on a rank 0 that only schedules, `group` on one that is the whole trunk. The observers take part in
   // every step, in this order. `pulse`: see progress(); null: nobody counts. `on_loss` is called before a step throws
-  // that other ranks cannot be reached.
+  // that other ranks cannot be reached; true: those that remain go on, and the step throws StepUndone.
   ClusterRunner(Transport& transport, const Topology& topology, const ModelConfig& config, Trunk* trunk, Group* group,
                 std::vector<StepObserver*> observers = {}, std::function<int64_t()> pulse = nullptr,
-                std::function<void()> on_loss = nullptr);
+                std::function<bool()> on_loss = nullptr);
 
   int vocab() const override { return config_.vocab; }
   std::span<const float> run(const StepPlan& plan) override;
@@ -49,7 +49,7 @@ class ClusterRunner final : public StepRunner {
   std::vector<int> vocab_widths_;
   std::vector<StepObserver*> observers_;
   std::function<int64_t()> pulse_;
-  std::function<void()> on_loss_;
+  std::function<bool()> on_loss_;
   std::vector<float> logits_;
   std::vector<std::byte> room_;
   std::vector<ClockReading> readings_;                        // by rank

@@ -6,7 +6,6 @@
 #include "runtime/model/experts/ask.h"
 #include "runtime/model/experts/expert_fetch.h"
 #include "runtime/model/experts/piece_routing.h"
-#include "runtime/step/step_clock.h"
 
 namespace kt {
 namespace {
@@ -18,9 +17,9 @@ struct ExpertRank {
   const ModelConfig& config;
   const ExpertBank& bank;
   const DispatchShape& shape;
-  ExpertDispatch dispatch;
+  ExpertDispatch& dispatch;
+  StepClock& clock;
   ExpertDispatch::Asked asked = {};  // by all trunk ranks together
-  StepClock clock{config.layers.size()};
 
   // Weights for each trunk rank, one batch made while one is sent.
   std::vector<std::vector<std::byte>> staged[2] = {};
@@ -113,19 +112,13 @@ void tell_clock(ExpertRank& r) {
 
 }  // namespace
 
-void serve_experts(Transport& transport, const Topology& topology, const Doors& doors, Device& device,
-                   const ModelConfig& config, const ExpertBank& bank) {
-  ExpertRank r{transport,
-               topology,
-               device,
-               config,
-               bank,
-               doors.shape,
-               {transport, topology, doors.teams, doors.shape, doors.mailbox}};
+void serve_experts(Transport& transport, const Topology& topology, ExpertDispatch& dispatch, const DispatchShape& shape,
+                   StepClock& clock, Device& device, const ModelConfig& config, const ExpertBank& bank) {
+  ExpertRank r{transport, topology, device, config, bank, shape, dispatch, clock};
   if (bank.share.parts() > 1)
     r.pieces = take_laid_out(
         r.memory, [&](size_t bytes) { return device.take_host(bytes); },
-        [&](Layout& l) { return lay_out_pieces(l, config, bank.share, doors.shape.rows); });
+        [&](Layout& l) { return lay_out_pieces(l, config, bank.share, shape.rows); });
   for (;;) {
     receive_order(r);
     switch (r.ask()) {

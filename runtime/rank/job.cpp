@@ -26,6 +26,7 @@
 #include "runtime/rank/machine_limits.h"
 #include "runtime/rank/measured_rates.h"
 #include "runtime/rank/rank_map.h"
+#include "runtime/rank/regroup.h"
 
 namespace kt {
 namespace {
@@ -227,6 +228,7 @@ void place(JobRank& job) {
   job.cache_limits = cache_limits(job.engine);
   job.doors = plan_doors(job.topology, job.model(), job.limits);
 
+  check_losses(job);
   if (job.topology.expert_index() >= 0) check_experts(job.experts->source, job.model(), job.expert_share);
   const bool trunk = job.topology.trunk_index() >= 0;
   if (trunk && job.experts->hot) check_experts(*job.experts->hot, job.model(), Range{0, job.model().moe.inter});
@@ -312,6 +314,34 @@ bool load_together(JobRank& job, Phases& phases) {
   return true;
 }
 
+// MPI's own end would wait for them.
+[[noreturn]] void leave_without_the_lost(JobRank& job) {
+  job.lifeline.reset();
+  std::fflush(nullptr);
+  std::_Exit(job.exit_code);
+}
+
+// Steps as they are asked for, until this rank is dismissed.
+void follow_steps(JobRank& job, const std::function<void()>& steps) {
+  for (;;) {
+    try {
+      return steps();
+    } catch (const Error& e) {
+      if (e.exit_code() != kExitPeerLost || !regroup(job)) throw;
+    }
+  }
+}
+
+// In the doors to which `doors` belongs; a rank whose step is left has its dispatch until it has regrouped.
+void serve_bank(JobRank& job, Transport& transport, const Doors& doors) {
+  StepClock clock(job.model().layers.size());
+  std::unique_ptr<ExpertDispatch> dispatch;
+  follow_steps(job, [&] {
+    dispatch = std::make_unique<ExpertDispatch>(transport, job.topology, doors.teams, doors.shape, doors.mailbox);
+    serve_experts(transport, job.topology, *dispatch, doors.shape, clock, *job.cpu, job.model(), *job.bank);
+  });
+}
+
 }  // namespace
 
 void JobRank::tell_before_end(std::function<void(const std::string& why)> tell) {
@@ -354,6 +384,7 @@ int run_job(int argc, char** argv, const std::function<RunConfig()>& read, const
     job.exit_code = life(job);
     transport.barrier();
     if (job.exit_code == kExitOk && job.kept_bank) job.kept_bank->remove();
+    if (!job.losses.ranks.empty()) leave_without_the_lost(job);
   });
   return job.exit_code;
 }
@@ -399,18 +430,16 @@ std::vector<double> weight_rates(JobRank& job) {
 }
 
 void follow(JobRank& job) {
-  if (job.trunk) return serve_trunk(*job.trunk);
+  watch_losses(job);
+  if (job.trunk) return follow_steps(job, [&] { serve_trunk(*job.trunk); });
   if (!job.bank) return;
-  const auto serve = [&](Transport& transport, const Doors& doors) {
-    serve_experts(transport, job.topology, doors, *job.cpu, job.model(), *job.bank);
-  };
   std::jthread beside;  // gives weights away, computes nothing
   if (job.lane && job.bank->share.count(job.model().moe.experts))
     beside = std::jthread([&] {
       job.pool->unpin_caller();
-      end_all_on_error(job, [&] { serve(*job.lane, job.side_doors); });
+      end_all_on_error(job, [&] { serve_bank(job, *job.lane, job.side_doors); });
     });
-  end_all_on_error(job, [&] { serve(job.transport, job.doors); });  // before the lane is waited for
+  end_all_on_error(job, [&] { serve_bank(job, job.transport, job.doors); });  // before the lane is waited for
 }
 
 }  // namespace kt

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -22,6 +23,15 @@
 #include "runtime/rank/expert_source.h"
 
 namespace kt {
+
+// Expert ranks that are gone and without which the others go on; see regroup.h.
+struct Losses {
+  std::mutex mutex;              // guards all below
+  std::condition_variable news;  // of more
+  std::vector<int> ranks;
+  size_t left_out = 0;  // so many of them this rank is ready to go on without
+  bool is_news() const { return left_out < ranks.size(); }
+};
 
 // One rank of a job that runs the model: what set_up makes of the options, in the order in which it is made.
 struct JobRank {
@@ -66,6 +76,7 @@ struct JobRank {
   std::unique_ptr<Group> group = {};                                 // on trunk ranks and rank 0, if they are several
   std::optional<Trunk> trunk = {};                                   // on trunk ranks
 
+  Losses losses = {};
   std::mutex front_mutex = {};
   std::function<void(const std::string& why)> on_end = {};  // on rank 0: tells clients that the job ends now
   std::unique_ptr<Lifeline> lifeline = {};                  // ends before what it watches

@@ -54,12 +54,17 @@ struct StepPlan {
 std::vector<std::byte> encode(const StepPlan& plan);
 StepPlan decode_step_plan(std::span<const std::byte> bytes);  // throws Error on anything inconsistent
 
+// Thrown instead of a step's logits: a rank was lost meanwhile, and the others go on without it. What the step was to
+// write may be written in part.
+struct StepUndone {};
+
 // Runs steps on all ranks. The engine knows no more of the model than this.
 class StepRunner {
  public:
   virtual ~StepRunner() = default;
   virtual int vocab() const = 0;
-  // Logits (plan.logit_rows(), vocab), f32, row-major, in the order of the slices; valid until the next call.
+  // Logits (plan.logit_rows(), vocab), f32, row-major, in the order of the slices; valid until the next call. Throws
+  // StepUndone; then the next step may follow.
   virtual std::span<const float> run(const StepPlan& plan) = 0;
   // Called every two seconds, on the thread that runs steps, while there are none to run.
   virtual void idle() {}

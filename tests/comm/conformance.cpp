@@ -238,6 +238,49 @@ void lanes_are_apart(Transport& t) {
   beside.join();
 }
 
+// The last rank is left out with transfers and messages on their way between all; the others go on by the same tags.
+void others_go_on_without_one(Transport& t) {
+  const std::unique_ptr<Transport> way = t.lane();
+  const int gone = t.size() - 1;
+  if (gone == 0) return;
+  const Bytes stale = content(0, 0, 1, 3u << 20);
+  std::vector<Bytes> rooms(static_cast<size_t>(t.size()), Bytes(100'000));
+  std::vector<Ticket> tickets;
+  for (int r = 0; r < t.size(); ++r) {
+    way->send(r, Tag::control, content(0, 0, 2, 9));
+    tickets.push_back(way->post_send(r, Tag::rows, stale));
+    tickets.push_back(way->post_receive(r, Tag::results, rooms[static_cast<size_t>(r)], true));
+  }
+  way->barrier();
+  std::thread waiting([&] { EXPECT_FALSE(way->wait_until([] { return false; })); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  way->interrupt();
+  waiting.join();
+  if (t.rank() == gone) return;
+
+  way->leave_out(std::span(&gone, 1));
+
+  EXPECT_EQ(way->nodes()[static_cast<size_t>(gone)], -1);
+  EXPECT_EQ(static_cast<int>(present(*way).size()), gone);
+  for (const Ticket ticket : tickets) EXPECT_TRUE(way->look(ticket).done);
+  tickets.clear();
+  std::vector<Bytes> sent;
+  for (int r = 0; r < gone; ++r) sent.push_back(content(t.rank(), r, 5, 100'000));
+  for (int r = 0; r < gone; ++r) {
+    way->send(r, Tag::control, sent[static_cast<size_t>(r)]);
+    tickets.push_back(way->post_receive(r, Tag::results, rooms[static_cast<size_t>(r)]));
+    tickets.push_back(way->post_send(r, Tag::results, sent[static_cast<size_t>(r)]));
+  }
+  Bytes got;
+  for (int r = 0; r < gone; ++r) {
+    way->receive(r, Tag::control, got);
+    expect_same(got, content(r, t.rank(), 5, 100'000), r, 5);
+  }
+  for (const Ticket ticket : tickets) EXPECT_FALSE(finish(*way, ticket, 0));
+  for (int r = 0; r < gone; ++r) expect_same(rooms[static_cast<size_t>(r)], content(r, t.rank(), 5, 100'000), r, 5);
+  EXPECT_EQ(all_gather(*way, "x")[static_cast<size_t>(gone)], "");
+}
+
 }  // namespace
 
 void check_transport(Transport& t) {
@@ -260,6 +303,7 @@ void check_transport(Transport& t) {
   shared_memory_is_seen_by_one_machine(t);
   waits_can_be_given_up(t);
   lanes_are_apart(t);
+  others_go_on_without_one(t);
 }
 
 }  // namespace kt::testing

@@ -92,6 +92,69 @@ TEST(Lifeline, PassesOnWithWhichExitCodeARankEndsTheJob) {
   EXPECT_EQ(pair.losses.all[0].exit_code, 64);
 }
 
+TEST(Lifeline, ALossThatTheOthersGoOnWithoutIsNotTheEnd) {
+  Pair pair;
+  std::atomic<int> asked = -1;
+  pair.lifeline->set_go_on([&](int rank) {
+    asked = rank;
+    return std::vector<int>{rank};
+  });
+
+  pair.other.reset();
+
+  ASSERT_TRUE(soon([&] { return asked == 1; }));
+  EXPECT_FALSE(pair.lifeline->lost());
+  std::this_thread::sleep_for(700ms);
+  EXPECT_THAT(pair.lifeline->silent(0.2), IsEmpty()) << "nobody waits for it any more";
+  EXPECT_EQ(pair.losses.count(), 0u);
+}
+
+TEST(Lifeline, ALossThatTheOthersCannotGoOnWithoutIsTheEnd) {
+  Pair pair;
+  pair.lifeline->set_go_on([](int) { return std::vector<int>(); });
+
+  pair.other.reset();
+
+  ASSERT_TRUE(soon([&] { return pair.losses.count() == 1; }));
+  EXPECT_TRUE(pair.lifeline->lost());
+}
+
+TEST(Lifeline, WhoEndsTheJobWithAnExitCodeIsNotLost) {
+  Pair pair;
+  pair.lifeline->set_go_on([](int rank) { return std::vector<int>{rank}; });
+
+  pair.say(-1 - 64);
+
+  ASSERT_TRUE(soon([&] { return pair.losses.count() == 1; }));
+}
+
+TEST(Lifeline, RankZeroTellsTheOthersWhoIsLeftOut) {
+  auto transports = make_local_transports(3);
+  std::atomic<int> without[3] = {-1, -1, -1};
+  Losses losses;
+  std::vector<std::unique_ptr<Lifeline>> lines(2);
+  std::optional<Descriptor> last;
+  std::vector<std::thread> ranks;
+  for (const int r : {0, 1})
+    ranks.emplace_back([&, r] {
+      lines[r] = std::make_unique<Lifeline>(*transports[r], losses.note(), LifelineOptions());
+      lines[r]->set_go_on([&without, r](int rank) {
+        without[r] = rank;
+        return std::vector<int>{rank};
+      });
+    });
+  ranks.emplace_back([&] { last = bare_rank(*transports[2]); });
+  for (std::thread& rank : ranks) rank.join();
+
+  last.reset();
+
+  EXPECT_TRUE(soon([&] { return without[0] == 2 && without[1] == 2; }));
+  EXPECT_EQ(losses.count(), 0u);
+  std::thread leaves([&] { lines[1].reset(); });
+  lines[0].reset();
+  leaves.join();
+}
+
 TEST(Lifeline, ARankThatLeavesAtTheEndIsNotLost) {
   Pair pair;
 

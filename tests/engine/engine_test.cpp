@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <thread>
@@ -48,6 +49,31 @@ TEST(Engine, TellsTheRunnerWhenThereIsNothingToRunAndAnswersAfterwards) {
 
   EXPECT_GT(run.model().idles, 0);
   EXPECT_EQ(client.text(), expected_text("hello", 20));
+}
+
+// A step that has written all it was to write, of which nothing may count.
+TEST(Engine, StepsThatAreUndoneLeaveNoTrace) {
+  for (const int snapshots : {-1, 0, 3, 64}) {
+    for (const bool prefix_cache : {false, true}) {
+      EngineConfig config = Running::defaults();
+      config.recurrent = snapshots >= 0;
+      config.state_snapshots = std::max(snapshots, 0);
+      config.prefix_cache = prefix_cache;
+      Running run(letter_after, config);
+      run.model().after_step = [n = 0](const StepPlan&) mutable {
+        if (++n % 7 == 2 || n % 7 == 3) throw StepUndone();
+      };
+      run.start();
+      const std::vector<std::string> prompts = {"a", std::string(150, 'b'), std::string(151, 'b'),
+                                                std::string(600, 'd')};
+      std::array<Client, 4> clients;
+      for (size_t i = 0; i < clients.size(); ++i) run.engine().submit(ask(prompts[i], 200), clients[i].receiver());
+      for (size_t i = 0; i < clients.size(); ++i) {
+        EXPECT_EQ(clients[i].await_end().text(), expected_text(prompts[i], 200)) << prompts[i];
+        EXPECT_EQ(clients[i].tokens().size(), 200u);
+      }
+    }
+  }
 }
 
 TEST(Engine, StopsAtEosWithoutItsText) {

@@ -81,13 +81,14 @@ class PagedFakeModel final : public StepRunner {
     }
     prefilled += plan.rows() > static_cast<int>(plan.slices.size()) ? plan.rows() : 0;
     ++steps;
+    if (after_step) after_step(plan);
     return logits_;
   }
 
-  std::function<void(const StepPlan&)> before_step;  // may throw
-  std::atomic<int64_t> laps = 0;                     // its progress()
-  std::atomic<int> idles = 0;                        // calls of idle()
-  std::atomic<int> steps{0}, prefilled{0};           // prefilled: rows of steps that are not of decode rows only
+  std::function<void(const StepPlan&)> before_step, after_step;  // may throw
+  std::atomic<int64_t> laps = 0;                                 // its progress()
+  std::atomic<int> idles = 0;                                    // calls of idle()
+  std::atomic<int> steps{0}, prefilled{0};  // prefilled: rows of steps that are not of decode rows only
 
  private:
   // A block that a slice writes is in no other; those before may be shared.

@@ -171,6 +171,34 @@ TEST(Scheduler, LetsNobodyOvertakeALongPrompt) {
   EXPECT_EQ(scheduler.waiting(), 2);
 }
 
+TEST(Scheduler, ComputesAgainWhatWasInAStepThatIsUndoneAndKeepsOthersRunning) {
+  Scheduler scheduler({.slots = 2, .blocks = 16, .recurrent = true, .snapshots = 2});
+  scheduler.add({.id = 1, .prompt = prompt_of(70)});
+  step(scheduler);
+  scheduler.add({.id = 2, .prompt = prompt_of(130, 1)});
+  ASSERT_EQ(scheduler.plan().ids, std::vector<uint64_t>{2}) << "a prompt, whose state at 128 is to be kept";
+  ASSERT_EQ(scheduler.used_snapshots(), 2);
+
+  scheduler.undo_step();
+
+  EXPECT_EQ(scheduler.used_snapshots(), 1) << "nothing was saved";
+  EXPECT_EQ(scheduler.running(), 1);
+  const auto again = step(scheduler);
+  ASSERT_EQ(again.ids, std::vector<uint64_t>{2});
+  EXPECT_EQ(again.plan.slices[0].first, 0);
+  EXPECT_EQ(again.plan.slices[0].count, 130);
+
+  ASSERT_EQ(scheduler.plan().decode_rows, 2);
+  scheduler.undo_step();
+
+  const auto both = step(scheduler);
+  ASSERT_EQ(both.ids, (std::vector<uint64_t>{1, 2}));
+  EXPECT_EQ(both.plan.slices[0].first, 64) << "from the state that was kept";
+  EXPECT_EQ(both.plan.slices[0].count, 7) << "the newest token too";
+  EXPECT_EQ(both.plan.slices[0].logits_from, 6);
+  EXPECT_EQ(both.plan.slices[1].first, 128);
+}
+
 TEST(Scheduler, RetractsTheYoungestWhenBlocksRunOut) {
   Scheduler scheduler({.slots = 4, .blocks = 4});
   scheduler.add({.id = 1, .prompt = prompt_of(64)});

@@ -60,6 +60,24 @@ TEST(ExpertGroups, OneTokensExpertsSpreadOverTheHolders) {
   EXPECT_EQ(pairs, (std::vector<int32_t>{0, 0, 2, 1}));  // group 2 has nothing else
 }
 
+TEST(ExpertGroups, NothingGoesToAGroupThatWasLeftOut) {
+  ExpertGroups groups(kGroups, kExperts, kCopies);
+  groups.leave_out(0);
+  std::vector<int32_t> all(6 * ExpertGroups::kPieceRows, 0), others = {1, 4, 2, 5};
+
+  groups.assign(1, all);
+  groups.assign(1, others);
+
+  EXPECT_EQ(std::count(all.begin(), all.end(), 0), 0);
+  EXPECT_EQ(std::count(all.begin(), all.end(), 1), 3 * ExpertGroups::kPieceRows);
+  EXPECT_EQ(others, (std::vector<int32_t>{1, 1, 2, 2}));
+
+  groups.leave_out(2);
+  all.assign(2, 0);
+  groups.assign(1, all);
+  EXPECT_EQ(all, (std::vector<int32_t>{1, 1}));
+}
+
 TEST(ExpertGroups, ManyRowsOfOneExpertAreSharedOutInPieces) {
   ExpertGroups groups(kGroups, kExperts, kCopies);
   std::vector<int32_t> pairs(30 * ExpertGroups::kPieceRows, 0);

@@ -68,7 +68,9 @@ class ExpertWorld {
     const std::unique_ptr<Device> device = make_cpu_device(*on_.ops, pool, -1);
     const ExpertBank bank = load_experts({.checkpoint = checkpoint.get(), .arch = &arch_}, config_, share, *device);
     device->reserve(bank_shape(config_, share, bank.format, 4096));
-    serve_experts(transport, mine, doors, *device, config_, bank);
+    ExpertDispatch dispatch(transport, mine, doors.teams, doors.shape, doors.mailbox);
+    StepClock clock(config_.layers.size());
+    serve_experts(transport, mine, dispatch, doors.shape, clock, *device, config_, bank);
   }
 
   const ModelConfig& config_;

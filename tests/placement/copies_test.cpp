@@ -83,5 +83,22 @@ TEST(Copies, MoreThanThereIsRoomForAreRefused) {
   EXPECT_THROW(place_copies({{true}, 2, 0, nullptr}, {{}}, 5, 3), Error);
 }
 
+TEST(Copies, AnExpertIsLostWithTheLastGroupThatHoldsIt) {
+  const PlacementRequest request{{false, true}, 4, 0, nullptr};
+  const HotSets hot = {{}, {1}};
+  const std::vector<HotSets> copies = {{{}, {2}}, {{}, {}}, {{}, {0}}};  // at home: 0 and 3 in group 0, 2 in group 2
+  const auto lost = [&](const std::vector<int>& gone) {
+    const auto expert = lost_expert(request, hot, 3, copies, gone);
+    return expert ? std::pair(expert->layer, expert->expert) : std::pair(-1, -1);
+  };
+  const auto nothing = std::pair(-1, -1);
+
+  EXPECT_EQ(lost({}), nothing);
+  EXPECT_EQ(lost({1}), nothing) << "its expert is hot";
+  EXPECT_EQ(lost({0}), std::pair(1, 3));
+  EXPECT_EQ(lost({2}), nothing) << "group 0 holds a copy";
+  EXPECT_EQ(lost({0, 2}), std::pair(1, 0));
+}
+
 }  // namespace
 }  // namespace kt

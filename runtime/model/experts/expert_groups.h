@@ -21,6 +21,8 @@ class ExpertGroups {
   ExpertGroups() : ExpertGroups(1, 0) {}
 
   int count() const { return groups_; }
+  // It computes nothing any more; others hold each expert that is asked for.
+  void leave_out(int group);
   // pairs: the experts that the rows chose in this layer, -1: nobody's. Afterwards the groups that compute them.
   void assign(int layer, std::span<int32_t> pairs);
 
@@ -29,7 +31,10 @@ class ExpertGroups {
     return holders_[static_cast<size_t>(layer * experts_ + expert)];
   }
 
+  int home(int32_t expert) const { return expert % groups_; }
+
   int groups_, experts_;
+  std::vector<bool> gone_;                   // by group
   std::vector<std::vector<int>> holders_;    // [layer * experts + expert]: where it is besides home, ascending
   std::vector<int> rows_, chosen_, pieces_;  // of a call: by expert, by expert, by group
 };

@@ -96,6 +96,12 @@ void begin_experts(Trunk& t, const StepOrders& orders) {
   t.experts->sliced = orders.sliced;
 }
 
+void go_on_without(Trunk& t, TrunkDispatch& dispatch, std::span<const int> groups) {
+  t.dispatch = &dispatch;
+  t.experts->remote.assign(dispatch.teams().size(), RemoteTeam());
+  for (const int group : groups) t.experts->groups.leave_out(group);
+}
+
 bool experts_arrived(const Trunk& t) { return t.experts->mover && t.experts->mover->arrived(); }
 
 }  // namespace kt
