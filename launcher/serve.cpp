@@ -277,7 +277,10 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
   };
   {
     const EndWhileLoading obey(signals, job);
-    if (!set_up(job, front)) return job.exit_code;
+    if (!set_up(job, front)) {
+      if (port) port->tell_exit(job.exit_code);
+      return job.exit_code;
+    }
   }
   const std::vector<double> rates = weight_rates(job);
   if (job.rank() != 0) {
@@ -349,6 +352,7 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
     engine->run(watch.stop_token());
   }
   runner.dismiss();
+  if (port) port->tell_exit(kExitOk);
   if (!run.kt_expert_statistics.empty()) write_counts(run.kt_expert_statistics, policy.averages());
   return kExitOk;
 }

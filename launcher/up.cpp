@@ -141,7 +141,13 @@ class Supervisor {
     end_children();
     lender_.evict();
     http_.resume();
-    return {*code, job.took_port, served_s};
+    return {code_of(*code), job.took_port, served_s};
+  }
+
+  // mpirun --enable-recovery leaves with 0, however its ranks have ended.
+  int code_of(int launchers) const {
+    if (launchers != kExitOk) return launchers;
+    return lender_.exit_code().value_or(was_ready_ ? kExitPeerLost : kExitOk);
   }
 
   // Waits for something to happen to the job, a while at most.

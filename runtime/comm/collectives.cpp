@@ -1,6 +1,9 @@
 #include "runtime/comm/collectives.h"
 
 #include <algorithm>
+#include <chrono>
+
+#include "runtime/base/error.h"
 
 namespace kt {
 namespace {
@@ -30,6 +33,19 @@ std::vector<int> present(const Transport& transport) {
   for (int r = 0; r < transport.size(); ++r)
     if (nodes[static_cast<size_t>(r)] >= 0) ranks.push_back(r);
   return ranks;
+}
+
+void leave_together(Transport& transport) {
+  constexpr auto kLong = std::chrono::seconds(2);
+  transport.barrier();
+  transport.finish_sends();
+  // Who comes out of another one knows that all are out of the first; in this one some may be gone.
+  transport.give_up_after(kLong);
+  try {
+    transport.barrier();
+    transport.finish_sends();
+  } catch (const Error&) {
+  }
 }
 
 bool all_done(Transport& transport, std::vector<Ticket>& tickets) {

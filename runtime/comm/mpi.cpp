@@ -36,9 +36,6 @@ constexpr size_t kSurelyEagerBytes = 1024;
 // Completed requests are forgotten when this many have gathered.
 constexpr size_t kManyRequests = 256;
 
-// Beyond all Tags: Open MPI makes communicators by messages of this tag like all others.
-constexpr int kTagOfGroups = 1000;
-
 // Nobody rings across nodes. There a rank stays awake while a step may be under way, and when idle wakes to look (a
 // look costs about 30 us, so 0.3 % of a core).
 constexpr Patience kPatienceAcrossNodes{.yield = std::chrono::milliseconds(10), .sleep = std::chrono::milliseconds(10)};
@@ -75,6 +72,21 @@ std::vector<int> find_nodes(MPI_Comm comm) {
     if (seen == machines.end()) machines.push_back(place);
   }
   return nodes;
+}
+
+// Of these ranks alone, who all call it; those that are lost take no part. Open MPI 5 refuses the older function where
+// it watches losses itself (mpirun --with-ft ulfm), and 4 has none but that.
+MPI_Comm communicator_of(MPI_Group ranks, [[maybe_unused]] MPI_Comm before, int times) {
+  MPI_Comm made = MPI_COMM_NULL;
+#if defined(OMPI_MAJOR_VERSION) && OMPI_MAJOR_VERSION >= 5
+  const std::string name = fmt::format("ktmpi {}", times);
+  KT_MPI(MPI_Comm_create_from_group(ranks, name.c_str(), MPI_INFO_NULL, MPI_ERRORS_RETURN, &made));
+#else
+  constexpr int kBeyondAllTags = 1000;  // by which it sends messages like all others
+  KT_MPI(MPI_Comm_create_group(before, ranks, kBeyondAllTags + times, &made));
+  KT_MPI(MPI_Comm_set_errhandler(made, MPI_ERRORS_RETURN));
+#endif
+  return made;
 }
 
 class MpiTransport final : public Transport {
@@ -205,12 +217,9 @@ class MpiTransport final : public Transport {
 
   void give_up_after(std::chrono::milliseconds limit) override { patience_.limit = in_transfer_.limit = limit; }
 
-  // Ranks that are lost take no part in making the communicator of those that remain. Open MPI 4.1 can do that, and 5
-  // where it has not been told to treat losses itself (--with-ft).
   void leave_out(std::span<const int> lost) override {
     go_on();
     MPI_Group all = MPI_GROUP_NULL, remaining = MPI_GROUP_NULL;
-    MPI_Comm next = MPI_COMM_NULL;
     std::vector<int> places;
     for (const int rank : lost) {
       places.push_back(place_of(rank));
@@ -218,11 +227,10 @@ class MpiTransport final : public Transport {
     }
     KT_MPI(MPI_Comm_group(comm_, &all));
     KT_MPI(MPI_Group_excl(all, static_cast<int>(places.size()), places.data(), &remaining));
-    KT_MPI(MPI_Comm_create_group(comm_, remaining, kTagOfGroups + ++times_, &next));
+    const MPI_Comm next = communicator_of(remaining, comm_, ++times_);
     MPI_Group_free(&all);
     MPI_Group_free(&remaining);
     forget_transfers();
-    KT_MPI(MPI_Comm_set_errhandler(next, MPI_ERRORS_RETURN));
     comm_ = next;
     const std::vector<int> ranks = present(*this);
     for (size_t i = 0; i < ranks.size(); ++i) place_[static_cast<size_t>(ranks[i])] = static_cast<int>(i);

@@ -124,6 +124,10 @@ std::unique_ptr<Transport> make_mpi_transport(int* argc, char*** argv, size_t pi
 // transports.h.
 std::unique_ptr<Transport> make_ucx_transport(Transport& job);
 
+// For ranks that end their process and not their transport, since that would wait for others that were left out:
+// returns when all have entered, and nobody misses what one that is gone already had sent.
+void leave_together(Transport& transport);
+
 // Forgets the transfers that are done; true: none is left.
 bool all_done(Transport& transport, std::vector<Ticket>& tickets);
 

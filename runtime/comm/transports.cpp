@@ -12,7 +12,6 @@ std::unique_ptr<Transport> make_job_transport(std::string_view name, int* argc, 
   return make_mpi_transport(argc, argv);
 }
 
-// Open MPI 4's mpirun says so in its ranks' environment; 5's does not.
 std::string why_losses_end_all() {
   const auto is = [](const char* name, std::string_view value) {
     const char* found = std::getenv(name);
@@ -21,6 +20,8 @@ std::string why_losses_end_all() {
   if (std::getenv("OMPI_COMM_WORLD_SIZE") && std::getenv("OMPI_MCA_orte_hnp_uri") &&
       !is("OMPI_MCA_orte_enable_recovery", "1"))
     return "mpirun ends all ranks when one is lost\n  start it as mpirun --enable-recovery";
+  if (std::getenv("OMPI_COMM_WORLD_SIZE") && std::getenv("PRTE_LAUNCHED") && !is("OMPI_MCA_mpi_ft_enable", "1"))
+    return "mpirun ends all ranks when one is lost\n  start it as mpirun --with-ft ulfm";
   if (std::getenv("SLURM_STEP_ID") && is("SLURM_KILL_BAD_EXIT", "1"))
     return "srun ends all ranks when one is lost\n  start it as srun --kill-on-bad-exit=0 --no-kill --wait=0";
   return "";

@@ -382,9 +382,10 @@ int run_job(int argc, char** argv, const std::function<RunConfig()>& read, const
   JobRank job{run, transport};
   end_all_on_error(job, [&] {
     job.exit_code = life(job);
-    transport.barrier();
+    const bool is_whole = lost_ranks(job).empty();
+    is_whole ? transport.barrier() : leave_together(transport);
     if (job.exit_code == kExitOk && job.kept_bank) job.kept_bank->remove();
-    if (!job.losses.ranks.empty()) leave_without_the_lost(job);
+    if (!is_whole) leave_without_the_lost(job);
   });
   return job.exit_code;
 }

@@ -24,6 +24,7 @@ namespace {
 constexpr const char* kVariable = "KTMPI_UP";
 constexpr size_t kMostListeners = 64;  // addresses of one host
 constexpr char kReady = 'r';
+constexpr char kExit = 'e';  // and the code
 
 // What goes with the descriptors, which is also how many of them: 0 is a refusal.
 struct Terms {
@@ -122,13 +123,15 @@ bool PortLender::lend(std::span<const int> listeners, int restarts) {
   if (!send_terms(asking.fd(), {static_cast<int32_t>(listeners.size()), restarts}, listeners)) return false;
   borrower_ = std::move(asking);
   borrower_pid_ = peer.pid;
+  exit_code_.reset();
   return true;
 }
 
 PortLender::News PortLender::hear() {
-  char word = 0;
-  const ssize_t size = recv(borrower(), &word, 1, 0);
-  if (size == 1) return word == kReady ? News::ready : News::none;
+  unsigned char word[2] = {};
+  const ssize_t size = recv(borrower(), word, sizeof word, 0);
+  if (size == 2 && word[0] == kExit) exit_code_ = word[1];
+  if (size > 0) return size == 1 && word[0] == kReady ? News::ready : News::none;
   if (size < 0 && (errno == EAGAIN || errno == EINTR)) return News::none;
   borrower_ = Descriptor();
   return News::gone;
@@ -136,7 +139,7 @@ PortLender::News PortLender::hear() {
 
 void PortLender::evict() {
   News news = borrower() < 0 ? News::gone : hear();
-  if (news == News::ready) news = hear();
+  for (int more = 0; more < 2 && news != News::gone; ++more) news = hear();
   if (news == News::gone) return;
   log_warning("process {} has the port and no job: killing it", borrower_pid_);
   if (borrower_pid_ > 0) kill(borrower_pid_, SIGKILL);
@@ -144,6 +147,11 @@ void PortLender::evict() {
 }
 
 void PortLoan::tell_ready() const { send(lender_.fd(), &kReady, 1, MSG_NOSIGNAL); }
+
+void PortLoan::tell_exit(int code) const {
+  const char word[] = {kExit, static_cast<char>(code)};
+  send(lender_.fd(), word, sizeof word, MSG_NOSIGNAL);
+}
 
 std::optional<PortLoan> borrow_port() {
   const char* name = std::getenv(kVariable);

@@ -26,6 +26,8 @@ class PortLender {
 
   enum class News { none, ready, gone };
   News hear();
+  // With which the last borrower has said that its job ends; nothing: it has not said so. Not all launchers pass it on.
+  std::optional<int> exit_code() const { return exit_code_; }
 
   // Kills a borrower that has stayed.
   void evict();
@@ -33,6 +35,7 @@ class PortLender {
  private:
   Descriptor door_, borrower_;
   pid_t borrower_pid_ = 0;
+  std::optional<int> exit_code_;
 };
 
 // What rank 0 has borrowed. It is given back by the end of the process.
@@ -43,6 +46,7 @@ class PortLoan {
   const std::vector<int>& listeners() const { return listeners_; }  // for whoever accepts on them to own
   int restarts() const { return restarts_; }                        // of the job, by its supervisor
   void tell_ready() const;
+  void tell_exit(int code) const;
 
  private:
   Descriptor lender_;

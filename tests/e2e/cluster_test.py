@@ -8,10 +8,11 @@ import signal
 import time
 
 import virtual_machines
-from ktmpi_server import enter_venv
+from ktmpi_server import Server, enter_venv
 
 enter_venv()
 virtual_machines.enter()
+import lost_rank_test  # noqa: E402
 from golden_test import program_and_fixture, run_layouts  # noqa: E402
 from layouts import answers_of_job, expect_same  # noqa: E402
 from stop_test import Stream, await_gone, loses  # noqa: E402
@@ -50,6 +51,19 @@ def cable_is_pulled(machines, program, fixture, name):
     print(f"  the cable of {name} is pulled: told after {stream.end - begin:.1f} s", flush=True)
 
 
+def goes_on_without_a_machine(machines, program, fixture):
+    """Others hold the experts of the rank that is killed."""
+    options = [*NETWORK, *lost_rank_test.GO_ON, "--bank", "replicate", "--max-total-tokens", 16384]
+    with Server(program, fixture, 0) as server:
+        expected = lost_rank_test.answers(server, lost_rank_test.PROMPTS)
+    for transport in ("mpi", "ucx"):
+        with ServerOnMachines(machines, 1, program, fixture, [*options, "--transport", transport],
+                              lost_rank_test.RECOVERY) as server:
+            lost_rank_test.goes_on(server, [2], expected, lost_rank_test.kill)
+            lost_rank_test.ends(server)
+        print(f"  over {transport} two ranks go on without the third: same bytes", flush=True)
+
+
 def main():
     program, fixture, prompts = program_and_fixture()
     with Machines(3) as machines:
@@ -58,6 +72,7 @@ def main():
             loses(server, 2, "expert", host="n3", within_s=10)
         print("  a rank is killed: clients are told which, and where", flush=True)
         cable_is_pulled(machines, program, fixture, "n3")
+        goes_on_without_a_machine(machines, program, fixture)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 
+import lost_rank_test
 from ktmpi_server import Server, environment, fixture_folder, mpirun, need_program
 from stop_test import LARGE, Stream, await_gone, await_log, is_whole, runs
 
@@ -33,8 +34,8 @@ def children(pid):
 class Up(Server):
     """A job behind `ktmpi up`; of `world` 0, a server without a launcher."""
 
-    def __init__(self, program, model, world=2, options=(), own=()):
-        super().__init__(program, model, world, [*OPTIONS, *options])
+    def __init__(self, program, model, world=2, options=(), own=(), variables=None):
+        super().__init__(program, model, world, [*OPTIONS, *options], variables)
         self.command = [program, "up", *map(str, own), *self.command]
         self.world = world
 
@@ -122,6 +123,15 @@ def faults(server):
     starts_again(server, lambda: server.ranks()[1])
     starts_again(server, lambda: server.ranks()[0], event=False)
     starts_again(server, server.launcher, event=False)
+
+
+def goes_on_and_starts_again(server):
+    """One rank can be missed, its last copy cannot: mpirun's exit code, which is 0 then, is not the job's."""
+    before = tokens(server)
+    lost_rank_test.kill(server, 1)
+    lost_rank_test.wait_for("go on, ", server)
+    assert tokens(server) == before
+    starts_again(server, lambda: lost_rank_test.pid_of(server, 2))
 
 
 def streams_while_it_is_computed(server):
@@ -293,6 +303,9 @@ def main():
     with_up("a rank, rank 0 and mpirun that are killed", faults)
     with_up("a server without a launcher that is killed",
             lambda s: starts_again(s, lambda: s.ranks()[0], event=False), world=0)
+    with_up("ranks that can be missed, and one that cannot", goes_on_and_starts_again, world=3,
+            options=[*lost_rank_test.GO_ON, "--expert-layout", "expert", "--ep-num-redundant-experts", "16"],
+            variables=lost_rank_test.RECOVERY)
     with_up("a rank that hangs", hangs, options=["--step-timeout-s", 3])
     with_up("a launcher that stays", ends_a_launcher_that_stays)
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:

@@ -67,6 +67,11 @@ TEST(PortLoan, TheLenderHearsThatTheBorrowerIsReadyAndThatItIsGone) {
   EXPECT_TRUE(readable(lender.borrower()));
   EXPECT_EQ(lender.hear(), PortLender::News::ready);
 
+  EXPECT_FALSE(lender.exit_code());
+  loan->tell_exit(75);
+  EXPECT_EQ(lender.hear(), PortLender::News::none);
+  EXPECT_EQ(lender.exit_code(), 75);
+
   close(loan->listeners().front());
   loan.reset();
   EXPECT_TRUE(readable(lender.borrower()));
