@@ -21,6 +21,7 @@ struct Knob {
   int steps(const RunConfig& run) const { return static_cast<int>(ceil_div(value(run), step)); }
   std::string shown(const RunConfig& run) const {
     if (option == "kt-gpu-experts-ratio") return fmt::format("{:.2f}", value(run) / 100.0);
+    if (option == "bank") return run.bank;
     if (option == "kt-gpu-prefill-token-threshold") return run.kt_gpu_prefill_token_threshold;
     return std::to_string(value(run));
   }
@@ -40,6 +41,9 @@ std::vector<Knob> knobs(const RunConfig& run, const ModelConfig& model) {
   if (run.ep_num_redundant_experts)
     all.push_back({"ep-num-redundant-experts", 1, 0, [](const RunConfig& r) { return r.ep_num_redundant_experts; },
                    [](RunConfig& r, int n) { r.ep_num_redundant_experts = n; }});
+  if (run.bank == "replicate")
+    all.push_back({"bank", 1, 0, [](const RunConfig& r) { return r.bank == "replicate"; },
+                   [](RunConfig& r, int whole) { r.bank = whole ? "replicate" : "shard"; }});
   const int chunk = engine.chunked_prefill_size, tokens = engine.kv_blocks * kBlockTokens,
             requests = engine.max_running_requests;
   all.push_back({"chunked-prefill-size", kBlockTokens, 4,
@@ -175,11 +179,11 @@ Remedies find_remedies(const RunConfig& run, const ModelConfig& model,
 std::string describe(const Remedies& remedies) {
   std::string text;
   for (const Remedy& r : remedies.options)
-    text += fmt::format("{}lower {} to {} (from {})",
+    text += fmt::format("{}{} {} to {} (from {})",
                         text.empty()        ? ""
                         : remedies.together ? "\nand "
                                             : "\nor ",
-                        r.option, r.value, r.instead_of);
+                        r.option == "bank" ? "set" : "lower", r.option, r.value, r.instead_of);
   return text;
 }
 

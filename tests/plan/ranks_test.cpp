@@ -118,6 +118,26 @@ TEST(PlanRanks, MoreTokensThanRecommendedAreRefusedWithTheOptionsToLower) {
             (std::vector<std::string>{"chunked-prefill-size", "max-total-tokens", "kt-gpu-prefill-token-threshold"}));
 }
 
+TEST(PlanRanks, WhereTwoMachinesCannotHoldAllExpertsEachTheyAreToHoldHalf) {
+  Published p = kimi(1, 0, 32768, 4096);
+  p.run.kt_gpu_prefill_token_threshold = "0";
+  p.run.bank = "replicate";
+  p.hardware.nodes = 2;
+  p.hardware.memory_gb = 400;  // of 550 GB
+  Deployment d = p.deployment();
+  d.topology = plan_topology({.tensor_parallel = 1, .experts_per_node = 2, .replicated = true}, 0,
+                             std::vector<int>{0, 0, 0, 1, 1});
+  const auto fits = [&](const RunConfig& run) {
+    return find_shortages(run, plan_ranks(run, d), d, p.hardware).empty();
+  };
+
+  ASSERT_FALSE(fits(p.run));
+  const Remedies remedies = find_remedies(p.run, p.model.config, fits);
+
+  ASSERT_EQ(remedies.options.size(), 1u);
+  EXPECT_EQ(describe(remedies), "set bank to shard (from replicate)");
+}
+
 TEST(PlanRanks, AShareOfTheFreeMemoryIsForWeightsAndCacheTogether) {
   for (const bool gpu : {true, false}) {
     Published p = kimi(1, 0, 1 << 30, 4096);

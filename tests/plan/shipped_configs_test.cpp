@@ -5,8 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
+#include <regex>
 #include <set>
+#include <sstream>
 
+#include "runtime/arch/load_config.h"
+#include "runtime/plan/hardware.h"
 #include "runtime/plan/plan.h"
 #include "tests/plan/releases.h"
 
@@ -53,6 +58,58 @@ TEST(ShippedConfigs, FitTheMachinesThatTheyName) {
     for (const Shortage& shortage : plan.shortages)
       EXPECT_THAT(shortage.where, testing::StartsWith("the GPU of rank")) << to_text(plan);
     EXPECT_EQ(plan.ranks.size(), static_cast<size_t>(s.trunks + s.expert_ranks));
+  }
+}
+
+// What the head of a file in configs/cpu or configs/gpu says of it: "mpirun -np N", "configs/hardware/NAME.yaml" and
+// "configs/models/NAME".
+struct MadeFor {
+  std::filesystem::path hardware, sizes;
+  int ranks = 0;
+
+  explicit MadeFor(const std::filesystem::path& file) {
+    std::ifstream stream(file);
+    std::stringstream text;
+    text << stream.rdbuf();
+    const std::string all = text.str();
+    const auto find = [&](const char* pattern) {
+      std::smatch found;
+      return std::regex_search(all, found, std::regex(pattern)) ? found[1].str() : std::string();
+    };
+    hardware = KTMPI_SOURCE_DIR "/" + find(R"((configs/hardware/[\w.-]+\.yaml))");
+    sizes = KTMPI_SOURCE_DIR "/" + find(R"((configs/models/[\w.-]*\w))");
+    ranks = std::stoi("0" + find(R"(mpirun -np (\d+) )"));
+    EXPECT_NE(all.find(std::filesystem::relative(file, KTMPI_SOURCE_DIR).string()), all.npos) << "its own name";
+  }
+};
+
+TEST(ShippedConfigs, AreThereForEveryModelOnOneMachineAndOnFourAndFitThem) {
+  constexpr const char* kModels[] = {"qwen3.5", "qwen3-coder-next", "qwen3-next-80b", "deepseek-v3.2",
+                                     "kimi-k2-thinking"};
+  for (const std::string device : {"cpu", "gpu"}) {
+    for (const std::string model : kModels) {
+      for (const int machines : {1, 4}) {
+        const std::string name = device + "/" + model + (machines > 1 ? "-4-nodes" : "") + ".yaml";
+        SCOPED_TRACE(name);
+        const MadeFor made_for(KTMPI_SOURCE_DIR "/configs/" + name);
+        const std::vector<std::string> arguments = {"--config", KTMPI_SOURCE_DIR "/configs/" + name};
+        const RunConfig run = parse_run_config(arguments, Intent::plan);
+        const Hardware hardware = read_hardware(made_for.hardware);
+        const LoadedConfig sizes = load_model_config(made_for.sizes);
+        const Format experts = run.kt_method == "AMXINT4"   ? Format::AMXINT4
+                               : run.kt_method == "RAWINT4" ? Format::RAWINT4
+                               : run.kt_method == "FP8"     ? Format::FP8
+                                                            : Format::BF16;
+
+        const ClusterPlan plan = plan_cluster(run, sizes, experts, hardware, made_for.ranks);
+
+        EXPECT_EQ(hardware.nodes, machines);
+        EXPECT_TRUE(plan.shortages.empty()) << to_text(plan);
+        EXPECT_EQ(static_cast<int>(plan.ranks.size()), made_for.ranks);
+        EXPECT_EQ(plan.deployment.gpu_trunk, device == "gpu");
+        EXPECT_TRUE(run.warnings.empty()) << run.warnings.front();
+      }
+    }
   }
 }
 
