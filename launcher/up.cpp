@@ -141,13 +141,14 @@ class Supervisor {
     end_children();
     lender_.evict();
     http_.resume();
-    return {code_of(*code), job.took_port, served_s};
+    return {code_of(job, *code), job.took_port, served_s};
   }
 
-  // mpirun --enable-recovery leaves with 0, however its ranks have ended.
-  int code_of(int launchers) const {
-    if (launchers != kExitOk) return launchers;
-    return lender_.exit_code().value_or(was_ready_ ? kExitPeerLost : kExitOk);
+  // Where a job may go on without ranks, launchers do not leave with its code: mpirun --enable-recovery always with 0,
+  // srun with that of a rank that was lost.
+  int code_of(const Job& job, int launchers) const {
+    if (const auto told = lender_.exit_code(); told && job.took_port) return *told;
+    return launchers == kExitOk && was_ready_ ? kExitPeerLost : launchers;
   }
 
   // Waits for something to happen to the job, a while at most.

@@ -4,6 +4,8 @@
 
 #include "runtime/base/error.h"
 #include "runtime/checkpoint/dummy.h"
+#include "runtime/model/experts/doors.h"
+#include "runtime/plan/losses.h"
 
 namespace kt {
 namespace {
@@ -99,6 +101,14 @@ LayoutChoice layout_of(const RunConfig& run, const LoadedConfig& model, Format e
   });
 }
 
+void check_losses(const RunConfig& run, const Deployment& d) {
+  const ModelConfig& config = d.model.config;
+  const HotSets hot = place_hot(run, config);
+  const std::vector<ExpertSets> copies = place_copies(run, config, d.topology);
+  const TrunkLimits limits = trunk_limits(run, engine_config(run, config), config, d.experts, d.topology);
+  check_losses(run, {config, d.topology, hot, copies}, plan_doors(d.topology, config, limits).teams);
+}
+
 }  // namespace
 
 void complete(ClusterPlan& plan, const RunConfig& run) {
@@ -135,6 +145,7 @@ Cluster plan_deployment(const RunConfig& asked, const LoadedConfig& model, Forma
 ClusterPlan plan_cluster(const RunConfig& asked, const LoadedConfig& model, Format experts, const Hardware& hardware,
                          std::optional<int> world) {
   auto [run, layout, deployment] = plan_deployment(asked, model, experts, hardware, world);
+  check_losses(run, deployment);
   const TopologyRequest request = request_of(run, hardware, false);
   ClusterPlan plan{.hardware = hardware,
                    .layout = std::move(layout),

@@ -6,7 +6,7 @@
 
 #include "runtime/base/log.h"
 #include "runtime/comm/transports.h"
-#include "runtime/placement/placement.h"
+#include "runtime/plan/losses.h"
 
 namespace kt {
 namespace {
@@ -17,21 +17,7 @@ bool contains(std::span<const int> ranks, int rank) {
   return std::find(ranks.begin(), ranks.end(), rank) != ranks.end();
 }
 
-// Without repetition.
-std::vector<int> groups_of(const Topology& topology, std::span<const int> ranks) {
-  std::vector<int> groups;
-  for (size_t i = 0; i < topology.experts.size(); ++i)
-    if (contains(ranks, topology.experts[i]) && !contains(groups, topology.group_of[i]))
-      groups.push_back(topology.group_of[i]);
-  return groups;
-}
-
-std::optional<LayerExpert> lost_with(const JobRank& job, std::span<const int> ranks) {
-  PlacementRequest request{.moe = {}, .experts = job.model().moe.experts};
-  for (const LayerSpec& layer : job.model().layers) request.moe.push_back(layer.ffn == Ffn::moe);
-  const int groups = *std::max_element(job.topology.group_of.begin(), job.topology.group_of.end()) + 1;
-  return lost_expert(request, job.hot, groups, job.copies, groups_of(job.topology, ranks));
-}
+Holders holders(const JobRank& job) { return {job.model(), job.topology, job.hot, job.copies}; }
 
 std::vector<int> team_of(const JobRank& job, int rank) {
   for (const Team& team : job.doors.teams)
@@ -56,7 +42,7 @@ std::vector<int> leave_with(JobRank& job, int rank) {
       log_error("{} was lost while the others leave out {}", who, job.lifeline->name(job.losses.ranks.back()));
       return {};
     }
-    if (const auto expert = lost_with(job, gone)) {
+    if (const auto expert = lost_with(holders(job), gone)) {
       log_error("{} was lost, and with it the last copy of expert {} of layer {}", who, expert->expert, expert->layer);
       return {};
     }
@@ -86,20 +72,9 @@ void remake_doors(JobRank& job, std::span<const int> lost) {
 }  // namespace
 
 void check_losses(const JobRank& job) {
-  if (!goes_on(job)) return;
-  if (const std::string why = why_losses_end_all(); !why.empty())
+  if (const std::string why = why_losses_end_all(); goes_on(job) && !why.empty())
     fail(kExitUsage, "on-lost-expert-rank go-on: {}", why);
-  if (job.doors.teams.empty())
-    fail(kExitUsage,
-         "on-lost-expert-rank go-on: every rank with experts is a trunk rank too, without which nothing goes on\n"
-         "  start expert ranks of their own (tensor-parallel-size + kt-threadpool-count a machine), or leave it out");
-  for (const Team& team : job.doors.teams)
-    if (const auto expert = lost_with(job, team.ranks))
-      fail(kExitUsage,
-           "on-lost-expert-rank go-on: without {} {} nobody would hold expert {} of layer {}\n"
-           "  use bank replicate on several machines, or as many ep-num-redundant-experts that every expert is held "
-           "twice, or leave it out",
-           team.ranks.size() > 1 ? "ranks" : "rank", fmt::join(team.ranks, ", "), expert->expert, expert->layer);
+  check_losses(job.run, holders(job), job.doors.teams);
 }
 
 void watch_losses(JobRank& job) {

@@ -54,6 +54,25 @@ TEST(ClusterPlan, EveryValidWorldSizeCanBePlanned) {
   EXPECT_THAT(refusal(run, model, hardware, 5), HasSubstr("valid: 6"));
 }
 
+TEST(ClusterPlan, GoesOnOnlyWithoutExpertRanksWhoseExpertsOthersHold) {
+  const LoadedConfig model = loaded(qwen3_coder_next(true));
+  const Hardware hardware{.nodes = 2, .numa_nodes = 2, .cores = 8, .memory_gb = 500};
+  RunConfig run;
+  run.on_lost_expert_rank = "go-on";
+
+  EXPECT_THAT(refusal(run, model, hardware, 5), HasSubstr("without ranks 1, 2 nobody would hold expert 0 of layer 0"));
+  run.ep_num_redundant_experts = 511;
+  EXPECT_THAT(refusal(run, model, hardware, 5), HasSubstr("nobody would hold expert"));
+  run.ep_num_redundant_experts = 512;
+  EXPECT_EQ(refusal(run, model, hardware, 5), "accepted");
+  run.ep_num_redundant_experts = 0;
+  run.bank = "replicate";
+  EXPECT_EQ(refusal(run, model, hardware, 5), "accepted");
+  run.tensor_parallel_size = 2;
+  run.kt_threadpool_count = 1;
+  EXPECT_THAT(refusal(run, model, hardware, 2), HasSubstr("every rank with experts is a trunk rank too"));
+}
+
 TEST(ClusterPlan, NamesRanksThatHoldNoExperts) {
   const LoadedConfig model = loaded(qwen3_coder_next(true));  // 512 columns: 4 slices of 128
   const Hardware hardware{.nodes = 1, .numa_nodes = 1, .cores = 8, .memory_gb = 500};
