@@ -2,7 +2,7 @@
 
 The machines are namespaces with a network each (virtual_machines.py). Over MPI and UCX they answer with the bytes of one
 rank; the start's map says which rank is where; a rank that is killed, and a machine whose cable is pulled, are told to
-every client by name, and end the job.
+every client by name, and end the job; where others hold its experts, the job goes on.
 """
 import signal
 import time
@@ -51,7 +51,7 @@ def cable_is_pulled(machines, program, fixture, name):
     print(f"  the cable of {name} is pulled: told after {stream.end - begin:.1f} s", flush=True)
 
 
-def goes_on_without_a_machine(machines, program, fixture):
+def goes_on_without_a_rank(machines, program, fixture):
     """Others hold the experts of the rank that is killed."""
     options = [*NETWORK, *lost_rank_test.GO_ON, "--bank", "replicate", "--max-total-tokens", 16384]
     with Server(program, fixture, 0) as server:
@@ -71,8 +71,8 @@ def main():
         with ServerOnMachines(machines, 1, program, fixture, [*NETWORK, "--max-total-tokens", 4096]) as server:
             loses(server, 2, "expert", host="n3", within_s=10)
         print("  a rank is killed: clients are told which, and where", flush=True)
+        goes_on_without_a_rank(machines, program, fixture)
         cable_is_pulled(machines, program, fixture, "n3")
-        goes_on_without_a_machine(machines, program, fixture)
 
 
 if __name__ == "__main__":
