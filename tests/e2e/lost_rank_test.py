@@ -18,7 +18,7 @@ from machines_test import on_machines  # noqa: E402
 
 RECOVERY = {"OMPI_MCA_orte_enable_recovery": "1"}
 GO_ON = ["--on-lost-expert-rank", "go-on"]
-PROMPTS = {f"prompt {n}": ([(7 * n + 3 * i) % 97 + 3 for i in range(length)], 4000)
+PROMPTS = {f"prompt {n}": ([(7 * n + 3 * i) % 97 + 3 for i in range(length)], 2500)
            for n, length in enumerate((5, 70, 33))}
 
 
