@@ -352,8 +352,8 @@ int serve(JobRank& job, const sigset_t& signals, bool hasty) {
     engine->run(watch.stop_token());
   }
   runner.dismiss();
-  if (port) port->tell_exit(kExitOk);
   if (!run.kt_expert_statistics.empty()) write_counts(run.kt_expert_statistics, policy.averages());
+  if (port) port->tell_exit(kExitOk);
   return kExitOk;
 }
 
