@@ -103,7 +103,7 @@ std::vector<Json> lines_of(const ScalePoint& p, const std::vector<Round>& rounds
     const int tokens = one.at(prefill ? "prompt" : "context");
     const double typical = median(ms), speedup = median(speedups);
     Json line = {{"phase", phase}, {prefill ? "prompt" : "context", tokens}, {"batch", p.batch}, {"ranks", p.ranks}};
-    for (const char* same : {"nodes", "layout", "transport"}) line[same] = one.at(same);
+    for (const char* same : {"nodes", "node_of", "layout", "transport"}) line[same] = one.at(same);
     line.update(Json{{"scaling", p.scaling},
                      {"ms_median", rounded_ms(typical)},
                      {"ms_min", rounded_ms(*std::min_element(ms.begin(), ms.end()))},

@@ -139,6 +139,7 @@ Json StepLines::head(const char* phase, int tokens) const {
                    {"trunk_matmul", job_.run.trunk_matmul},
                    {"ranks_total", job_.topology.world},
                    {"nodes", std::ranges::max(job_.topology.node_of) + 1},
+                   {"node_of", job_.topology.node_of},
                    {"layout", job_.layout.layout},
                    {"transport", job_.run.transport},
                    {"threads", job_.cores.threads},

@@ -59,6 +59,20 @@ T member(const Json& line, std::initializer_list<const char*> names, const std::
   fail(kExitUsage, "{}: expected a line of bench step or bench scale, with {}", where, *names.begin());
 }
 
+// The machine of each rank. Lines that do not say it are of ranks that a launcher put anywhere.
+std::vector<int> node_of(const Json& line, int ranks, int nodes, const std::string& where) {
+  const auto found = line.find("node_of");
+  if (found == line.end()) return {};
+  std::vector<int> list;
+  if (found->is_array())
+    for (const Json& node : *found)
+      if (node.is_number_integer() && node >= 0 && node < nodes) list.push_back(node);
+  if (static_cast<int>(list.size()) != ranks || list.size() != found->size())
+    fail(kExitUsage, "{}: node_of: expected a machine from 0 to {} for each of {} ranks, found {}", where, nodes - 1,
+         ranks, found->dump());
+  return list;
+}
+
 }  // namespace
 
 std::optional<MeasuredStep> measured_step(const Json& line, const std::string& where) {
@@ -78,6 +92,7 @@ std::optional<MeasuredStep> measured_step(const Json& line, const std::string& w
                   .layout = member<std::string>(line, {"layout"}, where),
                   .layers = member<int>(line, {"layers"}, where),
                   .experts = member<int>(line, {"experts"}, where)};
+  step.variant.node_of = node_of(line, *step.variant.world, step.variant.nodes, where);
   return step;
 }
 

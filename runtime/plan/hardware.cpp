@@ -28,6 +28,7 @@ constexpr double kMost = 1e6;  // of any number: a mistake in the unit shows
 constexpr Key kKeys[] = {
     {"name", &Hardware::name},
     {"nodes", &Hardware::nodes, 1},
+    {"nodes-per-host", &Hardware::nodes_per_host, 1},
     {"numa-nodes", &Hardware::numa_nodes, 1},
     {"cores", &Hardware::cores, 1},
     {"memory-gb", &Hardware::memory_gb},

@@ -10,6 +10,7 @@ namespace kt {
 struct Hardware {
   std::string name;
   int nodes = 1;
+  int nodes_per_host = 1;  // virtual machines, one after the other, that share cores and memory bandwidth of a host
 
   // Of each machine:
   int numa_nodes = 1;
@@ -29,6 +30,9 @@ struct Hardware {
   // Between machines:
   double network_gbs = 0;
   double network_latency_us = 0;
+
+  int host_of(int node) const { return node / nodes_per_host; }
+  int hosts() const { return host_of(nodes - 1) + 1; }
 };
 
 // Throws Error(kExitUsage) with file and line for what cannot be read, unknown keys and values out of range.

@@ -19,7 +19,7 @@ struct Model {
   double trunks_here = 1;  // on machine 0
 
   bool gpu() const { return deployment.gpu_trunk; }
-  double machines() const { return hardware.nodes; }
+  double hosts() const { return hardware.hosts(); }
   // Of a trunk rank: on the CPU the ranks of a machine share it, and one of them reaches one NUMA node's memory.
   Rates trunk_rates() const {
     return gpu() ? gpu_rates(hardware) : std::min(1.0 / hardware.numa_nodes, 1.0 / trunks_here) * cpu_rates(hardware);
@@ -62,7 +62,7 @@ double all_reduce_seconds(const Model& m, double rows) {
 }
 
 double network_seconds(const Model& m, double rows) {
-  if (m.machines() < 2 || m.hardware.network_gbs <= 0) return 0;
+  if (m.hardware.nodes < 2 || m.hardware.network_gbs <= 0) return 0;
   const Topology& topology = m.deployment.topology;
   const int groups = expert_shares(m.cost.config.moe.inter, topology.group_of).front().groups;
   const Messages messages = messages_of_layer(m.cost.config, topology, m.cost.limits.wire,
@@ -85,12 +85,12 @@ Parts time_of(const Model& m, const Pass& pass) {
   t.shared = seconds(shared, m.trunk_rates());
   if (t.layerwise) {
     t.link =
-        std::max(experts.bytes / c.trunks / m.link_rate(), experts.bytes / m.machines() / cpu_rates(m.hardware).bytes);
+        std::max(experts.bytes / c.trunks / m.link_rate(), experts.bytes / m.hosts() / cpu_rates(m.hardware).bytes);
     t.experts = seconds(1 / c.trunks * experts, m.trunk_rates());
     return t;
   }
-  const Work machine = 1 / m.machines() * experts + (m.gpu() ? 0 : m.trunks_here) * shared;
-  t.experts = seconds(machine, cpu_rates(m.hardware));
+  const Work host = 1 / m.hosts() * experts + (m.gpu() ? 0 : m.trunks_here) * shared;
+  t.experts = seconds(host, cpu_rates(m.hardware));
   t.network = network_seconds(m, rows);
   return t;
 }

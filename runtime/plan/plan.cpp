@@ -54,14 +54,16 @@ int threads_of(const std::optional<int>& asked, int cores, int ranks) {
   return std::max(1, std::min(asked.value_or(cores), cores) / std::max(1, ranks));
 }
 
-Topology topology_of(const RunConfig& run, const Hardware& hardware, std::optional<int> world) {
+Topology topology_of(const RunConfig& run, const Hardware& hardware, std::optional<int> world,
+                     const std::vector<int>& node_of = {}) {
   const TopologyRequest request = request_of(run, hardware, world.has_value());
   const int64_t ranks = world ? *world : request.tensor_parallel + int64_t{request.experts_per_node} * hardware.nodes;
   if (ranks > kMostRanks)
     fail(kExitUsage, "{} ranks ({} machines with kt-threadpool-count {}): at most {} can be planned", ranks,
          hardware.nodes, request.experts_per_node, kMostRanks);
   const bool gpu_trunk = run.device == "cuda";
-  Topology topology = plan_topology(request, 0, machines_of(static_cast<int>(ranks), request, hardware, gpu_trunk));
+  Topology topology = plan_topology(
+      request, 0, node_of.empty() ? machines_of(static_cast<int>(ranks), request, hardware, gpu_trunk) : node_of);
   if (gpu_trunk) require_gpus(topology, hardware);
   return topology;
 }
@@ -91,13 +93,13 @@ int nodes_needed(const RunConfig& run, const LoadedConfig& model, Format experts
 }
 
 LayoutChoice layout_of(const RunConfig& run, const LoadedConfig& model, Format experts, const Hardware& hardware,
-                       std::optional<int> world) {
+                       std::optional<int> world, const std::vector<int>& node_of) {
   if (run.expert_layout != "auto") return {.layout = run.expert_layout, .why = {}};
   const int chunk = engine_config(run, model.config).chunked_prefill_size;
   return choose_layout(model.config, experts, hardware, chunk, dispatch_type(run), [&](std::string_view layout) {
     RunConfig with = run;
     with.expert_layout = layout;
-    return topology_of(with, hardware, world);
+    return topology_of(with, hardware, world, node_of);
   });
 }
 
@@ -130,15 +132,15 @@ void complete(ClusterPlan& plan, const RunConfig& run) {
 }
 
 Cluster plan_deployment(const RunConfig& asked, const LoadedConfig& model, Format experts, const Hardware& hardware,
-                        std::optional<int> world) {
+                        std::optional<int> world, const std::vector<int>& node_of) {
   if (asked.device == "cuda" && !hardware.gpus)
     fail(kExitUsage, "device cuda: {} has no GPUs\nuse device cpu, or hardware with gpus and gpu-memory-gb",
          hardware.name);
   RunConfig run = asked;
   if (run.device == "auto") run.device = hardware.nodes * hardware.gpus >= run.tensor_parallel_size ? "cuda" : "cpu";
-  LayoutChoice layout = layout_of(run, model, experts, hardware, world);
+  LayoutChoice layout = layout_of(run, model, experts, hardware, world, node_of);
   run.expert_layout = layout.layout;
-  Deployment deployment = deploy(run, model, experts, hardware, topology_of(run, hardware, world));
+  Deployment deployment = deploy(run, model, experts, hardware, topology_of(run, hardware, world, node_of));
   return {std::move(run), std::move(layout), std::move(deployment)};
 }
 

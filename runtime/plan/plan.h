@@ -19,9 +19,10 @@ struct Cluster {
 };
 // `experts`: format of the banks. `world`: number of ranks; absent: one trunk rank for each of tensor-parallel-size and
 // kt-threadpool-count (absent: one for each NUMA node) expert ranks on each machine. The cluster refers to `model`.
+// `node_of`: the machine of each rank; empty: as a launcher would start them.
 // Throws Error(kExitUsage) for what no hardware could run, and when there are fewer GPUs than trunk ranks.
 Cluster plan_deployment(const RunConfig& run, const LoadedConfig& model, Format experts, const Hardware& hardware,
-                        std::optional<int> world);
+                        std::optional<int> world, const std::vector<int>& node_of = {});
 
 // What a deployment would take and could give, from the model's config and a description of the hardware alone.
 struct ClusterPlan {

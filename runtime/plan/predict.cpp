@@ -119,30 +119,29 @@ double seconds(const Work& work, const Rates& rates, double apart) {
   return std::max(reading, multiplying) + std::min(apart, 1.0) * std::min(reading, multiplying);
 }
 
-// What the ranks of one machine do in a MoE layer.
-struct MachineLoad {
+// What the ranks of one host do in a MoE layer.
+struct HostLoad {
   std::vector<double> alone, part;
   double bytes = 0;
 };
 
-// Of a machine's ranks those of one group, the one with most to do, have the most that it may have, the others the
+// Of a host's ranks those of one group, the one with most to do, have the most that it may have, the others the
 // mean.
-std::map<int, MachineLoad> loads_of_machines(const Twin& twin, const BankWork& banks,
-                                             const std::function<double(const Work&, double part)>& seconds_of) {
-  std::map<int, int> fullest;  // group, by machine
+std::map<int, HostLoad> loads_of_hosts(const Twin& twin, const BankWork& banks,
+                                       const std::function<double(const Work&, double part)>& seconds_of) {
+  std::map<int, int> fullest;  // group, by host
   const Topology& t = twin.topology;
-  const auto machine_of = [&](size_t i) { return t.node_of[at(t.experts[i])]; };
+  const auto host_of = [&](size_t i) { return twin.host_of(t.experts[i]); };
   std::map<int, double> largest;
   for (size_t i = 0; i < banks.mean.size(); ++i)
-    if (double& most = largest[machine_of(i)]; banks.most[i].bytes > most)
-      most = banks.most[i].bytes, fullest[machine_of(i)] = twin.shares[i].group;
-  std::map<int, MachineLoad> loads;
+    if (double& most = largest[host_of(i)]; banks.most[i].bytes > most)
+      most = banks.most[i].bytes, fullest[host_of(i)] = twin.shares[i].group;
+  std::map<int, HostLoad> loads;
   for (size_t i = 0; i < banks.mean.size(); ++i) {
     const double part = twin.part[at(t.experts[i])];
     if (part <= 0 || banks.mean[i].bytes <= 0) continue;
-    MachineLoad& load = loads[machine_of(i)];
-    load.alone.push_back(
-        seconds_of(twin.shares[i].group == fullest[machine_of(i)] ? banks.most[i] : banks.mean[i], part));
+    HostLoad& load = loads[host_of(i)];
+    load.alone.push_back(seconds_of(twin.shares[i].group == fullest[host_of(i)] ? banks.most[i] : banks.mean[i], part));
     load.part.push_back(part);
     load.bytes += banks.mean[i].bytes;
   }
@@ -183,10 +182,10 @@ void add_pass(StepTime& sum, const PassWork& w, const Twin& twin, const CostFact
     const double said = (layer.messages.near + layer.messages.far) * f.message_us * 1e-6 +
                         (layer.messages.far > 0 ? 2e-6 * h.network_latency_us : 0);
     double experts = 0, bytes = 0;
-    for (auto& [machine, load] : loads_of_machines(twin, layer.banks, of_bank)) {
+    for (auto& [host, load] : loads_of_hosts(twin, layer.banks, of_bank)) {
       // A trunk rank that waits for cores holds the expert ranks up, and they it.
       const double parts = std::accumulate(load.part.begin(), load.part.end(), 0.0);
-      const bool here = t.node_of[at(t.trunk.front())] == machine;
+      const bool here = twin.host_of(t.trunk.front()) == host;
       if (here && !trunk_has_bank && !twin.gpu && parts + trunk_part > 1)
         load.alone.push_back(shared), load.part.push_back(trunk_part);
       experts = std::max(experts, shared_seconds(load.alone, load.part));

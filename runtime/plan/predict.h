@@ -50,6 +50,8 @@ struct Twin {
   std::vector<ExpertShare> shares;  // by place among the expert ranks
   int chunk = 0;                    // rows of a step
   bool gpu = false;
+
+  int host_of(int rank) const { return hardware.host_of(topology.node_of[static_cast<size_t>(rank)]); }
 };
 // `chances`: of every layer (recorded_chances), or one for all. Refers to `cluster`. Throws Error(kExitUsage) when the
 // hardware's rates are not known.
@@ -69,14 +71,14 @@ struct StepTime {
   double overhead = 0;                   // of layers
   double total = 0;                      // shared and experts overlap
   double imbalance = 0;                  // of the experts: the fullest group over the mean, averaged over layers
-  double expert_bytes = 0;               // that the machine with most of them reads
+  double expert_bytes = 0;               // that the host with most of them reads
   double out_bytes = 0, back_bytes = 0;  // of rows and of sums, of the whole job
 
   const char* bound() const;  // the part that takes longest
 };
 StepTime time_of(const std::vector<PassWork>& passes, const Twin& twin, const CostFactors& factors);
 
-// Seconds until all of the ranks of one machine are done: each alone would take `alone` with its `part` of the cores,
+// Seconds until all of the ranks of one host are done: each alone would take `alone` with its `part` of the cores,
 // and where these parts are more than there is, ranks wait for each other's cores.
 double shared_seconds(const std::vector<double>& alone, const std::vector<double>& part);
 

@@ -14,7 +14,7 @@ Twins::Made& Twins::made(const Variant& v) {
   hardware.nodes = v.nodes;
   RunConfig run = run_;
   if (!v.layout.empty()) run.expert_layout = v.layout;
-  made.cluster.emplace(plan_deployment(run, made.model, format_, hardware, v.world));
+  made.cluster.emplace(plan_deployment(run, made.model, format_, hardware, v.world, v.node_of));
   made.twin.emplace(make_twin(*made.cluster, hardware, use_(made.model.config)));
   return made;
 }

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "runtime/plan/predict.h"
 
@@ -19,6 +20,7 @@ struct Variant {
   std::optional<int> world;     // as of plan_deployment()
   std::string layout;           // "": as the options say
   int layers = 0, experts = 0;  // of a cut model (cut_model.h); 0: all
+  std::vector<int> node_of;     // likewise
 
   auto operator<=>(const Variant&) const = default;
 };

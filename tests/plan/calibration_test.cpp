@@ -36,6 +36,10 @@ TEST(Calibration, ReadsTheLinesOfBothBenchmarks) {
   EXPECT_EQ(step->ms, 12.5);
   EXPECT_EQ(step->variant, (Variant{.nodes = 1, .world = 3, .layout = "slice", .layers = 2, .experts = 32}));
 
+  Json placed = decode_line();
+  placed["nodes"] = 2, placed["node_of"] = {0, 1, 0};
+  EXPECT_EQ(measured_step(placed, "f:1")->variant.node_of, (std::vector<int>{0, 1, 0}));
+
   Json scale = decode_line();
   scale.erase("ranks_total"), scale.erase("ms_per_token"), scale.erase("context");
   scale["phase"] = "prefill", scale["prompt"] = 100, scale["ranks"] = 2, scale["ms_median"] = 80;
@@ -56,6 +60,12 @@ TEST(Calibration, SaysWhatALineLacks) {
   line["batch"] = "four";
   EXPECT_EQ(refusal_of([&] { measured_step(line, "f:7"); }, kExitUsage),
             "f:7: batch: expected a number above 0, found \"four\"");
+  for (const Json& wrong : {Json{0, 0}, Json{0, 0, 1}, Json("0"), Json{0, 0, "0"}}) {
+    line = decode_line();
+    line["node_of"] = wrong;
+    EXPECT_EQ(refusal_of([&] { measured_step(line, "f:7"); }, kExitUsage),
+              "f:7: node_of: expected a machine from 0 to 0 for each of 3 ranks, found " + wrong.dump());
+  }
   line = decode_line();
   line["phase"] = "load";
   EXPECT_EQ(refusal_of([&] { measured_step(line, "f:7"); }, kExitUsage),

@@ -90,6 +90,23 @@ TEST(Predict, RanksThatShareCoresGainNothingByBeingMore) {
   EXPECT_LT(experts(3), experts(2));  // a rank of one thread leaves the other core alone
 }
 
+// The trunk rank on the first machine, an expert rank with all cores on each other one.
+TEST(Predict, VirtualMachinesOfAHostShareItsCores) {
+  const LoadedConfig model = loaded(qwen3_coder_next(true));
+  const auto experts = [&](int machines, int per_host) {
+    Hardware h = cluster();
+    h.numa_nodes = 1, h.nodes_per_host = per_host;
+    Twins twins({}, model, Format::FP8, h, alike);
+    Variant v{.nodes = 1 + machines, .world = 1 + machines, .layout = "slice"};
+    for (int r = 0; r <= machines; ++r) v.node_of.push_back(r);
+    const Twin& twin = twins.of(v);
+    return time_of(prefill_work(twin, 2048, 1), twin, {}).experts;
+  };
+  EXPECT_NEAR(experts(2, 1), experts(1, 1) / 2, 0.01 * experts(1, 1));
+  EXPECT_GE(experts(2, 3), experts(1, 1));
+  EXPECT_NEAR(experts(4, 2), experts(1, 1) / 2, 0.01 * experts(1, 1));
+}
+
 TEST(Predict, AnUnevenUseMakesTheSlowestRankSlower) {
   const LoadedConfig model = loaded(deepseek_v32());
   const auto experts = [&](double skew) {
