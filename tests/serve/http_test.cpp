@@ -217,9 +217,13 @@ TEST(Http, AStreamIntervalPutsManyTokensIntoOneEvent) {
   using Texts = std::vector<std::string>;
   EXPECT_EQ(texts("/v1/completions", R"({"prompt": "abcdefgh", "stream": true, "stream_interval": 3})", "text"),
             (Texts{"a", "bcd", "efg", "h"}));
-  EXPECT_EQ(
-      texts("/generate", R"({"text": "abcdefgh", "stream": true, "sampling_params": {"stream_interval": 4}})", "text"),
-      (Texts{"a", "abcde", "abcdefgh"}));
+
+  // Whole texts that come while one is written are left out, so there may be fewer.
+  const Texts whole =
+      texts("/generate", R"({"text": "abcdefgh", "stream": true, "sampling_params": {"stream_interval": 4}})", "text");
+  ASSERT_FALSE(whole.empty());
+  EXPECT_EQ(whole.back(), "abcdefgh");
+  for (size_t i = 1; i + 1 < whole.size(); ++i) EXPECT_GE(whole[i].size(), whole[i - 1].size() + 4) << whole[i];
 }
 
 TEST(Http, EveryAnswerHasARequestIdTheClientsOwnIfItSentOne) {
