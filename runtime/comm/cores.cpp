@@ -57,10 +57,13 @@ struct Worker {
     for (const Core& c : cores) n += static_cast<int>(c.cpus.size());
     return n;
   }
-  bool meets(const Worker& other) const {
-    return std::any_of(cores.begin(), cores.end(), [&](const Core& c) {
-      return std::any_of(other.cores.begin(), other.cores.end(), [&](const Core& o) { return o.id == c.id; });
-    });
+  // Whether both may want a core for long at the same time: trunk and expert ranks wait for each other most of the
+  // time.
+  bool competes(const Worker& other) const {
+    const bool alike = (user->trunk && other.user->trunk) || (user->expert && other.user->expert);
+    return alike && std::any_of(cores.begin(), cores.end(), [&](const Core& c) {
+             return std::any_of(other.cores.begin(), other.cores.end(), [&](const Core& o) { return o.id == c.id; });
+           });
   }
 };
 
@@ -135,7 +138,7 @@ void count_threads(std::span<Worker> workers, const Machine& machine, const Core
   for (Worker& w : workers) {
     const int here = w.hardware_threads();
     const int sharers = static_cast<int>(
-        std::count_if(workers.begin(), workers.end(), [&](const Worker& other) { return w.meets(other); }));
+        std::count_if(workers.begin(), workers.end(), [&](const Worker& other) { return w.competes(other); }));
     const int asked = wanted(w, workers, request), part = static_cast<int>(w.cores.size()) / sharers;
     w.plan->threads = asked ? asked : std::max(1, part * here / static_cast<int>(w.cores.size()));
     if (w.plan->threads <= here) continue;
@@ -144,33 +147,41 @@ void count_threads(std::span<Worker> workers, const Machine& machine, const Core
   }
 }
 
-// One thread a core where there is room, for this rank and those that it shares cores with.
+// One thread a core where there is room, for this rank and those that it competes with.
 int cores_needed(const Worker& w, std::span<const Worker> workers, int threads_per_core) {
   int64_t threads = 0;
-  for (const Worker& other : workers) threads += w.meets(other) ? other.plan->threads : 0;
+  for (const Worker& other : workers) threads += w.competes(other) ? other.plan->threads : 0;
   if (threads <= static_cast<int64_t>(w.cores.size())) return w.plan->threads;
   return (w.plan->threads + threads_per_core - 1) / threads_per_core;
 }
 
-// Those with the fewest cores choose first. Where one finds no room, none is pinned that shares cores with it.
+// Those with the fewest cores choose first. Where one finds no room, none is pinned that competes with it.
 void pin(std::span<Worker> workers, int threads_per_core) {
   std::vector<Worker*> order;
   for (Worker& w : workers) order.push_back(&w);
   std::stable_sort(order.begin(), order.end(),
                    [](const Worker* a, const Worker* b) { return a->cores.size() < b->cores.size(); });
-  std::set<int> taken;
+  std::set<int> by_trunks, by_experts;
+  const auto is_free = [&](const Core& c) { return !by_trunks.contains(c.id) && !by_experts.contains(c.id); };
+  const auto is_competed_for = [&](const Worker& w, const Core& c) {
+    return (w.user->trunk && by_trunks.contains(c.id)) || (w.user->expert && by_experts.contains(c.id));
+  };
   std::vector<const Worker*> crowded;
   for (Worker* w : order) {
     const int needed = cores_needed(*w, workers, threads_per_core);
     std::vector<const Core*> own;
-    for (const Core& c : w->cores)
-      if (static_cast<int>(own.size()) < needed && !taken.contains(c.id)) own.push_back(&c);
+    for (const bool shared : {false, true})
+      for (const Core& c : w->cores)
+        if (static_cast<int>(own.size()) < needed && is_free(c) != shared && !is_competed_for(*w, c)) own.push_back(&c);
     if (static_cast<int>(own.size()) < needed) {
       crowded.push_back(w);
       continue;
     }
     std::vector<int>& cpus = w->plan->cores;
-    for (const Core* c : own) taken.insert(c->id);
+    for (const Core* c : own) {
+      if (w->user->trunk) by_trunks.insert(c->id);
+      if (w->user->expert) by_experts.insert(c->id);
+    }
     for (size_t sibling = 0; sibling < static_cast<size_t>(threads_per_core); ++sibling)
       for (const Core* c : own)
         if (static_cast<int>(cpus.size()) < w->plan->threads && sibling < c->cpus.size())
@@ -178,7 +189,7 @@ void pin(std::span<Worker> workers, int threads_per_core) {
     if (static_cast<int>(cpus.size()) < w->plan->threads) crowded.push_back(w);
   }
   for (Worker& w : workers)
-    if (std::any_of(crowded.begin(), crowded.end(), [&](const Worker* c) { return w.meets(*c); }))
+    if (std::any_of(crowded.begin(), crowded.end(), [&](const Worker* c) { return w.competes(*c); }))
       w.plan->cores.clear();
 }
 

@@ -76,9 +76,7 @@ Deployment deploy(const RunConfig& run, const LoadedConfig& model, Format expert
   d.gpu_trunk = run.device == "cuda";
   const int experts_here = static_cast<int>(ceil_div(static_cast<int64_t>(topology.experts.size()), hardware.nodes));
   d.expert_threads = threads_of(run.kt_cpuinfer, hardware.cores, experts_here);
-  d.trunk_threads = d.gpu_trunk         ? 0
-                    : run.trunk_threads ? threads_of(run.trunk_threads, hardware.cores, 1)
-                                        : threads_of({}, hardware.cores, experts_here + 1);
+  d.trunk_threads = d.gpu_trunk ? 0 : threads_of(run.trunk_threads, hardware.cores / hardware.numa_nodes, 1);
   return d;
 }
 

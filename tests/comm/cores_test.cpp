@@ -132,9 +132,27 @@ TEST(ShareCores, SpreadsExpertRanksOverTheNumaNodes) {
   EXPECT_EQ(plans[0].numa_node, 0);
   EXPECT_EQ(plans[1].numa_node, 0);
   EXPECT_EQ(plans[2].numa_node, 1);
+  EXPECT_THAT(plans[0].cores, ElementsAre(0, 1, 2, 3)) << "in turn with rank 1";
+  EXPECT_THAT(plans[1].cores, ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(plans[2].cores, ElementsAre(4, 5, 6, 7));
+}
+
+TEST(ShareCores, TrunkRanksAndExpertRanksUseTheSameCoresInTurnWhereTheyMust) {
+  const Machine m = machine(1, 4);
+  const std::vector<int> all = all_of(m);
+
+  const auto plans =
+      share_cores(m, std::vector{trunk(0, all), trunk(1, all), expert(2, all), expert(3, all), expert(4, all)}, {});
+  const auto few = share_cores(m, std::vector{trunk(0, all), expert(1, all)}, {.trunk_threads = 1, .kt_cpuinfer = 3});
+  const auto many = share_cores(m, std::vector{trunk(0, all), expert(1, all)}, {.trunk_threads = 2, .kt_cpuinfer = 3});
+
   EXPECT_THAT(plans[0].cores, ElementsAre(0, 1));
   EXPECT_THAT(plans[1].cores, ElementsAre(2, 3));
-  EXPECT_THAT(plans[2].cores, ElementsAre(4, 5, 6, 7));
+  for (int i : {2, 3, 4}) EXPECT_THAT(plans[i].cores, ElementsAre(i - 2));
+  EXPECT_THAT(few[0].cores, ElementsAre(0));
+  EXPECT_THAT(few[1].cores, ElementsAre(1, 2, 3)) << "there is room for all";
+  EXPECT_THAT(many[0].cores, ElementsAre(0, 1));
+  EXPECT_THAT(many[1].cores, ElementsAre(2, 3, 0)) << "free ones first";
 }
 
 TEST(ShareCores, TrunkThreadsCountOnARankWithBothRoles) {
@@ -204,7 +222,7 @@ TEST(ShareCores, ALauncherThatBindsEachRankToACoreIsNamed) {
 TEST(ShareCores, ACoreWhoseSiblingsTheLauncherDealtOutIsNotTakenTwice) {
   const Machine m = machine(1, 2, 2);
 
-  const auto plans = share_cores(m, std::vector{trunk(0, {0, 1}), expert(1, {2, 3})}, {});
+  const auto plans = share_cores(m, std::vector{expert(0, {0, 1}), expert(1, {2, 3})}, {});
 
   EXPECT_EQ(plans[0].threads + plans[1].threads, 2);
   EXPECT_THAT(plans[0].cores, ElementsAre(0));
@@ -225,7 +243,7 @@ TEST(ShareCores, RanksOfOneSocketShareItsCoresAlone) {
 TEST(ShareCores, WhoeverHasFewerCoresToChooseFromChoosesFirst) {
   const Machine m = machine(1, 4);
 
-  const auto plans = share_cores(m, std::vector{trunk(0, all_of(m)), expert(1, {0, 1})}, {});
+  const auto plans = share_cores(m, std::vector{expert(0, all_of(m)), expert(1, {0, 1})}, {});
 
   EXPECT_THAT(plans[1].cores, ElementsAre(0));
   EXPECT_THAT(plans[0].cores, ElementsAre(1, 2));
@@ -238,7 +256,7 @@ TEST(ShareCores, AControlGroupsCoresAreAllThatThereIs) {
   const auto plans = share_cores(m, std::vector{trunk(0, {3, 6, 7}), expert(1, {3, 6, 7})}, {.trunk_threads = 2});
 
   EXPECT_THAT(plans[0].cores, ElementsAre(3, 6));
-  EXPECT_THAT(plans[1].cores, ElementsAre(7));
+  EXPECT_THAT(plans[1].cores, ElementsAre(7, 3, 6));
   EXPECT_EQ(plans[0].numa_node, -1) << "there is one node, memory may be anywhere";
   EXPECT_THAT(plans[0].warnings, IsEmpty());
 }
@@ -301,8 +319,8 @@ TEST(ShareCores, RanksWithNothingToComputeTakeNoCores) {
                                  {.kt_cpuinfer = 2});
 
   EXPECT_THAT(plans[0].cores, IsEmpty());
-  EXPECT_THAT(plans[1].cores, ElementsAre(0, 1));
-  EXPECT_THAT(plans[2].cores, ElementsAre(2, 3)) << "kt-cpuinfer is for those that hold experts";
+  EXPECT_THAT(plans[1].cores, ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(plans[2].cores, ElementsAre(0, 1)) << "kt-cpuinfer is for those that hold experts";
   EXPECT_THAT(plans[3].cores, IsEmpty());
   EXPECT_EQ(plans[3].threads, 1);
 }
@@ -314,10 +332,10 @@ TEST(ShareCores, ClampsTheLargestNumbersThatOptionsTake) {
   const auto plans = share_cores(m, std::vector{trunk(0, all), expert(1, all), expert(2, all)},
                                  {.trunk_threads = INT_MAX, .kt_cpuinfer = INT_MAX, .threads_per_core = 8});
 
-  for (const CorePlan& p : plans) {
-    EXPECT_EQ(p.threads, 4);
-    EXPECT_THAT(p.cores, IsEmpty());
-  }
+  for (const CorePlan& p : plans) EXPECT_EQ(p.threads, 4);
+  EXPECT_THAT(plans[0].cores, ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(plans[1].cores, IsEmpty());
+  EXPECT_THAT(plans[2].cores, IsEmpty());
 }
 
 }  // namespace

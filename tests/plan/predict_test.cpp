@@ -87,7 +87,7 @@ TEST(Predict, RanksThatShareCoresGainNothingByBeingMore) {
     return time_of(prefill_work(twin, 2048, 4), twin, {}).experts;
   };
   EXPECT_GE(experts(5) * 1.0001, experts(3));
-  EXPECT_LT(experts(3), experts(2));  // a rank of one thread leaves the other core alone
+  EXPECT_GE(experts(3) * 1.0001, experts(2));
 }
 
 // The trunk rank on the first machine, an expert rank with all cores on each other one.
@@ -125,7 +125,7 @@ TEST(Predict, HotExpertsMoveToTheTrunk) {
     RunConfig run;
     run.kt_num_gpu_experts = hot;
     Twins twins(run, model, Format::FP8, cluster(), alike);
-    const Twin& twin = twins.of({.nodes = 1, .world = {}, .layout = "hybrid"});
+    const Twin& twin = twins.of({.nodes = 2, .world = 2, .layout = "hybrid", .node_of = {0, 1}});
     return time_of(decode_work(twin, 512, 1), twin, {});
   };
   EXPECT_LT(time(256).experts, 0.6 * time(0).experts);
