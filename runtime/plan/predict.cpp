@@ -183,12 +183,10 @@ void add_pass(StepTime& sum, const PassWork& w, const Twin& twin, const CostFact
                         (layer.messages.far > 0 ? 2e-6 * h.network_latency_us : 0);
     double experts = 0, bytes = 0;
     for (auto& [host, load] : loads_of_hosts(twin, layer.banks, of_bank)) {
-      // A trunk rank that waits for cores holds the expert ranks up, and they it.
       const double parts = std::accumulate(load.part.begin(), load.part.end(), 0.0);
       const bool here = twin.host_of(t.trunk.front()) == host;
-      if (here && !trunk_has_bank && !twin.gpu && parts + trunk_part > 1)
-        load.alone.push_back(shared), load.part.push_back(trunk_part);
-      experts = std::max(experts, shared_seconds(load.alone, load.part));
+      const bool in_turn = here && !trunk_has_bank && !twin.gpu && parts + trunk_part > 1;  // on the same cores
+      experts = std::max(experts, shared_seconds(load.alone, load.part) + (in_turn ? shared : 0));
       bytes = std::max(bytes, load.bytes);
     }
     time.experts += layer.count * experts;
