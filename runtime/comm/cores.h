@@ -38,9 +38,9 @@ struct CoreUser {
 //   where   Expert ranks are spread over the NUMA nodes, or put as kt-numa-nodes says, and so are ranks that are only
 //           trunk ranks; each within what its launcher left to it.
 //   how     Trunk ranks share their node's cores equally, and so do expert ranks the same cores once more, since the
-//   many    ones wait while the others compute; or each has as many threads as were asked for. Of each core one hardware
-//           thread, further ones only with threads_per_core. A rank with both roles takes the larger number of the two
-//           that were asked for. Ranks with nothing to compute get none.
+//   many    ones wait while the others compute; or each has as many threads as were asked for. Of each core one
+//           hardware thread, further ones only with threads_per_core. A rank with both roles takes the larger number
+//           of the two that were asked for. Ranks with nothing to compute get none.
 // Throws Error(kExitUsage) when kt-numa-nodes does not fit, or a launcher bound more ranks to cores than there are of
 // them though the machine has enough, or bound a rank to a part of the machine that is of several NUMA nodes.
 std::vector<CorePlan> share_cores(const Machine& machine, std::span<const CoreUser> users, const CoreRequest& request);
