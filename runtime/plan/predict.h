@@ -65,7 +65,7 @@ std::vector<PassWork> prefill_work(const Twin& twin, int prompt, int batch);
 struct StepTime {
   double trunk = 0;                      // attention, dense layers, router, head; sums over trunk ranks
   double shared = 0;                     // shared and hot experts, beside which the expert ranks work
-  double experts = 0;                    // of the slowest rank in each layer
+  double experts = 0;                    // of the slowest rank in each layer; after `shared` if on the trunk's cores
   double dispatch = 0;                   // rows out and sums back: their bytes
   double messages = 0;                   // and what each message costs; latency of the network
   double overhead = 0;                   // of layers

@@ -20,7 +20,7 @@ struct Variant {
   std::optional<int> world;     // as of plan_deployment()
   std::string layout;           // "": as the options say
   int layers = 0, experts = 0;  // of a cut model (cut_model.h); 0: all
-  std::vector<int> node_of;     // likewise
+  std::vector<int> node_of;     // as of plan_deployment()
 
   auto operator<=>(const Variant&) const = default;
 };
