@@ -37,7 +37,9 @@ void require_floats(StoredType found, const std::string& name) {
 
 void to_floats(StoredType type, const std::byte* from, int64_t n, float* out) {
   switch (type) {
-    case StoredType::f32: std::memcpy(out, from, static_cast<size_t>(n) * sizeof(float)); break;
+    case StoredType::f32:
+      if (n) std::memcpy(out, from, static_cast<size_t>(n) * sizeof(float));
+      break;
     case StoredType::bf16: convert<bf16>(from, n, out, [](bf16 x) { return to_float(x); }); break;
     case StoredType::f16: convert<uint16_t>(from, n, out, half_to_float); break;
     default: require_floats(type, "a tensor");
@@ -46,7 +48,7 @@ void to_floats(StoredType type, const std::byte* from, int64_t n, float* out) {
 
 void to_bf16_rounded(StoredType type, const std::byte* from, int64_t n, bf16* out) {
   if (type == StoredType::bf16) {
-    std::memcpy(out, from, static_cast<size_t>(n) * sizeof(bf16));
+    if (n) std::memcpy(out, from, static_cast<size_t>(n) * sizeof(bf16));
     return;
   }
   thread_local std::vector<float> wide;
