@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 
-from .programs import HERE, PEERS, ROOT, environment, lines_of, listed, needs_of, python_of, say
+from .programs import HERE, PEERS, ROOT, environment, lines_of, listed, needs_of, pyplot, python_of, say
 
 MODELS = ("qwen3_moe", "qwen3_next")
 PRECISIONS = ("bf16", "8 bit", "4 bit")
@@ -220,12 +220,8 @@ def table(found, failures):
 
 
 def draw(found, path):
-    try:
-        import matplotlib
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-    except ImportError:
-        say("no plot: scripts/setup plot installs matplotlib")
+    plt = pyplot()
+    if plt is None:
         return
     models = list(dict.fromkeys(model for model, _ in found))
     figure, axes = plt.subplots(len(models), len(PRECISIONS), figsize=(15, 3.6 * len(models)), squeeze=False)

@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 
-from .programs import HERE, PEERS, ROOT, environment, lines_of, listed, python_of
+from .programs import HERE, PEERS, ROOT, environment, lines_of, listed, pyplot, python_of
 
 SHAPES = {  # hidden, inter, experts, top k
     "qwen3-next": (2048, 512, 512, 10),
@@ -112,12 +112,8 @@ def table(cells, accuracies, failures):
 
 
 def draw(cells, path):
-    try:
-        import matplotlib
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-    except ImportError:
-        print("no plot: scripts/setup plot installs matplotlib", file=sys.stderr)
+    plt = pyplot()
+    if plt is None:
         return
     shapes = list(dict.fromkeys(shape for shape, _, _ in cells))
     panels = (("ms", lambda c: c["ms"].get("ktmpi")), ("fraction of limit", lambda c: c["fraction"]),

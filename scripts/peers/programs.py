@@ -56,3 +56,15 @@ def lines_of(command, limit_s=900, **variables):
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     said = [line for line in done.stderr.splitlines() if line.strip() and "Goodbye" not in line]
     return lines, "" if lines else (said or ["no output"])[-1]
+
+
+def pyplot():
+    """matplotlib's, to draw into files; None where it is not installed."""
+    try:
+        import matplotlib
+        matplotlib.use("Agg")
+        import matplotlib.pyplot
+        return matplotlib.pyplot
+    except ImportError:
+        say("no plot: scripts/setup plot installs matplotlib")
+        return None
