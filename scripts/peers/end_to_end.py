@@ -5,13 +5,13 @@
 
 Models have random weights, made once into build/peers/models (make_models.py): four layers as wide as a release's. A round
 runs every program on every model and precision, one after another, each with all threads; of a cell the median of the rounds
-counts. Prompts and what is written are random tokens, so that a step takes other experts than the one before. Writing begins
+counts. Within a round llama.cpp's and vLLM's writing is the mean of its steps, that of the others their median. Prompts and what is written are random tokens, so that a step takes other experts than the one before. Writing begins
 after 128 tokens of context.
 
 8 bit is ktmpi's AMXINT8 with an int8 trunk beside llama.cpp's Q8_0, 4 bit AMXINT4 with an int4 trunk beside Q4_K_M; how
 accurate they are docs/trunk.md says. vLLM and transformers have BF16 only. ik_llama.cpp reads llama.cpp's files.
 
-The first run takes an hour on two cores and 40 GB of disk: it builds llama.cpp from the source inside llama-cpp-python, for
+The first run takes half an hour more on two cores, and 40 GB of disk: it builds llama.cpp from the source inside llama-cpp-python, for
 this machine, and installs the others from PyPI. Prints a JSON line for every cell and round; writes end_to_end.jsonl,
 end_to_end.md and end_to_end.png to --out. `best peer` in the table is ktmpi's rate / the best other program's.
 """
@@ -85,10 +85,9 @@ def experts_of(model, precision):
 
 
 def make_experts(a, model, precision):
-    """ktmpi's own; the trunk it quantises while loading."""
-    if precision not in KTMPI_METHODS or os.path.exists(experts_of(model, precision)):
+    """ktmpi's own, once: what is there already the converter leaves alone. The trunk is quantised while loading."""
+    if precision not in KTMPI_METHODS:
         return
-    say(f"making {os.path.basename(experts_of(model, precision))}")
     subprocess.run([a.program, "convert", "--input-path", folder_of(model), "--input-type", "bf16", "--output",
                     experts_of(model, precision), "--quant-method", KTMPI_METHODS[precision]], check=True,
                    stdout=subprocess.DEVNULL)

@@ -186,4 +186,3 @@ def main():
         file.write(text)
     draw(cells, os.path.join(a.out, "peers.png"))
     print(text, file=sys.stderr)
-

@@ -1,6 +1,6 @@
 """ik_llama.cpp through its Python package's table of functions, timed for end_to_end.py (arguments: cells.py).
 
-The package has no llama-bench; flash attention and fused experts are switched on, as that program has them.
+The package has no llama-bench. Flash attention and fused experts are switched on, else all is as the library has it.
 """
 import random
 import sys
