@@ -195,7 +195,7 @@ void measure(JobRank& job, const Settings& s, const DispatchShape& shape) {
   if (job.rank() != 0) return;
   const double bytes = static_cast<double>(trip.out_bytes() + trip.back_bytes());
   const double ms = median(dispatched), plain_ms = median(plain);
-  const Json line = {{"transport", s.run.transport},
+  const Json line = {{"transport", job.transport.name()},
                      {"machines", trip.one_machine() ? 1 : 2},
                      {"rows", shape.rows},
                      {"hidden", shape.hidden},

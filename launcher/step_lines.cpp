@@ -141,7 +141,7 @@ Json StepLines::head(const char* phase, int tokens) const {
                    {"nodes", std::ranges::max(job_.topology.node_of) + 1},
                    {"node_of", job_.topology.node_of},
                    {"layout", job_.layout.layout},
-                   {"transport", job_.run.transport},
+                   {"transport", job_.transport.name()},
                    {"threads", job_.cores.threads},
                    {"kernels", job_.ops->name}});
   return line;

@@ -14,6 +14,7 @@ class FaultyTransport final : public Transport {
       : inner_(inner), plan_(plan), draw_(plan.seed * 1'000'003 + static_cast<uint64_t>(inner_.rank())) {}
   ~FaultyTransport() override { release(); }
 
+  const char* name() const override { return inner_.name(); }
   int rank() const override { return inner_.rank(); }
   int size() const override { return inner_.size(); }
   std::vector<int> nodes() const override { return inner_.nodes(); }

@@ -68,6 +68,7 @@ class LocalTransport final : public Transport {
   LocalTransport(std::shared_ptr<World> world, int rank, int lane)
       : world_(std::move(world)), lane_(world_->lanes[lane]), rank_(rank), node_of_(world_->node_of) {}
 
+  const char* name() const override { return "local"; }
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(lane_.ranks.size()); }
   std::vector<int> nodes() const override { return node_of_; }

@@ -120,6 +120,7 @@ class MpiTransport final : public Transport {
     }
   }
 
+  const char* name() const override { return "mpi"; }
   int rank() const override { return rank_; }
   int size() const override { return size_; }
   std::vector<int> nodes() const override { return node_of_; }

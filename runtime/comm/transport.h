@@ -41,6 +41,7 @@ struct Transfer {
 class Transport {
  public:
   virtual ~Transport() = default;
+  virtual const char* name() const = 0;  // mpi, ucx or local
   virtual int rank() const = 0;
   virtual int size() const = 0;
   // Of every rank: index of its machine, 0-based, in order of first rank; -1: it was left out.

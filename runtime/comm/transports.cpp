@@ -1,10 +1,28 @@
 #include "runtime/comm/transports.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "runtime/base/error.h"
+#include "runtime/base/log.h"
 
 namespace kt {
+namespace {
+
+constexpr bool has_ucx() {
+#ifdef KTMPI_UCX
+  return true;
+#else
+  return false;
+#endif
+}
+
+bool several_machines(const Transport& job) {
+  const std::vector<int> nodes = job.nodes();
+  return std::any_of(nodes.begin(), nodes.end(), [&](int node) { return node != nodes[0]; });
+}
+
+}  // namespace
 
 std::unique_ptr<Transport> make_job_transport(std::string_view name, int* argc, char*** argv) {
   const bool launched = std::getenv("OMPI_COMM_WORLD_SIZE") || std::getenv("PMIX_RANK") || std::getenv("PMI_RANK");
@@ -28,7 +46,8 @@ std::string why_losses_end_all() {
 }
 
 std::unique_ptr<Transport> make_step_transport(std::string_view name, Transport& job) {
-  const std::string mine = name == "ucx" ? "ucx" : "mpi";
+  const bool is_auto = name == "auto" && has_ucx() && several_machines(job);
+  const std::string mine = name == "ucx" || is_auto ? "ucx" : "mpi";
   const std::vector<std::string> names = all_gather(job, mine);
   for (size_t r = 1; r < names.size(); ++r)
     if (names[r] != names[0])
@@ -36,11 +55,17 @@ std::unique_ptr<Transport> make_step_transport(std::string_view name, Transport&
            names[r]);
   if (mine != "ucx") return nullptr;
 #ifdef KTMPI_UCX
-  return make_ucx_transport(job);
+  try {
+    return make_ucx_transport(job);
+  } catch (const Error& e) {  // on all ranks
+    if (!is_auto) throw;
+    if (job.rank() == 0) log("transport auto: mpi, although machines are better joined by UCX: {}", e.what());
+    return nullptr;
+  }
 #else
   fail(kExitUsage,
        "transport ucx: this program was built without UCX\n"
-       "  build it where pkg-config finds ucx (Debian: libucx-dev), or leave the option out, which means MPI");
+       "  build it where pkg-config finds ucx (Debian: libucx-dev), or leave the option out");
 #endif
 }
 

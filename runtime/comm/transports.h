@@ -17,9 +17,10 @@ std::unique_ptr<Transport> make_job_transport(std::string_view name, int* argc, 
 // tells; "" where it lets them go on or nothing is known.
 std::string why_losses_end_all();
 
-// The other one, between the ranks of `job`, which ends after it; null where there is none. All ranks call it at the
-// same point. Throws Error(kExitUsage), on all ranks, where they want different ones, this program has
-// none of that name, or it does not start.
+// The other one, between the ranks of `job`, which ends after it; null where there is none. For auto: UCX, if the ranks
+// are of several machines, this program has it and it starts. All ranks call it at the same point. Throws
+// Error(kExitUsage), on all ranks, where they want different ones, this program has none of that name, or it does not
+// start.
 std::unique_ptr<Transport> make_step_transport(std::string_view name, Transport& job);
 
 }  // namespace kt

@@ -125,6 +125,7 @@ class UcxTransport final : public Transport {
     }
   }
 
+  const char* name() const override { return "ucx"; }
   int rank() const override { return door_.rank(); }
   int size() const override { return door_.size(); }
   std::vector<int> nodes() const override { return node_of_; }

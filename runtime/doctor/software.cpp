@@ -111,7 +111,8 @@ Findings check_interfaces(const Site& site) {
         absent += (absent.empty() ? "" : ", ") + name;
     }
     if (absent.empty()) continue;
-    const bool used = variable != "UCX_NET_DEVICES" || site.run.transport == "ucx";
+    const bool by_ucx = site.run.transport == "ucx" || (site.run.transport == "auto" && site.machines > 1);
+    const bool used = variable != "UCX_NET_DEVICES" || by_ucx;
     const std::string found = fmt::format("{} names {}, which this machine does not have", variable, absent);
     const std::string advice = fmt::format("one that reaches the other machines; here are {}", fmt::join(here, ", "));
     findings.push_back(used ? problem(found, advice) : note(found, advice));

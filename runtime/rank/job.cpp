@@ -221,7 +221,8 @@ void place(JobRank& job) {
                           .kt_numa_nodes = job.run.kt_numa_nodes,
                           .threads_per_core = job.run.threads_per_core});
   for (const std::string& w : job.cores.warnings) log_warning("{}", w);
-  if (const std::string map = rank_map(job); job.rank() == 0 && job.transport.size() > 1) log("ranks\n{}", map);
+  if (const std::string map = rank_map(job); job.rank() == 0 && job.transport.size() > 1)
+    log("ranks, by {}\n{}", job.transport.name(), map);
   size_kv_cache(job, available);
   job.limits = trunk_limits(job.run, job.engine, job.model(), job.experts->source.format, job.topology);
   job.limits.hot_format = job.experts->hot.value_or(job.experts->source).format;

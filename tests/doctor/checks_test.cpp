@@ -257,7 +257,9 @@ TEST(DoctorNetwork, InterfacesThatAreNamedAndAbsentAreSaid) {
               AllOf(is(Severity::note, "UCX_NET_DEVICES names eth7, mlx5_1, which this machine does not have"),
                     advises("here are eth0, lo, mlx5_0")));
   EXPECT_THAT(found("OMPI_MCA_btl_tcp_if_include", "eth7"), is(Severity::problem, "names eth7"));
-  site.run.transport = "ucx";
+  site.machines = 2;
+  EXPECT_THAT(found("UCX_NET_DEVICES", "eth7"), is(Severity::problem, "names eth7"));
+  site.machines = 1, site.run.transport = "ucx";
   EXPECT_THAT(found("UCX_NET_DEVICES", "eth7"), is(Severity::problem, "names eth7"));
 }
 

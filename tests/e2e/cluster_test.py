@@ -24,9 +24,10 @@ NETWORK = ["--comm-interface", "eth0"]
 def answers_alike(machines, program, fixture, prompts):
     exact = run_layouts(program, fixture, prompts, [(0, [], {})])
     two = ["--kt-threadpool-count", 2]
-    for each, options in [(1, []), (1, ["--transport", "ucx"]), (2, [*two, "--expert-layout", "slice"]),
-                          (2, [*two, "--transport", "ucx"]), (2, [*two, "--bank", "replicate"]),
-                          (2, [*two, "--bank", "replicate", "--sliced-below", 2, "--transport", "ucx"])]:
+    mpi = ["--transport", "mpi"]
+    for each, options in [(1, mpi), (1, []), (2, [*mpi, *two, "--expert-layout", "slice"]), (2, two),
+                          (2, [*mpi, *two, "--bank", "replicate"]),
+                          (2, [*two, "--bank", "replicate", "--sliced-below", 2])]:
         with ServerOnMachines(machines, each, program, fixture, [*NETWORK, *options]) as server:
             for name, answer in answers_of_job(server, prompts).items():
                 expect_same(answer, exact[name], f"{name} with {options}")

@@ -13,12 +13,12 @@ enter_venv()
 from golden_test import drift, program_and_fixture, run_layouts  # noqa: E402
 
 
-def on_machines(program, machines, folder, in_turn=False):
+def on_machines(program, machines, folder, in_turn=False, options=""):
     """A program whose ranks are of so many machines, in equal shares: neighbours together, or in turn."""
     path = os.path.join(folder, f"ktmpi_on_{machines}" + "_in_turn" * in_turn)
     machine = f"RANK % {machines}" if in_turn else f"RANK * {machines} / OMPI_COMM_WORLD_SIZE"
     with open(path, "w", encoding="utf-8") as file:
-        file.write(f'#!/bin/sh\nexport KTMPI_NODE=m$((OMPI_COMM_WORLD_{machine}))\nexec {program} "$@"\n')
+        file.write(f'#!/bin/sh\nexport KTMPI_NODE=m$((OMPI_COMM_WORLD_{machine}))\nexec {program} "$@" {options}\n')
     os.chmod(path, os.stat(path).st_mode | stat.S_IXUSR)
     return path
 
@@ -29,7 +29,7 @@ def main():
     exact = run_layouts(program, fixture, prompts, [(1, [], {})])
 
     with tempfile.TemporaryDirectory(prefix="ktmpi_e2e_") as folder:
-        two, three = (on_machines(program, n, folder) for n in (2, 3))
+        two, three = (on_machines(program, n, folder, options="--transport mpi") for n in (2, 3))
 
         def named(server, options):
             found = "expert sums between machines: " + (options[-1] if "--dispatch-dtype" in options else "exact")

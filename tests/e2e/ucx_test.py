@@ -1,7 +1,7 @@
 """Ranks that speak by UCX answer with the bytes of one rank: ucx_test.py --program KTMPI FIXTURE
 
-On one machine, and on machines that KTMPI_NODE names. A start that UCX refuses ends with 2
-and one message; so does every one of a program that was built without it.
+On one machine, and on machines that KTMPI_NODE names, between which it is the default where it starts. A start that UCX
+refuses and that asked for it ends with 2 and one message; so does every one of a program that was built without it.
 """
 import subprocess
 import tempfile
@@ -28,6 +28,12 @@ def expect_refusal(program, fixture, words, variables):
     print(f"  {variables}: refused")
 
 
+def goes_by(name):
+    def check(server, _):
+        assert f"ranks, by {name}\n" in server.log(), server.log()
+    return check
+
+
 def main():
     program, fixture, prompts = program_and_fixture()
     if "no UCX" in subprocess.run([program, "version"], check=True, capture_output=True, text=True).stdout:
@@ -42,8 +48,9 @@ def main():
     run_layouts(program, fixture, prompts, [(1, UCX, ANY), (3, UCX, ANY)], exact)
     with tempfile.TemporaryDirectory(prefix="ktmpi_e2e_") as folder:
         two, three = (on_machines(program, n, folder) for n in (2, 3))
-        run_layouts(two, fixture, prompts, [(3, UCX, TCP), (4, [*UCX, *beside_steps], TCP)], exact)
+        run_layouts(two, fixture, prompts, [(3, [], TCP), (4, beside_steps, TCP)], exact, then=goes_by("ucx"))
         run_layouts(three, fixture, prompts, [(3, [*UCX, *tp2], TCP)], exact)
+        run_layouts(two, fixture, prompts, [(3, [], {"UCX_TLS": "nothing"})], exact, then=goes_by("mpi"))
         # Steps notice it too, but it is the lifeline that names the rank to clients.
         with Server(two, fixture, 3, ["--max-total-tokens", 4096, *UCX], TCP) as server:
             loses(server, 2, "expert")
