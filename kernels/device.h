@@ -16,6 +16,8 @@
 
 namespace kt {
 
+class Nccl;
+
 // Grouped-query attention of a rank. A row of its projections: queries | output gates, if gated | keys | values.
 struct GroupedHeads {
   int heads = 0, kv_heads = 0, head_dim = 0;  // 0 heads: none
@@ -234,6 +236,11 @@ class Device {
   // Some rows of x to the host, one after the other, there after wait(); and sums from there added to rows of y.
   virtual void rows_out(const Mat<bf16>& x, std::span<const int32_t> rows, const Mat<bf16>& host) = 0;
   virtual void sums_in(const WireSums& host, std::span<const int32_t> rows, const Mat<double>& y) = 0;
+
+  // ---- sums over the devices of several ranks, without the host; DeviceKind::has_nccl
+  virtual void join(std::unique_ptr<Nccl> ranks);
+  // values = their sum over all that have joined. On the grid of sums, so the order of adding does not show.
+  virtual void sum(std::span<double> values);
 };
 
 // Loops over Ops on the pool's threads, memory on a NUMA node (-1: any).
@@ -258,6 +265,7 @@ struct DeviceKind {
   size_t (*reserve_bytes)(const StepShape& largest, int threads);  // what its reserve() takes
   bool host_writes;                                                // a host may write into its memory, and read there
   bool on_host;                                                    // its memory is a part of the machine's
+  bool has_nccl;                                                   // Device::join and sum
   // Of those with memory of their own; else null.
   DevicesHere (*list)();
   size_t (*available_bytes)(int index);  // that are free

@@ -8,5 +8,9 @@ namespace kt {
 struct DeviceFault : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
+// It is fine, but another rank's, or the way there, is not.
+struct LostPeer : DeviceFault {
+  using DeviceFault::DeviceFault;
+};
 
 }  // namespace kt

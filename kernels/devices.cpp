@@ -1,6 +1,8 @@
 #include <algorithm>
 
 #include "kernels/device.h"
+#include "kernels/device_fault.h"
+#include "kernels/nccl.h"
 
 namespace kt {
 
@@ -25,14 +27,18 @@ std::unique_ptr<Device> make(const Ops&, ThreadPool& pool, int, int index) {
 }
 
 constexpr DeviceKind kKinds[] = {
-    {"cpu", make_cpu, cpu_reserve_bytes, true, true, nullptr, nullptr},
-    {"cuda-emulated", make<cuda_emulated::make_device>, cuda_reserve_bytes, false, true, nullptr, nullptr},
+    {"cpu", make_cpu, cpu_reserve_bytes, true, true, false, nullptr, nullptr},
+    {"cuda-emulated", make<cuda_emulated::make_device>, cuda_reserve_bytes, false, true, true, nullptr, nullptr},
 #ifdef KTMPI_CUDA
-    {"cuda", make<cuda::make_device>, cuda_reserve_bytes, false, false, cuda::devices_here, cuda::available_bytes},
+    {"cuda", make<cuda::make_device>, cuda_reserve_bytes, false, false, true, cuda::devices_here,
+     cuda::available_bytes},
 #endif
 };
 
 }  // namespace
+
+void Device::join(std::unique_ptr<Nccl>) { throw DeviceFault("this device has no NCCL"); }
+void Device::sum(std::span<double>) { throw DeviceFault("this device has not joined others"); }
 
 std::span<const DeviceKind> device_kinds() { return kKinds; }
 

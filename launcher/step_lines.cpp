@@ -137,6 +137,7 @@ Json StepLines::head(const char* phase, int tokens) const {
                    {"method", info(job_.experts->source.format).name},
                    {"trunk_method", job_.run.trunk_method},
                    {"trunk_matmul", job_.run.trunk_matmul},
+                   {"trunk_sums", job_.run.trunk_sums},
                    {"ranks_total", job_.topology.world},
                    {"nodes", std::ranges::max(job_.topology.node_of) + 1},
                    {"node_of", job_.topology.node_of},

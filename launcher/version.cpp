@@ -8,6 +8,7 @@
 
 #include "kernels/device.h"
 #include "kernels/device_fault.h"
+#include "kernels/nccl.h"
 #include "kernels/ops.h"
 #include "launcher/commands.h"
 #include "runtime/base/error.h"
@@ -26,11 +27,19 @@ std::string kernel_tables() {
   }
 }
 
-// "built for 80-real 90; 1 here: NVIDIA H200 ...".
+std::string nccl() {
+  try {
+    return "NCCL " + Nccl::version();
+  } catch (const DeviceFault& e) {
+    return e.what();
+  }
+}
+
+// "built for 80-real 90; NCCL 2.28.9; 1 here: NVIDIA H200 ...".
 std::string gpus() {
   const DeviceKind* kind = find_device_kind("cuda");
   if (!kind) return "not built in (scripts/build cuda)";
-  std::string text = fmt::format("built for {}; ", cuda_architectures());
+  std::string text = fmt::format("built for {}; {}; ", cuda_architectures(), nccl());
   try {
     const DevicesHere here = kind->list();
     if (here.devices.empty()) return text + fmt::format("none here ({})", here.why_none);

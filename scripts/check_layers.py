@@ -103,7 +103,6 @@ LIBRARIES = {
     "cuda": ["kernels/cuda", "kernels/simt"],
     "mpi.h": ["runtime/comm/mpi.cpp", "launcher/version.cpp"],
     "ucp/": ["runtime/comm/ucx_worker.h"],
-    "nccl.h": ["runtime/comm/nccl.cpp"],
     "yaml-cpp/": ["runtime/config", "runtime/plan"],
     "boost/program_options": ["runtime/config", "launcher"],
     "boost/beast": ["runtime/serve"],

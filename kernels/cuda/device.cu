@@ -45,6 +45,7 @@ DeviceBatch put(Upload& to, const Batch& b) {
 
 CudaDevice::CudaDevice(ThreadPool& pool) : pool_(pool), stream_(simt::make_stream()) {}
 CudaDevice::~CudaDevice() {
+  ranks_.reset();  // first: what waits for others ends
   simt::finish(stream_);
   for (const auto& host : adopted_) simt::unregister(host.data());
   simt::release_stream(stream_);
@@ -76,7 +77,11 @@ std::span<std::byte> CudaDevice::window(std::byte*, size_t bytes) {
 }
 void CudaDevice::copy(void* to, const void* from, size_t bytes) { simt::copy(to, from, bytes, stream_); }
 void CudaDevice::clear(void* at, size_t bytes) { simt::clear(at, bytes, stream_); }
-void CudaDevice::wait() { simt::finish(stream_); }
+// A sum whose other ranks have failed would never be done.
+void CudaDevice::wait() {
+  if (!ranks_) return simt::finish(stream_);
+  while (!simt::is_done(stream_)) ranks_->check();
+}
 
 // What the host can read already stays where it is.
 const float* CudaDevice::read(const Mat<float>& x) {

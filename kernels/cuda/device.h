@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/scratch.h"
 #include "kernels/device.h"
+#include "kernels/nccl.h"
 #include "kernels/simt/simt.h"
 
 // The device on GPUs: each operation a few launches into one stream. Its files are compiled twice, by nvcc into
@@ -78,10 +79,14 @@ class CudaDevice final : public Device {
   void route(const RouteJob& job) override;
   void rows_out(const Mat<bf16>& x, std::span<const int32_t> rows, const Mat<bf16>& host) override;
   void sums_in(const WireSums& host, std::span<const int32_t> rows, const Mat<double>& y) override;
+  // device.cu
+  void join(std::unique_ptr<Nccl> ranks) override { ranks_ = std::move(ranks); }
+  void sum(std::span<double> values) override { ranks_->sum(values, stream_); }
 
  private:
   ThreadPool& pool_;
   simt::Stream stream_;
+  std::unique_ptr<Nccl> ranks_;  // null: this one adds with no other
   StepShape shape_;
   Buffer memory_, pinned_, window_;
   CudaScratch scratch_;

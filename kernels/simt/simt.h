@@ -21,8 +21,9 @@
 //   launch_together(...)   the same, all blocks at once, so that they may wait for each other's flags
 //
 // And of memory, for the host: allocate, allocate_pinned (which kernels may touch too), release, release_pinned,
-// register_pinned, unregister, copy, copy_rows, clear, finish (until a stream is done), make_stream, release_stream;
-// device_count, device_name, choose_device (all of the above then is the chosen one's, in every thread), free_memory.
+// register_pinned, unregister, copy, copy_rows, clear, finish (until a stream is done), is_done, make_stream,
+// release_stream; device_count, device_name, choose_device (all of the above then is the chosen one's, in every
+// thread), free_memory.
 //
 // Not to be used, because their bits are not the CPU's: __expf, rsqrtf, __fdividef and other approximations; products
 // and sums that the compiler may contract (nvcc gets -fmad=false, so write fmaf where one is meant).
@@ -208,6 +209,12 @@ inline void release_stream(Stream stream) { cudaStreamDestroy(stream); }
 inline void finish(Stream stream) {
   use_chosen_device();
   check(cudaStreamSynchronize(stream), "the device");
+}
+inline bool is_done(Stream stream) {
+  use_chosen_device();
+  const cudaError_t state = cudaStreamQuery(stream);
+  if (state != cudaErrorNotReady) check(state, "the device");
+  return state == cudaSuccess;
 }
 inline void* allocate(size_t bytes) {
   use_chosen_device();

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "kernels/simt/fibers.h"
@@ -15,28 +16,44 @@ namespace simt {
 // be copied, is wrong at kLazy, every time the same. One thread at a time may use a stream.
 class Queue {
  public:
-  void add(std::function<void()> work) {
+  virtual ~Queue() = default;
+  // Work that others of other streams and processes have to make ready keeps what is behind it waiting. Virtual: in a
+  // library that a program has loaded, too, it is the program's.
+  virtual void add(std::function<void()> work, std::function<bool()> is_ready = nullptr) {
     const std::lock_guard lock(mutex_);
-    work_.push_back(std::move(work));
+    work_.push_back({std::move(work), std::move(is_ready)});
     if (emulation.pace == Emulation::Pace::kLazy) return;
-    while (!work_.empty() && (emulation.pace == Emulation::Pace::kEager || random() % 2)) do_first();
+    while ((emulation.pace == Emulation::Pace::kEager || random() % 2) && did_first()) {
+    }
+  }
+  // Does what can be done.
+  bool is_done() {
+    const std::lock_guard lock(mutex_);
+    while (did_first()) {
+    }
+    return work_.empty();
   }
   void finish() {
-    const std::lock_guard lock(mutex_);
-    while (!work_.empty()) do_first();
+    while (!is_done()) std::this_thread::yield();
   }
 
  private:
+  struct Work {
+    std::function<void()> run;
+    std::function<bool()> is_ready;  // null: it is
+  };
   // What fails takes what is behind it along.
-  void do_first() {
-    const std::function<void()> work = std::move(work_.front());
+  bool did_first() {
+    if (work_.empty() || (work_.front().is_ready && !work_.front().is_ready())) return false;
+    const std::function<void()> run = std::move(work_.front().run);
     work_.pop_front();
     try {
-      work();
+      run();
     } catch (...) {
       work_.clear();
       throw;
     }
+    return true;
   }
   uint32_t random() {  // splitmix64
     uint64_t x = (emulation.seed << 32) + ++drawn_ * 0x9e3779b97f4a7c15u;
@@ -45,7 +62,7 @@ class Queue {
   }
 
   std::mutex mutex_;  // giving memory back does the work of all streams
-  std::deque<std::function<void()>> work_;
+  std::deque<Work> work_;
   uint64_t drawn_ = 0;
 };
 using Stream = Queue*;  // nullptr: all is done at once
@@ -75,10 +92,12 @@ inline void release_stream(Stream stream) {
 inline void finish(Stream stream) {
   if (stream) stream->finish();
 }
+inline bool is_done(Stream stream) { return !stream || stream->is_done(); }
+// But for what waits for others: their streams are of other devices.
 inline void finish_all() {
   emulated::Streams& s = emulated::streams();
   const std::lock_guard lock(s.mutex);
-  for (const auto& queue : s.all) queue->finish();
+  for (const auto& queue : s.all) queue->is_done();
 }
 
 }  // namespace simt

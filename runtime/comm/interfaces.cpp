@@ -72,6 +72,7 @@ void use_interfaces(std::string_view names) {
   const std::string list(names);
   for (const char* variable : {"OMPI_MCA_btl_tcp_if_include", "UCX_NET_DEVICES"})
     setenv(variable, list.c_str(), /*overwrite=*/0);
+  setenv("NCCL_SOCKET_IFNAME", ("=" + list).c_str(), /*overwrite=*/0);  // without "=": what begins so
 }
 
 }  // namespace kt

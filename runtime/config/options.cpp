@@ -320,6 +320,12 @@ constexpr Option kOptions[] = {
      .help = "of GPUs' products: exact (default; the CPU's bits), or tensor: on tensor cores",
      .field = &Run::trunk_matmul,
      .words = "exact|tensor"},
+    {.name = "trunk-sums",
+     .group = ranks,
+     .value = "WORD",
+     .help = "who adds trunk ranks' sums: auto (between GPUs nccl if it starts), nccl, or host",
+     .field = &Run::trunk_sums,
+     .words = "auto|nccl|host"},
 
     {.name = "kt-weight-path",
      .group = experts,

@@ -116,6 +116,14 @@ std::vector<std::string> conflicts(const RunConfig& config) {
   if (config.trunk_matmul == "tensor" && !config.device.starts_with("cuda"))
     problems.push_back(fmt::format("trunk-matmul tensor: only GPUs have tensor cores: expected device cuda, found '{}'",
                                    config.device));
+  if (config.trunk_sums == "nccl" && config.device == "cpu")
+    problems.push_back("trunk-sums nccl: NCCL adds between GPUs: expected device cuda, found 'cpu'");
+  if (config.trunk_sums == "nccl" && config.tensor_parallel_size == 1)
+    problems.push_back("trunk-sums nccl: one trunk rank adds with no other: set tensor-parallel-size, or leave it out");
+  if (config.trunk_sums == "nccl" && config.on_lost_expert_rank == "go-on")
+    problems.push_back(
+        "on-lost-expert-rank go-on: trunk ranks leave a step at different sums, and NCCL cannot take them back: set "
+        "trunk-sums to host");
   return problems;
 }
 

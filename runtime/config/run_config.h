@@ -51,6 +51,7 @@ struct RunConfig {
   std::string on_lost_expert_rank = "end";  // end, go-on
   std::string trunk_method = "model";       // model, int8, int4
   std::string trunk_matmul = "exact";       // exact, tensor
+  std::string trunk_sums = "auto";          // auto, nccl, host
   // experts
   std::string kt_weight_path;  // "" becomes model
   std::string keep_bank;       // folder

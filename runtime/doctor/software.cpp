@@ -9,6 +9,8 @@
 #include <sstream>
 
 #include "kernels/device.h"
+#include "kernels/device_fault.h"
+#include "kernels/nccl.h"
 #include "runtime/base/error.h"
 #include "runtime/base/units.h"
 #include "runtime/client/http_call.h"
@@ -175,6 +177,15 @@ Findings check_network(const Site& site) {
   return findings;
 }
 
+Finding check_nccl() {
+  try {
+    return ok("NCCL " + Nccl::version() + " adds between GPUs");
+  } catch (const DeviceFault& e) {
+    return note(e.what(),
+                "a libnccl.so.2 that KTMPI_NCCL_LIBRARY names (PyPI: nvidia-nccl-cu13); without it the host adds");
+  }
+}
+
 Findings check_gpus(const Site& site) {
   Findings findings;
   bool built = false;
@@ -188,6 +199,7 @@ Findings check_gpus(const Site& site) {
     if (!here.why_none.empty() || here.devices.empty())
       findings.push_back(note(fmt::format("{}: {}", kind.name, here.why_none.empty() ? "no device" : here.why_none),
                               "device cpu; or a driver, or a build, that fits the GPU"));
+    if (here.devices.size() > 1) findings.push_back(check_nccl());
   }
   if (built) return findings;
   if (names_in(site.root / "proc/driver/nvidia/gpus").empty())

@@ -74,10 +74,14 @@ void feed_forward(Trunk& t, int layer) {
 
 // y = its sum over the trunk ranks; the same bits on each of them, for any number of ranks.
 void reduce(Trunk& t) {
-  t.device.wait();
   const Mat<double> y = t.sums();
-  if (t.share.count > 1)
-    check(t.group->sum({y.at, static_cast<size_t>(y.rows * y.ld)}, t.device.host_threads()), "sums of trunk ranks");
+  const std::span<double> values(y.at, static_cast<size_t>(y.rows * y.ld));
+  if (t.limits.device_sums) {
+    t.device.sum(values);
+  } else {
+    t.device.wait();
+    if (t.share.count > 1) check(t.group->sum(values, t.device.host_threads()), "sums of trunk ranks");
+  }
   t.clock.lap(StepPart::reduce);
 }
 
@@ -169,7 +173,7 @@ Trunk make_trunk(Transport& transport, const Topology& topology, Device& device,
     device.adopt(group->values().data(), group->values().size());
     Layout shared(group->values().data());
     const SumMemory sums = lay_out_sums(shared, config, share, limits);
-    t.step.y = sums.y;
+    if (!limits.device_sums) t.step.y = sums.y;
     t.step.logits = sums.logits;
     device.clear(group->values().data(), group->values().size());  // touched by who computes them
   }

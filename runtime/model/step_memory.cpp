@@ -96,9 +96,13 @@ StepShape step_shape(const ModelConfig& c, const TrunkShare& share, const TrunkL
   return shape;
 }
 
+Mat<double> sum_rows(Layout& layout, const ModelConfig& c, const TrunkLimits& limits) {
+  return layout.matrix<double>(limits.max_rows, c.hidden, kPanel);
+}
+
 SumMemory lay_out_sums(Layout& layout, const ModelConfig& c, const TrunkShare& share, const TrunkLimits& limits) {
   SumMemory s;
-  s.y = layout.matrix<double>(limits.max_rows, c.hidden, kPanel);
+  if (!limits.device_sums) s.y = sum_rows(layout, c, limits);
   s.logits = layout.matrix<float>(limits.max_logit_rows, share.vocab.size(), kPanel);
   return s;
 }
@@ -124,6 +128,7 @@ StepMemory lay_out_step(Layout& layout, const ModelConfig& c, const TrunkShare& 
     s.y = sums.y;
     s.logits = sums.logits;
   }
+  if (limits.device_sums) s.y = sum_rows(layout, c, limits);
   const LatentHeads m = latent_heads(c, share);
   if (m.heads) s.latent = lay_out_latent(layout, m, limits.max_rows);
   return s;

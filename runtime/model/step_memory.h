@@ -26,6 +26,7 @@ struct TrunkLimits {
   bool tensor_cores = false;           // of StepShape
 
   bool shares_sums = false;           // sums and logits lie where other ranks see them, apart from a step's memory
+  bool device_sums = false;           // devices add: sums lie in their memory
   WireType wire = WireType::float64;  // of expert sums between machines
 };
 
@@ -72,13 +73,13 @@ struct StepMemory {
   Mat<float> logits;       // (logit rows, this rank's vocabulary)
   LatentMemory latent;
 };
-// Of that what other trunk ranks add to, and rank 0 reads; sums first.
+// Of that what other trunk ranks add to, unless devices do, and rank 0 reads; sums first.
 struct SumMemory {
   Mat<double> y;
   Mat<float> logits;
 };
 SumMemory lay_out_sums(Layout& layout, const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits);
-// Without those where they are shared.
+// Without what is shared.
 StepMemory lay_out_step(Layout& layout, const ModelConfig& config, const TrunkShare& share, const TrunkLimits& limits);
 
 // What make_trunk takes, the device's own memory included, without what experts need, and messages.

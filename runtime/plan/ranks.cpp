@@ -129,6 +129,11 @@ const DeviceKind* device_of(const RunConfig& run) {
   return kind ? kind : find_device_kind("cuda-emulated");
 }
 
+// Before a job has chosen: NCCL between GPUs.
+bool device_sums(const RunConfig& run, const Topology& topology) {
+  return topology.trunk.size() > 1 && (run.trunk_sums == "nccl" || (run.trunk_sums == "auto" && run.device == "cuda"));
+}
+
 }  // namespace
 
 TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const ModelConfig& config, Format bank,
@@ -146,6 +151,7 @@ TrunkLimits trunk_limits(const RunConfig& run, const EngineConfig& engine, const
                      .trunk_method = trunk_method(run),
                      .tensor_cores = run.trunk_matmul == "tensor",
                      .shares_sums = shares_sums(topology),
+                     .device_sums = device_sums(run, topology),
                      .wire = dispatch_type(run)};
   if (limits.hot_experts && run.moves_beside_steps())
     limits.spare_experts = std::min<int64_t>(limits.hot_experts, fetch_batch(config, limits.hot_format));

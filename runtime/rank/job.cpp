@@ -22,6 +22,7 @@
 #include "runtime/rank/expert_rank.h"
 #include "runtime/rank/job_device.h"
 #include "runtime/rank/job_memory.h"
+#include "runtime/rank/job_sums.h"
 #include "runtime/rank/kept_banks.h"
 #include "runtime/rank/machine_limits.h"
 #include "runtime/rank/measured_rates.h"
@@ -83,9 +84,10 @@ void end_all_on_error(JobRank& job, const std::function<void()>& work) {
   } catch (const std::exception& e) {
     log_error("{}", e.what());
     const auto* error = dynamic_cast<const Error*>(&e);
-    const bool of_device = dynamic_cast<const DeviceFault*>(&e);
-    if (error && error->exit_code() == kExitPeerLost) job.leave_to_lifeline();
-    job.end_all(error ? error->exit_code() : of_device ? kExitDevice : kExitPeerLost);
+    const bool of_own_device = dynamic_cast<const DeviceFault*>(&e) && !dynamic_cast<const LostPeer*>(&e);
+    const int exit_code = error ? error->exit_code() : of_own_device ? kExitDevice : kExitPeerLost;
+    if (error ? exit_code == kExitPeerLost : !of_own_device) job.leave_to_lifeline();
+    job.end_all(exit_code);
   }
 }
 
@@ -269,7 +271,7 @@ void enter_doors(JobRank& job) {
     job.dispatch = dispatch(job.transport, job.doors);
     if (job.lane) job.side_dispatch = dispatch(*job.lane, job.side_doors);
   }
-  if (job.doors.sum_bytes && (is_trunk || job.rank() == 0))
+  if (job.doors.shares_sums && (is_trunk || job.rank() == 0))
     job.group = std::make_unique<Group>(job.transport, job.doors.trunk, job.doors.values, job.doors.sum_bytes);
 }
 
@@ -294,6 +296,7 @@ void load(JobRank& job) {
   if (!is_trunk) return;
   if (by_other) job.other = job.limits.device->make(*job.ops, *job.pool, job.cores.numa_node, job.device_index);
   Device& device = job.trunk_device();
+  if (job.nccl) device.join(std::move(job.nccl));
   job.trunk_weights.emplace(
       load_trunk(*job.checkpoint, job.loaded->arch, job.model(), job.share, device, job.limits.trunk_method));
   job.cache.emplace(job.model(), job.share, job.cache_limits, device);
@@ -402,8 +405,8 @@ bool set_up(JobRank& job, const std::function<void()>& front, const EditConfig& 
   phases.name_of = name_of;
   if (!phases.run([&] { agree_on_start(job.transport, job.run, name_of); }) ||
       !phases.run([&] { choose_kernels(job); }) || !phases.run(measure) || !phases.run([&] { find_place(job); }) ||
-      !phases.run([&] { choose_device(job); }) || !phases.run([&] { read_set_up(job, rates, front, edit); }) ||
-      !phases.run([&] {
+      !phases.run([&] { choose_device(job); }) || !phases.run([&] { choose_sums(job); }) ||
+      !phases.run([&] { read_set_up(job, rates, front, edit); }) || !phases.run([&] {
         job.model_checksum =
             agree_on_model(job.transport, *job.loaded, *job.checkpoint, *job.experts, job.hot, job.copies, name_of);
       }) ||

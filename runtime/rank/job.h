@@ -6,6 +6,7 @@
 #include <mutex>
 #include <optional>
 
+#include "kernels/nccl.h"
 #include "runtime/arch/load_config.h"
 #include "runtime/base/error.h"
 #include "runtime/comm/cores.h"
@@ -35,7 +36,7 @@ struct Losses {
 
 // One rank of a job that runs the model: what set_up makes of the options, in the order in which it is made.
 struct JobRank {
-  RunConfig& run;  // `device` auto becomes what it means here
+  RunConfig& run;  // `device` and `trunk_sums` auto become what they mean here
   Transport& transport;
   int exit_code = kExitOk;  // of a set-up that failed
 
@@ -46,6 +47,7 @@ struct JobRank {
   const DeviceKind* device_kind = &cpu_kind();  // of the trunk
   int device_index = 0;                         // of this rank's
   size_t device_bytes = 0;                      // that are free on it, where it has memory of its own
+  std::unique_ptr<Nccl> nccl = {};              // that adds for it, until it is loaded; null: the host adds
   std::optional<LoadedConfig> loaded = {};
   EngineConfig engine = {};
   TrunkShare share = {};

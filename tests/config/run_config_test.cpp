@@ -191,6 +191,12 @@ TEST(Experts, WhatCannotTakeEffectIsAnError) {
   EXPECT_THAT(error_of({"--model", "m", "--hot-weights", "model"}), HasSubstr("kt-num-gpu-experts"));
   EXPECT_THAT(error_of({"--model", "m", "--trunk-matmul", "tensor"}), HasSubstr("expected device cuda, found 'cpu'"));
   EXPECT_EQ(parse({"--model", "m", "--trunk-matmul", "tensor", "--device", "cuda-emulated"}).trunk_matmul, "tensor");
+  EXPECT_THAT(error_of({"--model", "m", "--trunk-sums", "nccl", "--on-lost-expert-rank", "go-on"}),
+              AllOf(HasSubstr("expected device cuda, found 'cpu'"), HasSubstr("set tensor-parallel-size"),
+                    HasSubstr("set trunk-sums to host")));
+  EXPECT_EQ(parse({"--model", "m", "--trunk-sums", "nccl", "--device", "cuda-emulated", "--tensor-parallel-size", "2"})
+                .trunk_sums,
+            "nccl");
   EXPECT_THAT(error_of({"--model", "m", "--kt-gpu-prefill-token-threshold", "many"}), HasSubstr("or auto"));
   EXPECT_EQ(parse({"--model", "m", "--kt-gpu-prefill-token-threshold", "auto"}).prefill_threshold(), -1);
   EXPECT_THAT(error_of({"--model", "m", "--bank", "replicate", "--expert-layout", "slice", "--kt-num-gpu-experts", "2",

@@ -30,9 +30,10 @@ Doors plan_doors(const Topology& topology, const ModelConfig& config, const Trun
                         .late = limits.max_deferred > 0,
                         .wire = limits.wire},
               .trunk = {.ranks = topology.trunk, .root = 0},
+              .shares_sums = shares_sums(topology),
               .mailbox = {},
               .values = {}};
-  if (!shares_sums(topology)) return doors;
+  if (!doors.shares_sums) return doors;
   const int trunks = static_cast<int>(topology.trunk.size());
   Layout layout;
   const SumMemory sums =
@@ -52,7 +53,7 @@ Doors plan_side_doors(const Topology& topology, const ModelConfig& config) {
 
 void open_doors(Doors& doors, Transport& transport, const Topology& topology) {
   if (!doors.teams.empty()) doors.mailbox = share_mailbox(transport, topology, doors.teams, doors.shape);
-  if (doors.sum_bytes) doors.values = Group::share(transport, doors.trunk, doors.value_bytes);
+  if (doors.shares_sums) doors.values = Group::share(transport, doors.trunk, doors.value_bytes);
 }
 
 size_t door_bytes(const Doors& doors, const Topology& topology) {

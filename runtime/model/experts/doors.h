@@ -12,7 +12,8 @@ struct Doors {
   std::vector<Team> teams;
   DispatchShape shape;
   Group::Members trunk;
-  size_t sum_bytes = 0, value_bytes = 0;  // of a trunk rank: the largest sum; all of its SumMemory
+  bool shares_sums = false;               // TrunkLimits
+  size_t sum_bytes = 0, value_bytes = 0;  // of a trunk rank: the largest sum that the host adds; all of its SumMemory
 
   NodeMemory mailbox, values;  // after open_doors
 };
