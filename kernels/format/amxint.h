@@ -46,6 +46,7 @@ struct AmxIntFormat {
     const int b = static_cast<int>(tile[place(r, c, &shift)]);
     return (kFour ? (b >> shift) & 15 : b) - kOffset;
   }
+  static float weight(const std::byte* tile, int r, int c) { return static_cast<float>(get(tile, r, c)); }
   static float scale(const std::byte* scales, int r) {
     bf16 s;
     std::memcpy(&s, scales + r * sizeof s, sizeof s);

@@ -49,7 +49,7 @@ struct RunConfig {
   std::string transport = "auto";           // auto, mpi, ucx, local
   std::string dispatch_dtype = "exact";     // exact, float32, bf16
   std::string on_lost_expert_rank = "end";  // end, go-on
-  std::string trunk_method = "model";       // model, int8, int4
+  std::string trunk_method = "model";       // model, int8, int4, fp8
   std::string trunk_matmul = "exact";       // exact, tensor
   std::string trunk_sums = "auto";          // auto, nccl, host
   // experts

@@ -92,7 +92,7 @@ StepShape step_shape(const ModelConfig& c, const TrunkShare& share, const TrunkL
   shape.tensor_cores = limits.tensor_cores;
   shape.attention = grouped_heads(c, share);
   shape.latent = latent_heads(c, share);
-  if (limits.trunk_method) shape.int8_columns = widest_input(c, share);
+  if (limits.trunk_method && info(*limits.trunk_method).int8_activations) shape.int8_columns = widest_input(c, share);
   return shape;
 }
 

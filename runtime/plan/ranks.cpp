@@ -117,6 +117,7 @@ WireType dispatch_type(const RunConfig& run) {
 
 std::optional<Format> trunk_method(const RunConfig& run) {
   if (run.trunk_method == "model") return std::nullopt;
+  if (run.trunk_method == "fp8") return Format::FP8;
   return run.trunk_method == "int8" ? Format::AMXINT8 : Format::AMXINT4;
 }
 

@@ -1,8 +1,6 @@
 #include "runtime/weights/packing.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstring>
 
 #include "kernels/format/bf16.h"
@@ -48,20 +46,12 @@ bool is_head(const std::string& name) {
 
 std::vector<int64_t> divided(const std::vector<int64_t>& shape, int64_t by) { return {shape[0], shape[1] / by}; }
 
-// An E4M3 number near x, |x| < 448, for generated weights.
-uint8_t to_fp8(float x) {
-  const uint32_t sign = x < 0 ? 0x80 : 0, bits = std::bit_cast<uint32_t>(std::fabs(x)) + (1u << 19);  // round half up
-  const int exponent = static_cast<int>(bits >> 23) - 127 + 7;
-  if (exponent <= 0) return static_cast<uint8_t>(sign | static_cast<uint32_t>(std::fabs(x) * 512 + 0.5f));
-  return static_cast<uint8_t>(sign | static_cast<uint32_t>(exponent) << 3 | (bits >> 20 & 7));
-}
-
 }  // namespace
 
 Format Packing::format_of(const std::string& name) const {
   const Format stored = stored_format_of(name);
   if (!method_ || stored == Format::RAWINT4 || kept_as_stored(name)) return stored;
-  return is_head(name) ? Format::AMXINT8 : *method_;
+  return is_head(name) && *method_ == Format::AMXINT4 ? Format::AMXINT8 : *method_;
 }
 
 Format Packing::stored_format_of(const std::string& name) const {
@@ -241,12 +231,14 @@ void Packing::pack(const Task& task, Window window) const {
   for (int p = task.first_panel; p < task.first_panel + task.panels; ++p) {
     std::byte* out = window.at + (job.offset - window.begin) +
                      static_cast<size_t>(job.first_panel + p * job.panel_step) * job.target->panel_bytes();
-    switch (job.target->format) {
-      case Format::BF16: pack_bf16(job, p, out); break;
-      case Format::FP8: pack_fp8(job, p, out); break;
-      case Format::RAWINT4: pack_int4(job, p, out); break;
-      default: pack_quantized(job, p, out); break;
-    }
+    if (job.target->format != job.stored)
+      pack_quantized(job, p, out);
+    else if (job.stored == Format::BF16)
+      pack_bf16(job, p, out);
+    else if (job.stored == Format::FP8)
+      pack_fp8(job, p, out);
+    else
+      pack_int4(job, p, out);
   }
 }
 
@@ -306,7 +298,7 @@ void Packing::pack_fp8(const Job& job, int panel, std::byte* out) const {
         for (int64_t c = 0; c < job.columns; ++c) {
           bf16 w;
           std::memcpy(&w, part.bytes.data() + (r * width + job.first_column + c) * 2, sizeof w);
-          bytes[static_cast<size_t>((before + r) * job.columns + c)] = to_fp8(1024 * to_float(w));
+          bytes[static_cast<size_t>((before + r) * job.columns + c)] = Fp8Format::nearest(1024 * to_float(w));
         }
       return;
     }

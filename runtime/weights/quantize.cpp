@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/format/amxint.h"
+#include "kernels/format/fp8.h"
 #include "runtime/base/error.h"
 
 namespace kt {
@@ -17,8 +18,7 @@ void dequantize(const PackedMatrix& m, int row, float* out) {
     const std::byte* scales =
         panel + m.scales_at() + static_cast<size_t>(tile / m.group_tiles) * info(m.format).scale_bytes;
     out[c] = F::scale(scales, row % kPanel) *
-             static_cast<float>(
-                 F::get(panel + static_cast<size_t>(tile) * info(m.format).tile_bytes, row % kPanel, c % kTileK));
+             F::weight(panel + static_cast<size_t>(tile) * info(m.format).tile_bytes, row % kPanel, c % kTileK);
   }
 }
 
@@ -28,7 +28,8 @@ void quantize_panel(const PackedMatrix& m, const float* rows, int count, std::by
   switch (m.format) {
     case Format::AMXINT4: return AmxInt4Format::pack(rows, m.k, count, m, panel);
     case Format::AMXINT8: return AmxInt8Format::pack(rows, m.k, count, m, panel);
-    default: fail(kExitUsage, "weights are not quantised to {}, only to AMXINT4 and AMXINT8", info(m.format).name);
+    case Format::FP8: return Fp8Format::pack(rows, m.k, count, m, panel);
+    default: fail(kExitUsage, "weights are not quantised to {}, only to AMXINT4, AMXINT8 and FP8", info(m.format).name);
   }
 }
 
@@ -50,7 +51,11 @@ void quantize_expert(const FloatRows& gate, const FloatRows& up, const FloatRows
 }
 
 void dequantize_row(const PackedMatrix& m, int row, float* out) {
-  m.format == Format::AMXINT4 ? dequantize<AmxInt4Format>(m, row, out) : dequantize<AmxInt8Format>(m, row, out);
+  switch (m.format) {
+    case Format::AMXINT4: return dequantize<AmxInt4Format>(m, row, out);
+    case Format::AMXINT8: return dequantize<AmxInt8Format>(m, row, out);
+    default: return dequantize<Fp8Format>(m, row, out);
+  }
 }
 
 }  // namespace kt

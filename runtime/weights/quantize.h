@@ -11,7 +11,7 @@ namespace kt {
 void quantize_expert(const FloatRows& gate, const FloatRows& up, const FloatRows& down, Range columns,
                      const PackedShape& shape, std::byte* out);
 
-// One panel of a matrix of either format: `count` rows of k values, one after the other.
+// One panel of a matrix of any format that weights are quantised to: `count` rows of k values, one after the other.
 void quantize_panel(const PackedMatrix& m, const float* rows, int count, std::byte* panel);
 
 // One row of a packed matrix as float32, k values.

@@ -37,7 +37,7 @@ LLAMA = os.path.join(PEERS, "llama.cpp", "bin")
 # ---- installing
 
 def install_llama():
-    if os.path.exists(os.path.join(LLAMA, "llama-quantize")):
+    if os.path.exists(os.path.join(LLAMA, "llama-perplexity")):
         return
     say("building llama.cpp (progress: ninja's lines)")
     subprocess.run([os.path.join(ROOT, "scripts", "setup"), "peer-llama.cpp"], check=True)
@@ -45,7 +45,8 @@ def install_llama():
     subprocess.run(["cmake", "-S", LLAMA_SOURCE, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON",
                     "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_SERVER=OFF"],
                    check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(["cmake", "--build", build, "--target", "llama-bench", "llama-batched-bench", "llama-quantize"], check=True,
+    subprocess.run(["cmake", "--build", build, "--target", "llama-bench", "llama-batched-bench", "llama-quantize",
+                    "llama-perplexity"], check=True,
                    stdout=sys.stderr)
 
 

@@ -133,6 +133,7 @@ QUANTISED = {
     "qwen2_moe-trunk-int8": ("qwen2_moe-bf16", "int8", 3.5),
     "qwen3_moe-fp8-trunk-int8": ("qwen3_moe-fp8", "int8", 3.5),
     "qwen3_next-trunk-int4": ("qwen3_next-bf16", "int4", 35),
+    "qwen3_next-trunk-fp8": ("qwen3_next-bf16", "fp8", 8),
     "deepseek_v32-fp8-trunk-int8": ("deepseek_v32-fp8", "int8", 4),
 }
 

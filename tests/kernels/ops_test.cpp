@@ -505,6 +505,21 @@ TEST(Fp8, DecodesSubnormalsNormalsAndSigns) {
   EXPECT_EQ(Fp8Format::value(0xb9), -1.125f);
 }
 
+TEST(Fp8, NearestIsNoFartherThanAnyOtherAndTiesAreEven) {
+  for (int i = -4600; i <= 4600; ++i) {
+    const float x = static_cast<float>(i) / (i % 2 ? 10.0f : 8192.0f);  // all of them, ties, and far beyond 448
+    const uint8_t found = Fp8Format::nearest(x);
+    const auto distance = [&](int code) { return std::fabs(Fp8Format::value(static_cast<uint8_t>(code)) - x); };
+    for (int code = 0; code < 256; ++code) {
+      if ((code & 0x7f) == 0x7f) continue;
+      ASSERT_LE(distance(found), distance(code)) << x << ", " << code;
+      if (distance(code) == distance(found) && (code & 0x80) == (found & 0x80)) {
+        ASSERT_TRUE(code == found || found % 2 == 0) << x;
+      }
+    }
+  }
+}
+
 TEST(Numeric, Bf16RoundsToNearestEvenAndKeepsNan) {
   EXPECT_EQ(to_bf16(1.0f), 0x3f80);
   EXPECT_EQ(to_bf16(std::bit_cast<float>(0x3f808000u)), 0x3f80);

@@ -132,7 +132,7 @@ TEST_P(AnyShape, GivesTheSameNumbersHoweverItIsComputed) {
     const ModelConfig config = shapes.model(GetParam());
     ASSERT_NO_THROW(check_model(config));
 
-    const auto method = shapes.one_of<std::optional<Format>>({{}, Format::AMXINT8, Format::AMXINT4});
+    const auto method = shapes.one_of<std::optional<Format>>({{}, Format::AMXINT8, Format::AMXINT4, Format::FP8});
 
     const std::vector<float> whole = logits(config, method, {1, 70});
 

@@ -101,7 +101,13 @@ TEST(Packing, TakesEveryTypeOfFloatAndRoundsItOnce) {
   }
 }
 
-// Half a step of the scale, which has bf16's precision, and is 3/4 of what the largest weight wants at least.
+// Integers: half a step of the scale, which has bf16's precision, and is 3/4 of what the largest weight wants at least.
+double largest_error(Format method, double w) {
+  if (method == Format::FP8) return std::max(std::fabs(w) / 16, 2.0 / 448 / 1024) * (1 + 1e-6);
+  const bool int8 = method == Format::AMXINT8;
+  return std::max(1.0 / (int8 ? 127 : 7) * (1 + 1.0 / 256), int8 ? 0.0 : 2.0 * 15 / 64);
+}
+
 TEST(Packing, QuantisesWhatItIsToldToAndKeepsTheSmallAndDecisive) {
   constexpr const char* kNames[] = {"self_attn.q_proj.weight", "lm_head.weight", "mlp.gate.weight",
                                     "linear_attn.in_proj_ba.weight"};
@@ -110,24 +116,24 @@ TEST(Packing, QuantisesWhatItIsToldToAndKeepsTheSmallAndDecisive) {
   StoredFile stored;
   for (const char* name : kNames) stored.add(name, "F32", {kRows, kColumns}, values());
   const auto checkpoint = stored.open();
-  for (const Format method : {Format::AMXINT8, Format::AMXINT4}) {
+  for (const Format method : {Format::AMXINT8, Format::AMXINT4, Format::FP8}) {
     std::map<std::string, PackedMatrix> matrices;
     Packing packing(*checkpoint, {}, method);
     for (const char* name : kNames) packing.add(&matrices[name], {{name, {kRows, kColumns}, 0, kRows}}, 0, kColumns);
     const Buffer buffer = packing.load(*device, "test");
 
-    EXPECT_EQ(matrices["lm_head.weight"].format, Format::AMXINT8);
+    EXPECT_EQ(matrices["lm_head.weight"].format, method == Format::AMXINT4 ? Format::AMXINT8 : method);
     EXPECT_EQ(matrices["mlp.gate.weight"].format, Format::BF16);
     EXPECT_EQ(matrices["linear_attn.in_proj_ba.weight"].format, Format::BF16);
     const PackedMatrix& m = matrices["self_attn.q_proj.weight"];
     ASSERT_EQ(m.format, method);
-    const double step = 2.0 / (method == Format::AMXINT8 ? 127 : 7) * (1 + 1.0 / 256);
-    const double clipped = method == Format::AMXINT8 ? 0.0 : 2.0 * 15 / 64;
     std::vector<float> row(kColumns);
     for (int r = 0; r < kRows; ++r) {
       dequantize_row(m, r, row.data());
-      for (int c = 0; c < kColumns; ++c)
-        ASSERT_NEAR(row[c], values()[static_cast<size_t>(r * kColumns + c)], std::max(step / 2, clipped)) << r << c;
+      for (int c = 0; c < kColumns; ++c) {
+        const double w = values()[static_cast<size_t>(r * kColumns + c)];
+        ASSERT_NEAR(row[c], w, largest_error(method, w)) << r << ", " << c;
+      }
     }
   }
 }
