@@ -11,14 +11,15 @@ namespace kt {
 // AMXINT8 and AMXINT4: ktmpi's own formats, made by `ktmpi convert` or while loading. Weights are integers with one
 // bf16 scale per output and group of 128 inputs, rounded once from the source's values; activations are quantised to
 // int8 per row and the same group (quantize_row). Products and sums inside a group are exact integers; then result =
-// fma(float(sum), activation scale * weight scale, result). The int4 scale is the one of sixteen candidates (down to
-// 3/4 of what covers the largest weight) with the least squared error: Gaussian weights gain from clipping the few
-// largest. A tile's line p (p = 0..7) holds the inputs 4p..4p+3 of all 16 outputs as bytes, the B operand of TDPBSSD;
-// int8 is stored with an offset of 128 and int4 with one of 8 (unsigned, for VPDPBUSD; the offset times the sum of the
+// fma(float(sum), activation scale * weight scale, result). The int4 scale is the one of sixteen candidates with the
+// least squared error: of both signs, so that the side with the largest weights may have the eighth step, which the
+// other has not, and smaller than what covers the largest weight, for Gaussian weights gain from clipping a few. A
+// tile's line p (p = 0..7) holds the inputs 4p..4p+3 of all 16 outputs as bytes, the B operand of TDPBSSD; int8 is
+// stored with an offset of 128 and int4 with one of 8 (unsigned, for VPDPBUSD; the offset times the sum of the
 // activations is subtracted). int4 packs lines p (low nibbles) and p + 4 (high nibbles) into 64 bytes.
 // Error against float32: per product half a step of each factor, |error| <= sum over groups of
-// 128 (max|x| / 254 |w| + max|w| / 14 |x|), where a clipped int4 weight is off by up to max|w| 15/64 instead. Gaussian
-// weights are off by 0.6 % (int8), 10.6 % (int4) relative, measured by `ktmpi convert --check`.
+// 128 (max|x| / 254 |w| + max|w| / 14 |x|), where a clipped int4 weight is off by up to max|w| 0.4 instead. Gaussian
+// weights are off by 0.6 % (int8), 9.7 % (int4) relative, measured by `ktmpi convert --check`.
 inline constexpr int kIntGroup = 128;
 
 template <Format F>
@@ -26,7 +27,7 @@ struct AmxIntFormat {
   static_assert(F == Format::AMXINT4 || F == Format::AMXINT8);
   static constexpr Format kFormat = F;
   static constexpr bool kFour = F == Format::AMXINT4;
-  static constexpr int kMax = kFour ? 7 : 127, kOffset = kFour ? 8 : 128;
+  static constexpr int kMin = kFour ? -8 : -127, kMax = kFour ? 7 : 127, kOffset = kFour ? 8 : 128;
 
   static size_t place(int r, int c, int* shift) {
     const int p = c / 4;
@@ -53,12 +54,12 @@ struct AmxIntFormat {
     return to_float(s);
   }
 
-  // The nearest even integer to w / scale in [-kMax, kMax]. Adding 1.5 * 2^23 leaves it in the low bits; integers are
+  // The nearest even integer to w / scale in [kMin, kMax]. Adding 1.5 * 2^23 leaves it in the low bits; integers are
   // clamped without branches, so loops vectorise.
   static int quantized(float w, float inverse) {
     constexpr float kShift = 12582912.0f;
     const auto q = static_cast<int>(std::bit_cast<uint32_t>(w * inverse + kShift) - std::bit_cast<uint32_t>(kShift));
-    return q < -kMax ? -kMax : q > kMax ? kMax : q;
+    return q < kMin ? kMin : q > kMax ? kMax : q;
   }
   // Squared error of n <= kIntGroup weights in steps of the scale, summed in eight lanes.
   static float squared_error(const float* w, int n, float inverse) {
@@ -75,11 +76,11 @@ struct AmxIntFormat {
   static bf16 choose_scale(const float* w, int n) {
     float top = 0.0f;
     for (int i = 0; i < n; ++i) top = std::fabs(w[i]) > top ? std::fabs(w[i]) : top;
-    bf16 best = to_bf16(top / kMax);
-    if (!kFour || top == 0.0f) return best;
+    if (!kFour || top == 0.0f) return to_bf16(top / kMax);
+    bf16 best = 0;
     double least = INFINITY;
-    for (int step = 0; step < 16; ++step) {
-      const bf16 s = to_bf16(top / kMax * (1.0f - static_cast<float>(step) / 64.0f));
+    for (int i = 0; i < 16; ++i) {
+      const bf16 s = to_bf16((i % 2 ? top : -top) / 8 * (1.125f - static_cast<float>(i / 2) / 16.0f));
       const double scale = to_float(s);
       const double error = scale * scale * squared_error(w, n, 1.0f / to_float(s));
       if (error < least) least = error, best = s;

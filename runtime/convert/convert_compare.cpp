@@ -30,12 +30,12 @@ struct SourceExpert {
         down(input.checkpoint, input.config.quant, rows.down) {}
 };
 
-// The largest error of a weight in units of its group's largest weight. A scale s covers from 49/64 to all of the
-// largest weight with kMax steps (amxint.h) and is rounded to bf16, by at most 2^-8: what is clipped is off by
-// 15/64 + 2^-8 at most, everything else by half a step.
+// The largest error of a weight in units of its group's largest weight. The smallest int4 scale is 0.6875 / 8 of that
+// and its shorter side has seven steps (amxint.h); scales are rounded to bf16, by at most 2^-8: what is clipped is off
+// by 0.4 + 2^-8 at most, everything else by half a step.
 double allowed(Format format) {
   constexpr double kRounding = 1.0 / 256;
-  return format == Format::AMXINT4 ? 15.0 / 64 + kRounding : 0.5 / 127 * (1 + kRounding) + kRounding;
+  return format == Format::AMXINT4 ? 1 - 0.6875 * 7 / 8 + kRounding : 0.5 / 127 * (1 + kRounding) + kRounding;
 }
 
 // One matrix: rows of the source against rows of the packed matrix. Returns a row that is too far off, or -1.
