@@ -18,8 +18,8 @@ namespace kt {
 // stored with an offset of 128 and int4 with one of 8 (unsigned, for VPDPBUSD; the offset times the sum of the
 // activations is subtracted). int4 packs lines p (low nibbles) and p + 4 (high nibbles) into 64 bytes.
 // Error against float32: per product half a step of each factor, |error| <= sum over groups of
-// 128 (max|x| / 254 |w| + max|w| / 14 |x|), where a clipped int4 weight is off by up to max|w| 0.4 instead. Gaussian
-// weights are off by 0.6 % (int8), 9.7 % (int4) relative, measured by `ktmpi convert --check`.
+// 128 (max|x| / 254 |w| + max|w| / 14 |x|), where a clipped int4 weight is off by up to max|w| 0.4 instead. Groups of
+// 128 Gaussian weights are off by 0.6 % (int8), 9.7 % (int4) relative.
 inline constexpr int kIntGroup = 128;
 
 template <Format F>
