@@ -5,7 +5,7 @@
 
 By turns: a start that reads all weights, and one that finds the experts of a job whose last rank was killed. Before each
 start the model's files are dropped from the page cache. Prints a JSON line for each start, of seconds from mpirun until
-/health is 200, and one of the medians. Needs the packages of `scripts/setup plot`.
+/health is 200, and one of the medians.
 """
 import argparse
 import glob
@@ -14,9 +14,8 @@ import os
 import signal
 import statistics
 import time
-import urllib.error
 
-from bench_placement import ROOT, Server
+from served_job import ROOT, Server
 
 
 def evict(folder):
@@ -24,13 +23,6 @@ def evict(folder):
         with open(name, "rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def serves(server):
-    try:
-        return bool(server.call("/health"))
-    except urllib.error.HTTPError:
-        return False
 
 
 def last_rank(server):
@@ -43,8 +35,7 @@ def start(a, kept):
     evict(a.model)
     begin = time.monotonic()
     with Server(a, [*a.options, *(["--keep-bank", a.keep_bank] if kept else [])]) as server:
-        while not serves(server):
-            time.sleep(0.01)
+        server.wait_until_ready()
         seconds = time.monotonic() - begin
         os.kill(last_rank(server), signal.SIGKILL)
         server.process.wait()

@@ -22,7 +22,7 @@ import time
 
 import matplotlib
 
-from bench_placement import ROOT, Server
+from served_job import ROOT, Server
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402

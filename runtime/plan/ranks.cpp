@@ -132,7 +132,8 @@ const DeviceKind* device_of(const RunConfig& run) {
 
 // Before a job has chosen: NCCL between GPUs.
 bool device_sums(const RunConfig& run, const Topology& topology) {
-  return topology.trunk.size() > 1 && (run.trunk_sums == "nccl" || (run.trunk_sums == "auto" && run.device == "cuda"));
+  const bool by_itself = run.trunk_sums == "auto" && run.device == "cuda" && run.on_lost_expert_rank == "end";
+  return topology.trunk.size() > 1 && (run.trunk_sums == "nccl" || by_itself);
 }
 
 }  // namespace

@@ -16,10 +16,8 @@ import math
 import os
 import re
 import subprocess
-import tempfile
-import time
-import urllib.error
-import urllib.request
+
+from served_job import Server
 
 from .end_to_end import LLAMA, install_llama
 from .programs import PEERS, ROOT, say
@@ -44,42 +42,6 @@ ROWS = {
 
 # ---- ktmpi
 
-class Server:
-    def __init__(self, program, options):
-        self.folder = tempfile.TemporaryDirectory(prefix="ktmpi_accuracy_")
-        url = os.path.join(self.folder.name, "url")
-        self.log = open(os.path.join(self.folder.name, "log"), "w+b")
-        self.process = subprocess.Popen([program, "--port", "0", "--url-file", url, *options], stdin=subprocess.DEVNULL,
-                                        stdout=self.log, stderr=self.log)
-        while not (os.path.exists(url) and self.is_up(url)):
-            if self.process.poll() is not None:
-                self.log.seek(0)
-                raise SystemExit(f"ktmpi {' '.join(options)} ended:\n{self.log.read().decode()[-2000:]}")
-            time.sleep(0.1)
-
-    def is_up(self, url):
-        with open(url, encoding="utf-8") as f:
-            self.url = f.read().strip()
-        try:
-            return urllib.request.urlopen(self.url + "/health", timeout=10).status == 200
-        except (urllib.error.URLError, ValueError):
-            return False
-
-    def post(self, path, body):
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=600) as answer:
-            return json.load(answer)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait()
-        self.log.close()
-        self.folder.cleanup()
-
-
 def pieces_of(a):
     answer = subprocess.run([a.program, "tokenize", "--tokenizer-path", a.model], capture_output=True, text=True, check=True,
                             input=json.dumps({"text": a.words}) + "\n").stdout
@@ -102,10 +64,13 @@ def run_ktmpi(a, options):
     """Of every token that counts its logprob and the most probable one."""
     first = a.context // 2 + 1
     logprobs, tops = [], []
-    with Server(a.program, ["--model", a.model, "--context-length", str(a.context + 1), *converted(a, options)]) as server:
+    with Server(a, ["--context-length", str(a.context + 1), *converted(a, options)]) as server:
+        server.wait_until_ready()
         for ids in pieces_of(a):
-            meta = server.post("/generate", {"input_ids": ids, "return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": 1,
-                                             "sampling_params": {"temperature": 0, "max_new_tokens": 1}})["meta_info"]
+            answer = server.call("/generate", {"input_ids": ids, "return_logprob": True, "logprob_start_len": 0,
+                                               "top_logprobs_num": 1,
+                                               "sampling_params": {"temperature": 0, "max_new_tokens": 1}})
+            meta = json.loads(answer)["meta_info"]
             logprobs += [one[0] for one in meta["input_token_logprobs"][first:]]
             tops += [one[0][1] for one in meta["input_top_logprobs"][first:]]
     return math.exp(-sum(logprobs) / len(logprobs)), tops
@@ -163,7 +128,7 @@ def main():
     p.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
     p.add_argument("--out", default=os.path.join(ROOT, "build", "peers-bench"))
     a = p.parse_args()
-    a.model = os.path.join(ROOT, "models", "demo")
+    a.model, a.ranks = os.path.join(ROOT, "models", "demo"), 1
     if not os.path.exists(os.path.join(a.model, "config.json")):
         p.error("models/demo is not there: scripts/demo makes it")
     os.makedirs(a.out, exist_ok=True)
